@@ -1,0 +1,1 @@
+"""The four transformer families, written for inference, each readable top to bottom."""

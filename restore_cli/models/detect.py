@@ -1,0 +1,171 @@
+"""Architecture and configuration from the keys and shapes of a state dict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from restore_cli.errors import WeightsError
+
+__all__ = ["detect"]
+
+State = Mapping[str, Tensor]
+BLOCK = "layers.0.residual_group.blocks.0"
+
+
+def detect(state: State, metadata: Mapping[str, str], path: Path) -> tuple[str, dict[str, Any]]:
+    """(architecture, config) of a checkpoint; metadata that states them goes before shapes.
+
+    Raises WeightsError, with the reason, where the tensors are of none of the four families or leave a choice.
+    """
+    if "architecture" in metadata and "config" in metadata:
+        try:
+            return metadata["architecture"], dict(json.loads(metadata["config"]))
+        except (ValueError, TypeError) as error:
+            raise WeightsError(f"{path}: its metadata states no configuration: {error}") from None
+    readers = {
+        f"{BLOCK}.conv_block.cab.0.weight": ("hat", hat),
+        f"{BLOCK}.attn.relative_position_bias_table": ("swinir", swinir),
+        "encoder_level1.0.attn.temperature": ("restormer", restormer),
+        "body.0.sa_list.0.attn.0.weight": ("emt", emt),
+    }
+    for key, (architecture, reader) in readers.items():
+        if key in state:
+            try:
+                return architecture, reader(state)
+            except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+                raise WeightsError(f"{path}: looks like {architecture}, but {reason(error)}") from None
+    first = next(iter(state))
+    raise WeightsError(f"{path}: of none of the four families: its first of {len(state)} tensors is {first!r}")
+
+
+def reason(error: Exception) -> str:
+    """What a failed look into a state dict means."""
+    return f"has no tensor {error}" if isinstance(error, KeyError) else str(error)
+
+
+def size(state: State, key: str, axis: int) -> int:
+    """One side of a tensor."""
+    return state[key].shape[axis]
+
+
+def count(state: State, prefix: str, suffix: str) -> int:
+    """How many n have a key prefix.n.suffix, from 0 without a gap."""
+    n = 0
+    while f"{prefix}.{n}.{suffix}" in state:
+        n += 1
+    return n
+
+
+def divisor(whole: int, part: int, what: str) -> int:
+    """The one d with whole // d == part; ValueError where there are none or several."""
+    fits = [d for d in range(1, whole + 1) if whole // d == part]
+    if len(fits) != 1 and whole % part:
+        raise ValueError(f"{what} may be any of {fits}: {part} of {whole} channels")
+    return whole // part
+
+
+def windows(state: State) -> dict[str, Any]:
+    """What SwinIR and HAT share."""
+    depths, heads = [], []
+    for group in range(count(state, "layers", "residual_group.blocks.0.norm1.weight")):
+        blocks = f"layers.{group}.residual_group.blocks"
+        depths.append(count(state, blocks, "norm1.weight"))
+        heads.append(size(state, f"{blocks}.0.attn.relative_position_bias_table", 1))
+    dim = size(state, "conv_first.weight", 0)
+    return {
+        "dim": dim,
+        "depths": tuple(depths),
+        "heads": tuple(heads),
+        "window": (isqrt(size(state, f"{BLOCK}.attn.relative_position_bias_table", 0)) + 1) // 2,
+        "mlp_ratio": size(state, f"{BLOCK}.mlp.fc1.weight", 0) / dim,
+    }
+
+
+def shuffle_scale(state: State) -> int:
+    """The scale of the published upsampler: one step of 3, or steps of 2."""
+    steps = [key for key in state if key.startswith("upsample.") and key.endswith(".weight")]
+    if size(state, "upsample.0.weight", 0) == 9 * size(state, "upsample.0.weight", 1):
+        return 3
+    return int(2 ** len(steps))
+
+
+def swinir(state: State) -> dict[str, Any]:
+    """The JPEG models are those with windows of 7 px, and the only ones that work on 0..255."""
+    common, channels = windows(state), size(state, "conv_first.weight", 1)
+    if "conv_up1.weight" in state:
+        head, scale = "nearest+conv", 4 if "conv_up2.weight" in state else 2
+    elif "conv_before_upsample.0.weight" in state:
+        head, scale = "pixelshuffle", shuffle_scale(state)
+    elif "upsample.0.weight" in state:
+        head, scale = "pixelshuffledirect", isqrt(size(state, "upsample.0.weight", 0) // channels)
+    else:
+        head, scale = "", 1
+    return common | {
+        "scale": scale,
+        "channels": channels,
+        "head": head,
+        "residual": "3conv" if "conv_after_body.0.weight" in state else "1conv",
+        "value_range": 255.0 if common["window"] == 7 else 1.0,
+    }
+
+
+def hat(state: State) -> dict[str, Any]:
+    """The weight of the convolution branch is in no tensor; it is 0.01 in every published form."""
+    common = windows(state)
+    dim, window = common["dim"], common["window"]
+    cab, cross = f"{BLOCK}.conv_block.cab", "layers.0.residual_group.overlap_attn"
+    wide = isqrt(size(state, f"{cross}.relative_position_bias_table", 0)) - window + 1
+    return common | {
+        "scale": shuffle_scale(state),
+        "compress": divisor(dim, size(state, f"{cab}.0.weight", 0), "compress"),
+        "squeeze": divisor(dim, size(state, f"{cab}.3.attention.1.weight", 0), "squeeze"),
+        "conv_scale": 0.01,
+        "overlap_ratio": (wide - window) / window,
+    }
+
+
+def restormer(state: State) -> dict[str, Any]:
+    """Everything is in the shapes; of the expansions that fit, the published 2.66 where it does."""
+    levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+    dims = [size(state, f"{level}.0.attn.qkv.weight", 1) for level in levels]
+    hidden = [size(state, f"{level}.0.ffn.project_out.weight", 1) for level in levels]
+    low = max(h / dim for h, dim in zip(hidden, dims, strict=True))
+    high = min((h + 1) / dim for h, dim in zip(hidden, dims, strict=True))
+    if low >= high:
+        raise ValueError(f"no expansion gives {hidden} hidden channels for {dims}")
+    return {
+        "channels_in": size(state, "patch_embed.proj.weight", 1),
+        "channels_out": size(state, "output.weight", 0),
+        "dim": dims[0],
+        "blocks": tuple(count(state, level, "attn.temperature") for level in levels),
+        "refinement": count(state, "refinement", "attn.temperature"),
+        "heads": tuple(size(state, f"{level}.0.attn.temperature", 0) for level in levels),
+        "expansion": 2.66 if low <= 2.66 < high else (low + high) / 2,
+        "norm_bias": "encoder_level1.0.norm1.body.bias" in state,
+        "dual_pixel": "skip_conv.weight" in state,
+    }
+
+
+def emt(state: State) -> dict[str, Any]:
+    """Heads and windows are in no tensor: known for the published width alone."""
+    dim = size(state, "head.weight", 0)
+    if dim != 60:
+        raise ValueError(
+            f"heads and windows of an EMT {dim} channels wide are not in its tensors; name them in a catalogue"
+        )
+    return {
+        "scale": isqrt(size(state, "tail.0.weight", 0) // 3),
+        "dim": dim,
+        "blocks": count(state, "body", "mlp_list.0.fc1.weight"),
+        "layers": count(state, "body.0.mlp_list", "fc1.weight"),
+        "attention_layers": count(state, "body.0.sa_list", "proj.0.weight"),
+        "heads": 3,
+        "mlp_ratio": size(state, "body.0.mlp_list.0.fc1.weight", 0) // dim,
+        "windows": ((32, 8), (8, 32)),
+    }

@@ -1,0 +1,231 @@
+"""HAT: window attention, channel attention and overlapping cross-attention (Chen et al. 2022, arXiv:2205.04437)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restore_cli.contract import Contract
+from restore_cli.models.layers import (
+    DIV2K_MEAN,
+    Blocks,
+    Mlp,
+    PatchNorm,
+    WindowAttention,
+    channels_first,
+    channels_last,
+    upsampler,
+)
+
+__all__ = ["HAT", "HATConfig"]
+
+WIDTH = 64
+"""Channels between the body and the last convolution, in every published form."""
+
+
+@dataclass(frozen=True)
+class HATConfig:
+    """Hyperparameters of a published form; one entry of `depths` and `heads` per residual group."""
+
+    scale: int
+    dim: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    window: int
+    compress: int
+    """channels of the convolution branch are dim / compress"""
+    squeeze: int
+    """channels inside the channel attention are dim / squeeze"""
+    conv_scale: float
+    """weight of the convolution branch"""
+    overlap_ratio: float
+    """cross-attention looks this share of a window further"""
+    mlp_ratio: float
+
+
+class HAT(nn.Module):
+    """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale); h and w are multiples of the window."""
+
+    mean: Tensor
+
+    def __init__(self, config: HATConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.register_buffer("mean", torch.tensor(DIV2K_MEAN, device="cpu").view(1, 3, 1, 1), persistent=False)
+        self.conv_first = nn.Conv2d(3, dim, 3, padding=1)
+        self.patch_embed = PatchNorm(dim)
+        groups = zip(config.depths, config.heads, strict=True)
+        self.layers = nn.ModuleList(ResidualGroup(config, depth, heads) for depth, heads in groups)
+        self.norm = nn.LayerNorm(dim)
+        self.conv_after_body = nn.Conv2d(dim, dim, 3, padding=1)
+        self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, WIDTH, 3, padding=1), nn.LeakyReLU())
+        self.upsample = upsampler(config.scale, WIDTH)
+        self.conv_last = nn.Conv2d(WIDTH, 3, 3, padding=1)
+
+    @property
+    def contract(self) -> Contract:
+        """Channel attention averages over the tile, so a tile side near the training size's statistics is named."""
+        w = self.config.window
+        return Contract(self.config.scale, 3, grid=w, multiple=w, minimum=w, overlap=2 * w, tile=16 * w)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale)."""
+        shallow = self.conv_first(x - self.mean)
+        deep = self.conv_after_body(self.body(shallow)) + shallow
+        out: Tensor = self.conv_last(self.upsample(self.conv_before_upsample(deep)))
+        return out + self.mean
+
+    def body(self, x: Tensor) -> Tensor:
+        """(b, dim, h, w) -> (b, dim, h, w)."""
+        x = self.patch_embed(channels_last(x))
+        for layer in self.layers:
+            x = layer(x)
+        return channels_first(self.norm(x))
+
+
+class ResidualGroup(nn.Module):
+    """Hybrid blocks, one overlapping cross-attention, a convolution, and the sum with the input (section 3.2.1)."""
+
+    def __init__(self, config: HATConfig, depth: int, heads: int) -> None:
+        super().__init__()
+        shifts = (config.window // 2 * (i % 2) for i in range(depth))
+        self.residual_group = HybridBlocks(
+            [HybridBlock(config, heads, shift) for shift in shifts], OverlappingCrossAttention(config, heads)
+        )
+        self.conv = nn.Conv2d(config.dim, config.dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        return x + channels_last(self.conv(channels_first(self.residual_group(x))))
+
+
+class HybridBlocks(Blocks):
+    """Hybrid blocks in a row and the cross-attention after them, under their published names."""
+
+    def __init__(self, blocks: list[HybridBlock], overlap_attn: OverlappingCrossAttention) -> None:
+        super().__init__(blocks)
+        self.overlap_attn = overlap_attn
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        return self.overlap_attn(super().forward(x))
+
+
+class HybridBlock(nn.Module):
+    """Window attention and a convolution branch side by side, then an MLP (section 3.2.2, HAB)."""
+
+    def __init__(self, config: HATConfig, heads: int, shift: int) -> None:
+        super().__init__()
+        self.conv_scale = config.conv_scale
+        self.norm1 = nn.LayerNorm(config.dim)
+        self.attn = WindowAttention(config.dim, heads, config.window, shift)
+        self.conv_block = ConvolutionBranch(config.dim, config.compress, config.squeeze)
+        self.norm2 = nn.LayerNorm(config.dim)
+        self.mlp = Mlp(config.dim, int(config.dim * config.mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        normed = self.norm1(x)
+        x = x + self.attn(normed) + self.conv_scale * self.conv_block(normed)
+        return x + self.mlp(self.norm2(x))
+
+
+class ConvolutionBranch(nn.Module):
+    """Two convolutions and a channel attention (section 3.2.2, CAB)."""
+
+    def __init__(self, dim: int, compress: int, squeeze: int) -> None:
+        super().__init__()
+        self.cab = nn.Sequential(
+            nn.Conv2d(dim, dim // compress, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(dim // compress, dim, 3, padding=1),
+            ChannelAttention(dim, squeeze),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        return channels_last(self.cab(channels_first(x)))
+
+
+class ChannelAttention(nn.Module):
+    """Each channel weighted by what its mean over the picture says (arXiv:1807.02758, section 3.2)."""
+
+    def __init__(self, dim: int, squeeze: int) -> None:
+        super().__init__()
+        self.attention = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(dim, dim // squeeze, 1),
+            nn.ReLU(),
+            nn.Conv2d(dim // squeeze, dim, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        return x * self.attention(x)
+
+
+def overlapping_position_index(window: int, wide: int) -> Tensor:
+    """(window², wide²) rows of the bias table for each pixel of a window and each of its wider surroundings.
+
+    The published offset makes some indexes negative; they count from the end of the table, as Python's do.
+    """
+    near = torch.arange(window)
+    far = torch.arange(wide)
+    offset, span = window - wide + 1, window + wide - 1
+    delta = far[None] - near[:, None] + offset
+    index = rearrange(delta, "y Y -> y 1 Y 1") * span + rearrange(delta, "x X -> 1 x 1 X")
+    return rearrange(index, "y x Y X -> (y x) (Y X)") % span**2
+
+
+class OverlappingCrossAttention(nn.Module):
+    """Queries of a window attend to keys of the window and its surroundings; then an MLP (section 3.2.3, OCAB)."""
+
+    bias: Tensor | None
+
+    def __init__(self, config: HATConfig, heads: int) -> None:
+        super().__init__()
+        dim, self.window, self.heads = config.dim, config.window, heads
+        self.wide = config.window + int(config.window * config.overlap_ratio)
+        self.norm1 = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((self.window + self.wide - 1) ** 2, heads))
+        self.proj = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
+        self.register_buffer("bias", None, persistent=False)
+
+    def additive_bias(self) -> Tensor:
+        """(1, heads, window², wide²)."""
+        index = overlapping_position_index(self.window, self.wide).to(self.relative_position_bias_table.device)
+        return rearrange(self.relative_position_bias_table[index], "n m heads -> 1 heads n m")
+
+    def prepare(self) -> None:
+        """Compute the bias once, for weights that change no more."""
+        self.bias = self.additive_bias().contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        _, h, w, _ = x.shape
+        q, k, v = self.qkv(self.norm1(x)).chunk(3, -1)
+        q = rearrange(
+            q, "b (y i) (x j) (heads d) -> (b y x) heads (i j) d", heads=self.heads, i=self.window, j=self.window
+        )
+        bias = self.additive_bias() if self.bias is None else self.bias
+        out = F.scaled_dot_product_attention(q, self.surroundings(k), self.surroundings(v), attn_mask=bias)
+        grid = {"y": h // self.window, "x": w // self.window, "i": self.window}
+        out = rearrange(out, "(b y x) heads (i j) d -> b (y i) (x j) (heads d)", **grid)
+        x = x + self.proj(out)
+        return x + self.mlp(self.norm2(x))
+
+    def surroundings(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (windows, heads, wide², d), zeros beyond the picture."""
+        margin = (self.wide - self.window) // 2
+        x = F.pad(x, (0, 0, margin, margin, margin, margin))
+        x = x.unfold(1, self.wide, self.window).unfold(2, self.wide, self.window)
+        return rearrange(x, "b y x (heads d) i j -> (b y x) heads (i j) d", heads=self.heads)

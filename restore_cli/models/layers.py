@@ -1,0 +1,171 @@
+"""What SwinIR and HAT really share. Feature maps are (b, h, w, c)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "BLOCKED",
+    "DIV2K_MEAN",
+    "Blocks",
+    "Mlp",
+    "PatchNorm",
+    "WindowAttention",
+    "channels_first",
+    "channels_last",
+    "upsampler",
+]
+
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+"""Mean RGB of DIV2K in [0, 1]; the published checkpoints expect inputs without it."""
+
+BLOCKED = -100.0
+"""Added to the score of two pixels that are not neighbours in the picture; the published value."""
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """(b, h, w, c) -> (b, c, h, w), a view."""
+    return x.permute(0, 3, 1, 2)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(b, c, h, w) -> (b, h, w, c), a view."""
+    return x.permute(0, 2, 3, 1)
+
+
+def relative_position_index(window: int) -> Tensor:
+    """(n, n) rows of the bias table for each pair of the n = window² pixels (arXiv:2103.14030, section 3.2)."""
+    y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    y, x = y.flatten(), x.flatten()
+    dy, dx = y[:, None] - y[None], x[:, None] - x[None]
+    return (dy + window - 1) * (2 * window - 1) + dx + window - 1
+
+
+def shift_mask(window: int, shift: int) -> Tensor:
+    """(4, n, n) additive masks of a shifted grid's windows: interior, right edge, bottom edge, corner.
+
+    After the roll the last `shift` rows (columns) come from the other side of the picture; they and
+    the rest of their window do not see each other. All other windows are whole.
+    """
+    far = torch.arange(window) >= window - shift
+    y, x = far[:, None].expand(window, window).flatten(), far[None].expand(window, window).flatten()
+    across_y, across_x = y[:, None] != y[None], x[:, None] != x[None]
+    kinds = torch.stack([torch.zeros_like(across_x), across_x, across_y, across_x | across_y])
+    return torch.where(kinds, BLOCKED, 0.0)
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside (shifted) windows, with a learned bias per relative position.
+
+    SwinIR (arXiv:2108.10257), section 3.2. Parameter names are the published checkpoints'.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, dim: int, heads: int, window: int, shift: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim {dim} does not divide into {heads} heads")
+        self.heads, self.window, self.shift = heads, window, shift
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        self.register_buffer("bias", None, persistent=False)
+
+    def additive_bias(self) -> Tensor:
+        """(kinds of window, heads, n, n): relative position bias, and the mask where the grid is shifted."""
+        index = relative_position_index(self.window).to(self.relative_position_bias_table.device)
+        bias = rearrange(self.relative_position_bias_table[index], "n m heads -> 1 heads n m")
+        if not self.shift:
+            return bias
+        return bias + shift_mask(self.window, self.shift).to(bias.device)[:, None]
+
+    def prepare(self) -> None:
+        """Compute the bias once, for weights that change no more."""
+        self.bias = self.additive_bias().contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c); h and w are multiples of the window."""
+        if self.shift:
+            x = x.roll((-self.shift, -self.shift), (1, 2))
+        split = "b (y i) (x j) (t heads d) -> t b y x heads (i j) d"
+        qkv = rearrange(self.qkv(x), split, t=3, heads=self.heads, i=self.window, j=self.window)
+        out = self.attend(qkv, self.additive_bias() if self.bias is None else self.bias)
+        out = rearrange(out, "b y x heads (i j) d -> b (y i) (x j) (heads d)", i=self.window)
+        out = self.proj(out)
+        return out.roll((self.shift, self.shift), (1, 2)) if self.shift else out
+
+    def attend(self, qkv: Tensor, bias: Tensor) -> Tensor:
+        """(3, b, y, x, heads, n, d) -> (b, y, x, heads, n, d), each kind of window under its own bias."""
+        if not self.shift:
+            return attend(qkv, bias[0])
+        inner, right, bottom, corner = bias
+        upper = torch.cat([attend(qkv[:, :, :-1, :-1], inner), attend(qkv[:, :, :-1, -1:], right)], 2)
+        lower = torch.cat([attend(qkv[:, :, -1:, :-1], bottom), attend(qkv[:, :, -1:, -1:], corner)], 2)
+        return torch.cat([upper, lower], 1)
+
+
+def attend(qkv: Tensor, bias: Tensor) -> Tensor:
+    """(3, b, y, x, heads, n, d) -> (b, y, x, heads, n, d); `bias` (heads, n, n) is added to the scores."""
+    _, b, y, x, heads, n, d = qkv.shape
+    if not y * x:
+        return qkv[2]
+    q, k, v = qkv.reshape(3, b * y * x, heads, n, d)
+    out: Tensor = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+    return out.view(b, y, x, heads, n, d)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., c) -> (..., c)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class PatchNorm(nn.Module):
+    """The layer norm that the published checkpoints keep under `patch_embed`."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        return self.norm(x)
+
+
+class Blocks(nn.Module):
+    """Blocks in a row, under their published name."""
+
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def upsampler(scale: int, dim: int) -> nn.Sequential:
+    """Convolutions and pixel shuffles for ×2, ×3, ×4, ×8 (arXiv:1609.05158)."""
+    if scale == 3:
+        return nn.Sequential(nn.Conv2d(dim, 9 * dim, 3, padding=1), nn.PixelShuffle(3))
+    steps = int(math.log2(scale))
+    if scale < 2 or 2**steps != scale:
+        raise ValueError(f"scale {scale} is neither 3 nor a power of two")
+    pairs = ((nn.Conv2d(dim, 4 * dim, 3, padding=1), nn.PixelShuffle(2)) for _ in range(steps))
+    return nn.Sequential(*(layer for pair in pairs for layer in pair))

@@ -1,0 +1,191 @@
+"""Checkpoint files into models: the table of architectures, strict loading, detection from keys."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from restore_cli.contract import Contract
+from restore_cli.errors import UsageError, WeightsError
+from restore_cli.models.detect import detect
+from restore_cli.models.emt import EMT, EMTConfig
+from restore_cli.models.hat import HAT, HATConfig
+from restore_cli.models.restormer import Restormer, RestormerConfig
+from restore_cli.models.swinir import SwinIR, SwinIRConfig
+from restore_cli.weights.catalogue import Entry
+
+__all__ = ["DEVICES", "PRECISIONS", "Network", "build", "load_entry", "load_file", "pick_device", "pick_precision"]
+
+ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module]]] = {
+    "swinir": (SwinIRConfig, SwinIR),
+    "hat": (HATConfig, HAT),
+    "restormer": (RestormerConfig, Restormer),
+    "emt": (EMTConfig, EMT),
+}
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DEVICES = "auto, cpu, cuda, cuda:N or mps"
+STATE_KEYS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
+"""Where training scripts keep the state dict inside a file, the averaged weights first."""
+
+COMPUTED = ("*relative_position_index*", "*attn_mask", "*.token_mixer.mask", "*.fc?.mask", "sub_mean.*", "add_mean.*")
+"""Published buffers that the modules compute themselves."""
+
+
+class Network:
+    """A module on its device; weights stay float32, half precisions run under autocast."""
+
+    def __init__(self, module: nn.Module, device: torch.device, precision: torch.dtype) -> None:
+        self.module, self.device, self.precision = module, device, precision
+
+    @property
+    def contract(self) -> Contract:
+        """What the engine may assume."""
+        contract: Contract = self.module.contract  # type: ignore[assignment]  # nn.Module's getattr is too wide
+        return contract
+
+    @property
+    def exact(self) -> Network | None:
+        """The same weights in float32, or None where this is it."""
+        full = torch.float32
+        return None if self.precision == full else Network(self.module, self.device, full)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) float32 in [0, 1] -> (b, c, h·scale, w·scale) float32, on the device."""
+        half = self.precision != torch.float32
+        with torch.inference_mode(), torch.autocast(self.device.type, self.precision, enabled=half):
+            out: Tensor = self.module(x.to(self.device))
+            return out.float()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; `auto` takes CUDA, then MPS, then the CPU. Raises UsageError where it is not here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device {name!r} is none of {DEVICES}") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"device {name!r} is none of {DEVICES}")
+    count = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}[device.type]
+    if (device.index or 0) >= count:
+        raise UsageError(
+            f"device {name!r} is not here: this PyTorch sees {count} {device.type} devices", "--device cpu"
+        )
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; `auto` is float16 on CUDA and float32 elsewhere."""
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if name not in PRECISIONS:
+        raise UsageError(f"precision {name!r} is none of auto, {', '.join(PRECISIONS)}")
+    return PRECISIONS[name]
+
+
+def build(architecture: str, config: Mapping[str, Any]) -> nn.Module:
+    """The module of an architecture's table in the catalogue. Raises WeightsError where its words do not fit."""
+    if architecture not in ARCHITECTURES:
+        raise WeightsError(f"architecture {architecture!r} is none of {', '.join(ARCHITECTURES)}")
+    config_type, module_type = ARCHITECTURES[architecture]
+    try:
+        module: nn.Module = module_type(config_type(**{key: frozen(value) for key, value in config.items()}))
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"no {architecture} can be built from {dict(config)}: {error}") from None
+    return module
+
+
+def frozen(value: object) -> object:
+    """Lists of TOML and JSON as the tuples of a Config."""
+    return tuple(frozen(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def load_entry(entry: Entry, path: Path, device: torch.device, precision: torch.dtype) -> Network:
+    """The catalogue's model with the weights of `path`, strictly. Raises WeightsError where they do not fit."""
+    state = computed_dropped(state_dict(read_tensors(path)[0], path, entry.key), entry.drop)
+    return network(entry.architecture, entry.config, state, path, device, precision)
+
+
+def load_file(path: Path, device: torch.device, precision: torch.dtype) -> Network:
+    """Any checkpoint of the four families, its configuration read from metadata or from keys and shapes."""
+    content, metadata = read_tensors(path)
+    state = computed_dropped(state_dict(content, path, None), COMPUTED)
+    architecture, config = detect(state, metadata, path)
+    return network(architecture, config, state, path, device, precision)
+
+
+def network(
+    architecture: str,
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    path: Path,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Network:
+    """Build on `meta`, check every key and shape, assign, prepare."""
+    with torch.device("meta"):
+        module = build(architecture, config)
+    check(module.state_dict(), state, path, architecture)
+    weights = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    module.load_state_dict(weights, strict=True, assign=True)
+    module.requires_grad_(False).eval()
+    for layer in module.modules():
+        if callable(prepare := getattr(layer, "prepare", None)):
+            prepare()
+    return Network(module.to(device), device, precision)
+
+
+def check(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, architecture: str) -> None:
+    """Raise WeightsError that names the first key or shape that is not the architecture's."""
+    missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    problems = [f"lacks {len(missing)} tensors ({missing[0]}, …)"] if missing else []
+    problems += [f"has {len(unexpected)} that do not belong ({unexpected[0]}, …)"] if unexpected else []
+    wrong = [key for key in expected if key in found and expected[key].shape != found[key].shape]
+    if wrong:
+        shapes = f"{tuple(found[wrong[0]].shape)} instead of {tuple(expected[wrong[0]].shape)}"
+        problems.append(f"has {len(wrong)} of another shape ({wrong[0]}: {shapes}, …)")
+    if problems:
+        raise WeightsError(f"{path}: not the expected {architecture} checkpoint: it {' and '.join(problems)}")
+
+
+def read_tensors(path: Path) -> tuple[object, Mapping[str, str]]:
+    """What a .safetensors or .pth file holds, and its metadata; never runs code from the file."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such checkpoint file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(path, "pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)), {}
+    except Exception as error:  # the readers raise many kinds: pickle, zip, safetensors, runtime, end of file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path}: not a checkpoint that can be read: {reason[:200]}") from None
+
+
+def state_dict(content: object, path: Path, key: str | None) -> dict[str, Tensor]:
+    """The tensors by name, from under `key`, or from where training scripts usually keep them."""
+    keys = (key,) if key else STATE_KEYS
+    if isinstance(content, Mapping):
+        content = next((content[k] for k in keys if isinstance(content.get(k), Mapping)), content)
+    if not isinstance(content, Mapping) or not content:
+        raise WeightsError(f"{path}: holds no state dict, but a {type(content).__name__}")
+    tensors = {str(name).removeprefix("module."): value for name, value in content.items()}
+    stray = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
+    if stray:
+        raise WeightsError(f"{path}: holds no plain state dict: {stray[0]!r} is no tensor")
+    return tensors
+
+
+def computed_dropped(state: Mapping[str, Tensor], patterns: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors without those whose name fits a pattern."""
+    return {key: value for key, value in state.items() if not any(fnmatch(key, pattern) for pattern in patterns)}

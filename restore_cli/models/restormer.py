@@ -1,0 +1,207 @@
+"""Restormer: attention across channels in a U-shaped network (Zamir et al. 2021, arXiv:2111.09881)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restore_cli.contract import Contract
+
+__all__ = ["Restormer", "RestormerConfig"]
+
+EPSILON = 1e-5
+"""Added to the variance under the root of the layer norm; the published value."""
+
+
+@dataclass(frozen=True)
+class RestormerConfig:
+    """Hyperparameters of a published form; `blocks` and `heads` have one entry per level."""
+
+    channels_in: int
+    channels_out: int
+    dim: int
+    blocks: tuple[int, int, int, int]
+    refinement: int
+    """blocks after the decoder"""
+    heads: tuple[int, int, int, int]
+    expansion: float
+    """hidden channels of the feed-forward part over dim"""
+    norm_bias: bool
+    """layer norm with mean and bias (deblurring, deraining), or without (denoising)"""
+    dual_pixel: bool
+    """two views in, six channels"""
+
+
+class Restormer(nn.Module):
+    """(b, c, h, w) in [0, 1] -> (b, channels_out, h, w); h and w are multiples of 8."""
+
+    def __init__(self, config: RestormerConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, blocks, heads = config.dim, config.blocks, config.heads
+
+        def level(width: int, count: int, heads: int) -> nn.Sequential:
+            return nn.Sequential(*(Block(width, heads, config.expansion, config.norm_bias) for _ in range(count)))
+
+        self.patch_embed = PatchEmbedding(config.channels_in, dim)
+        self.encoder_level1 = level(dim, blocks[0], heads[0])
+        self.down1_2 = Downsample(dim)
+        self.encoder_level2 = level(2 * dim, blocks[1], heads[1])
+        self.down2_3 = Downsample(2 * dim)
+        self.encoder_level3 = level(4 * dim, blocks[2], heads[2])
+        self.down3_4 = Downsample(4 * dim)
+        self.latent = level(8 * dim, blocks[3], heads[3])
+        self.up4_3 = Upsample(8 * dim)
+        self.reduce_chan_level3 = nn.Conv2d(8 * dim, 4 * dim, 1, bias=False)
+        self.decoder_level3 = level(4 * dim, blocks[2], heads[2])
+        self.up3_2 = Upsample(4 * dim)
+        self.reduce_chan_level2 = nn.Conv2d(4 * dim, 2 * dim, 1, bias=False)
+        self.decoder_level2 = level(2 * dim, blocks[1], heads[1])
+        self.up2_1 = Upsample(2 * dim)
+        self.decoder_level1 = level(2 * dim, blocks[0], heads[0])
+        self.refinement = level(2 * dim, config.refinement, heads[0])
+        self.skip_conv = nn.Conv2d(dim, 2 * dim, 1, bias=False) if config.dual_pixel else None
+        self.output = nn.Conv2d(2 * dim, config.channels_out, 3, padding=1, bias=False)
+
+    @property
+    def contract(self) -> Contract:
+        """Attention weighs channels by their covariance over the tile, so the largest training side is named."""
+        return Contract(1, self.config.channels_in, grid=8, multiple=8, minimum=8, overlap=48, tile=384)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) in [0, 1] -> (b, channels_out, h, w)."""
+        shallow = self.patch_embed(x)
+        deep = self.refinement(self.body(shallow))
+        if self.skip_conv is not None:
+            return self.output(deep + self.skip_conv(shallow))
+        return x + self.output(deep)
+
+    def body(self, x: Tensor) -> Tensor:
+        """(b, dim, h, w) -> (b, 2·dim, h, w): down four levels and up again, with a shortcut at each."""
+        one = self.encoder_level1(x)
+        two = self.encoder_level2(self.down1_2(one))
+        three = self.encoder_level3(self.down2_3(two))
+        deep = self.latent(self.down3_4(three))
+        deep = self.decoder_level3(self.reduce_chan_level3(torch.cat([self.up4_3(deep), three], 1)))
+        deep = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(deep), two], 1)))
+        return self.decoder_level1(torch.cat([self.up2_1(deep), one], 1))
+
+
+class PatchEmbedding(nn.Module):
+    """The first convolution, under its published name."""
+
+    def __init__(self, channels: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, dim, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, dim, h, w)."""
+        return self.proj(x)
+
+
+class Downsample(nn.Module):
+    """(b, c, h, w) -> (b, 2·c, h/2, w/2)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(dim, dim // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, 2·c, h/2, w/2)."""
+        return self.body(x)
+
+
+class Upsample(nn.Module):
+    """(b, c, h, w) -> (b, c/2, 2·h, 2·w)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(dim, 2 * dim, 3, padding=1, bias=False), nn.PixelShuffle(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c/2, 2·h, 2·w)."""
+        return self.body(x)
+
+
+class Block(nn.Module):
+    """Channel attention, then a gated feed-forward part, each behind a layer norm and beside a shortcut."""
+
+    def __init__(self, dim: int, heads: int, expansion: float, norm_bias: bool) -> None:
+        super().__init__()
+        self.norm1 = ChannelNorm(dim, norm_bias)
+        self.attn = TransposedAttention(dim, heads)
+        self.norm2 = ChannelNorm(dim, norm_bias)
+        self.ffn = GatedFeedForward(dim, int(dim * expansion))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.ffn(self.norm2(x))
+
+
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of each pixel; its parameters are published under `body`."""
+
+    def __init__(self, dim: int, bias: bool) -> None:
+        super().__init__()
+        self.body = Affine(dim, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w). Without a bias the mean stays in, though not in the variance."""
+        weight, bias = self.body.weight, self.body.bias
+        variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
+        scale = torch.rsqrt(variance + EPSILON)
+        if bias is None:
+            return x * scale * weight[:, None, None]
+        return (x - mean) * scale * weight[:, None, None] + bias[:, None, None]
+
+
+class Affine(nn.Module):
+    """A weight, and perhaps a bias, for each channel."""
+
+    def __init__(self, dim: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
+
+
+class TransposedAttention(nn.Module):
+    """Attention between channels: the score of two is their cosine over all pixels (section 3.1, MDTA)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim {dim} does not divide into {heads} heads")
+        self.heads = heads
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=False)
+        self.qkv_dwconv = nn.Conv2d(3 * dim, 3 * dim, 3, padding=1, groups=3 * dim, bias=False)
+        self.project_out = nn.Conv2d(dim, dim, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        h, w = x.shape[-2:]
+        qkv = self.qkv_dwconv(self.qkv(x))
+        q, k, v = rearrange(qkv, "b (t heads c) h w -> t b heads c (h w)", t=3, heads=self.heads)
+        scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * self.temperature
+        out = rearrange(scores.softmax(-1) @ v, "b heads c (h w) -> b (heads c) h w", h=h, w=w)
+        return self.project_out(out)
+
+
+class GatedFeedForward(nn.Module):
+    """Two depthwise branches, one the gate of the other (section 3.2, GDFN)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.project_in = nn.Conv2d(dim, 2 * hidden, 1, bias=False)
+        self.dwconv = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
+        self.project_out = nn.Conv2d(hidden, dim, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        gate, value = self.dwconv(self.project_in(x)).chunk(2, 1)
+        return self.project_out(F.gelu(gate) * value)

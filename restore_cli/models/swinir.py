@@ -1,0 +1,166 @@
+"""SwinIR: image restoration with shifted-window attention (Liang et al. 2021, arXiv:2108.10257)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restore_cli.contract import Contract
+from restore_cli.models.layers import (
+    DIV2K_MEAN,
+    Blocks,
+    Mlp,
+    PatchNorm,
+    WindowAttention,
+    channels_first,
+    channels_last,
+    upsampler,
+)
+
+__all__ = ["SwinIR", "SwinIRConfig"]
+
+WIDTH = 64
+"""Channels between the body and the last convolution, in every published form."""
+
+
+@dataclass(frozen=True)
+class SwinIRConfig:
+    """Hyperparameters of a published form; one entry of `depths` and `heads` per residual group."""
+
+    scale: int
+    channels: int
+    dim: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    window: int
+    mlp_ratio: float
+    head: str
+    """pixelshuffle (classical), pixelshuffledirect (lightweight), nearest+conv (real), or empty (×1)"""
+    residual: str
+    """1conv, or 3conv in the large model"""
+    value_range: float
+    """1, or 255 in the JPEG models"""
+
+
+class SwinIR(nn.Module):
+    """(b, c, h, w) in [0, 1] -> (b, c, h·scale, w·scale); h and w are multiples of the window."""
+
+    mean: Tensor
+
+    def __init__(self, config: SwinIRConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, channels = config.dim, config.channels
+        mean = DIV2K_MEAN if channels == 3 else (0.0,)
+        self.register_buffer("mean", torch.tensor(mean, device="cpu").view(1, channels, 1, 1), persistent=False)
+        self.conv_first = nn.Conv2d(channels, dim, 3, padding=1)
+        self.patch_embed = PatchNorm(dim)
+        groups = zip(config.depths, config.heads, strict=True)
+        self.layers = nn.ModuleList(ResidualGroup(config, depth, heads) for depth, heads in groups)
+        self.norm = nn.LayerNorm(dim)
+        self.conv_after_body = residual_convolution(config)
+        self.add_head(config)
+
+    def add_head(self, config: SwinIRConfig) -> None:
+        """The layers after the body, under their published names."""
+        scale, dim, channels = config.scale, config.dim, config.channels
+        if config.head in ("pixelshuffle", "nearest+conv"):
+            self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, WIDTH, 3, padding=1), nn.LeakyReLU())
+        if config.head == "pixelshuffle":
+            self.upsample = upsampler(scale, WIDTH)
+        elif config.head == "pixelshuffledirect":
+            self.upsample = nn.Sequential(nn.Conv2d(dim, scale**2 * channels, 3, padding=1), nn.PixelShuffle(scale))
+        elif config.head == "nearest+conv":
+            if scale not in (2, 4):
+                raise ValueError(f"head nearest+conv knows ×2 and ×4, not ×{scale}")
+            self.conv_up1 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+            self.conv_up2 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1) if scale == 4 else None
+            self.conv_hr = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+        elif config.head or scale != 1:
+            raise ValueError(f"head {config.head!r} at ×{scale} is none of the published ones")
+        if config.head != "pixelshuffledirect":
+            self.conv_last = nn.Conv2d(WIDTH if config.head else dim, channels, 3, padding=1)
+
+    @property
+    def contract(self) -> Contract:
+        """Windows shift inside the picture, so tiles need context but no particular size."""
+        c = self.config
+        w = c.window
+        return Contract(c.scale, c.channels, grid=w, multiple=w, minimum=w, overlap=4 * w, tile=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) in [0, 1] -> (b, c, h·scale, w·scale)."""
+        x = (x - self.mean) * self.config.value_range
+        shallow = self.conv_first(x)
+        deep = self.conv_after_body(self.body(shallow)) + shallow
+        out = self.reconstruct(deep) if self.config.head else x + self.conv_last(deep)
+        return out / self.config.value_range + self.mean
+
+    def body(self, x: Tensor) -> Tensor:
+        """(b, dim, h, w) -> (b, dim, h, w)."""
+        x = self.patch_embed(channels_last(x))
+        for layer in self.layers:
+            x = layer(x)
+        return channels_first(self.norm(x))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """(b, dim, h, w) -> (b, c, h·scale, w·scale)."""
+        if self.config.head == "pixelshuffledirect":
+            return self.upsample(x)
+        x = self.conv_before_upsample(x)
+        if self.config.head == "pixelshuffle":
+            x = self.upsample(x)
+        else:
+            for convolution in filter(None, (self.conv_up1, self.conv_up2)):
+                x = F.leaky_relu(convolution(F.interpolate(x, scale_factor=2, mode="nearest")), 0.2)
+            x = F.leaky_relu(self.conv_hr(x), 0.2)
+        return self.conv_last(x)
+
+
+def residual_convolution(config: SwinIRConfig) -> nn.Module:
+    """One convolution, or the three of the large model: (b, dim, h, w) -> (b, dim, h, w)."""
+    dim = config.dim
+    if config.residual == "1conv":
+        return nn.Conv2d(dim, dim, 3, padding=1)
+    if config.residual != "3conv":
+        raise ValueError(f"residual {config.residual!r} is neither 1conv nor 3conv")
+    return nn.Sequential(
+        nn.Conv2d(dim, dim // 4, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(dim // 4, dim // 4, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(dim // 4, dim, 3, padding=1),
+    )
+
+
+class ResidualGroup(nn.Module):
+    """Transformer blocks, a convolution, and the sum with the input (section 3.2, RSTB)."""
+
+    def __init__(self, config: SwinIRConfig, depth: int, heads: int) -> None:
+        super().__init__()
+        shifts = (config.window // 2 * (i % 2) for i in range(depth))
+        self.residual_group = Blocks(Block(config, heads, shift) for shift in shifts)
+        self.conv = residual_convolution(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        return x + channels_last(self.conv(channels_first(self.residual_group(x))))
+
+
+class Block(nn.Module):
+    """Window attention, then an MLP, each behind a layer norm and beside a shortcut (section 3.2, STL)."""
+
+    def __init__(self, config: SwinIRConfig, heads: int, shift: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.dim)
+        self.attn = WindowAttention(config.dim, heads, config.window, shift)
+        self.norm2 = nn.LayerNorm(config.dim)
+        self.mlp = Mlp(config.dim, int(config.dim * config.mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))

@@ -1,0 +1,1 @@
+"""Tiled inference: the plan, the blend, the engine."""

@@ -1,0 +1,112 @@
+"""Tiles through the model, finished rows out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from restore_cli.contract import Contract, Model
+from restore_cli.errors import RestoreError
+from restore_cli.tiling.blend import join
+from restore_cli.tiling.plan import Axis, Tiling, padded, plan_axis, reflected
+
+__all__ = ["Rows", "Trace", "bands", "is_out_of_memory"]
+
+
+class Rows(Protocol):
+    """A picture that is read from top to bottom."""
+
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """Rows top..bottom as (c, bottom - top, w) float32 in [0, 1].
+
+        Bounds grow from call to call; `top` goes back by less than a grid cell, for reflected rows.
+        """
+
+
+@dataclass
+class Trace:
+    """What happened while a picture was restored."""
+
+    tiling: Tiling
+    tiles: int = 0
+    exact_tiles: int = 0
+    """tiles that overflowed and were run again in float32"""
+    on_tile: Callable[[int, int], None] = lambda done, total: None
+    """called with the tiles done and their total"""
+
+
+def bands(model: Model, rows: Rows, trace: Trace) -> Iterator[Tensor]:
+    """Finished rows (c, n, w·scale) on the CPU, top to bottom, h·scale in all.
+
+    Holds one row of tiles. Raises RestoreError where the model gives no finite numbers even in float32.
+    """
+    contract, tiling = model.contract, trace.tiling.fitted(model.contract)
+    high, wide = padded(rows.height, contract), padded(rows.width, contract)
+    down = plan_axis(high, tiling.tile, tiling.overlap, contract.grid)
+    across = plan_axis(wide, tiling.tile, tiling.overlap, contract.grid)
+    total, trace.tiles, trace.exact_tiles = len(down.starts) * len(across.starts), 0, 0
+
+    def strips() -> Iterator[Tensor]:
+        for top in down.starts:
+            strip = padded_strip(rows, top, top + down.tile, high, wide)
+            tiles = [strip[:, :, left : left + across.tile] for left in across.starts]
+            restored: list[Tensor] = []
+            for i in range(0, len(tiles), tiling.batch):
+                restored.extend(run(model, torch.stack(tiles[i : i + tiling.batch]), trace))
+                trace.tiles = trace.tiles + len(tiles[i : i + tiling.batch])
+                trace.on_tile(trace.tiles, total)
+            yield joined(restored, across, contract, rows.width)
+
+    left = rows.height * contract.scale
+    for band in join(strips(), down, contract.scale, dim=1):
+        if left > 0 and band.shape[1]:
+            yield band[:, :left]
+        left -= band.shape[1]
+
+
+def joined(tiles: list[Tensor], across: Axis, contract: Contract, width: int) -> Tensor:
+    """Restored tiles of one row, each (c, n, tile·scale) -> (c, n, width·scale)."""
+    return torch.cat(list(join(tiles, across, contract.scale, dim=2)), 2)[:, :, : width * contract.scale]
+
+
+def padded_strip(rows: Rows, top: int, bottom: int, high: int, wide: int) -> Tensor:
+    """Rows top..bottom of the padded picture, (c, bottom - top, wide)."""
+    ys = reflected(rows.height, high)[top:bottom]
+    first, end = min(ys), max(ys) + 1
+    strip = rows.read(first, end)
+    if end - first < len(ys):
+        strip = strip[:, torch.tensor(ys) - first]
+    return strip if rows.width == wide else strip[:, :, torch.tensor(reflected(rows.width, wide))]
+
+
+def run(model: Model, tiles: Tensor, trace: Trace) -> Tensor:
+    """(b, c, h, w) -> (b, c, h·scale, w·scale) on the CPU, all finite: what overflows runs again in float32."""
+    out = model(tiles).cpu()
+    bad = [i for i, tile in enumerate(out) if not torch.isfinite(tile).all()]
+    if bad and model.exact is not None:
+        out[bad] = model.exact(tiles[bad]).cpu()
+        trace.exact_tiles += len(bad)
+        bad = [i for i in bad if not torch.isfinite(out[i]).all()]
+    if bad:
+        raise RestoreError(
+            "the model gave numbers that are not finite, even in float32: its weights do not suit this picture",
+            hint="restore models verify",
+        )
+    return out
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: CUDA has a type for it, CPU and MPS a RuntimeError with a telling message."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    signs = ("can't allocate memory", "not enough memory", "backend out of memory", "CUDA out of memory")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
