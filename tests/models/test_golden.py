@@ -1,0 +1,98 @@
+"""Each family computes what the authors' implementation computes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from published import GOLDEN, config, golden, on_meta
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from restore_cli.models.load import COMPUTED, computed_dropped, load_file, network
+
+CPU = torch.device("cpu")
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))
+FINGERPRINTS: dict[str, dict[str, Any]] = json.loads((GOLDEN / "fingerprints.json").read_text())
+
+
+def test_all_reference_tensors_are_here() -> None:
+    assert len(NAMES) == 22
+    assert len(FINGERPRINTS) == 30
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_output_equals_the_reference(name: str) -> None:
+    architecture, ours, weights, x, reference = golden(name)
+    net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
+    span = 255 if architecture == "emt" else 1
+    h, w = x.shape[-2:]
+    multiple = net.contract.multiple
+    x = F.pad(x / span, (0, -w % multiple, 0, -h % multiple), mode="reflect")
+    out = net(x.float())[..., : reference.shape[-2], : reference.shape[-1]] * span
+    reference = reference.double()
+    error = float((out.double() - reference).norm() / reference.norm())
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("name", FINGERPRINTS)
+def test_full_size_forms_have_the_published_keys_and_shapes(name: str) -> None:
+    published = FINGERPRINTS[name]
+    module = on_meta(published["architecture"], config(published["architecture"], published["hyperparameters"]))
+    shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    if published["architecture"] == "emt":
+        shapes |= computed_by_emt(shapes)
+    lines = sorted(f"{key} {'x'.join(map(str, shape))}" for key, shape in shapes.items())
+    assert len(lines) == published["tensors"]
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == published["sha256"]
+    assert sum(p.numel() for p in module.parameters()) == published["trainable_parameters"]
+
+
+def computed_by_emt(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The published masks and mean shifts, which our EMT computes."""
+    extra: dict[str, tuple[int, ...]] = {}
+    for key, shape in shapes.items():
+        if re.search(r"mlp_list\.\d+\.fc\d\.weight", key):
+            extra[key.replace("weight", "mask")] = (shape[1], 1, 3, 3)
+        if re.search(r"sa_list\.\d+\.norm\.weight", key):
+            extra[key.replace("norm.weight", "token_mixer.mask")] = (shape[0], 1, 3, 3)
+    for name in ("sub_mean", "add_mean"):
+        extra |= {f"{name}.weight": (3, 3, 1, 1), f"{name}.bias": (3,)}
+    return extra
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("emt")])
+def test_configuration_is_read_from_keys_and_shapes(name: str, tmp_path: Path) -> None:
+    architecture, ours, weights, x, _ = golden(name)
+    save_file(weights, tmp_path / "net.safetensors")
+    found = load_file(tmp_path / "net.safetensors", CPU, torch.float32)
+    stated = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
+    assert found.contract == stated.contract
+    side = 2 * found.contract.grid
+    x = x.float().repeat(1, 1, side, side)[..., :side, :side]
+    assert torch.equal(found(x), stated(x))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_real_emt_checkpoints_load_without_being_told_what_they_are(scale: int, shared: Path) -> None:
+    net = load_file(shared / f"checkpoints/EMT_LSR_x{scale}.pth", CPU, torch.float32)
+    assert net.contract.scale == scale
+
+
+def random_like(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Other numbers under the same keys."""
+    return {key: torch.randn_like(value) if value.is_floating_point() else value for key, value in weights.items()}
+
+
+@pytest.mark.parametrize("name", ["swinir_classical_x4", "hat_x4", "restormer_withbias", "emt_x4"])
+def test_batches_are_restored_one_by_one(name: str) -> None:
+    architecture, ours, weights, _, _ = golden(name)
+    net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
+    x = torch.rand(3, net.contract.channels, 32, 64)
+    torch.testing.assert_close(net(x), torch.cat([net(one[None]) for one in x]), rtol=1e-4, atol=1e-5)

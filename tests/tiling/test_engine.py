@@ -1,0 +1,176 @@
+"""Tiling cannot be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from restore_cli.contract import Contract
+from restore_cli.errors import RestoreError
+from restore_cli.tiling.engine import Trace, bands, is_out_of_memory
+from restore_cli.tiling.plan import Tiling, padded, plan_axis, reflected
+
+
+@dataclass(frozen=True)
+class TensorRows:
+    image: Tensor
+
+    @property
+    def height(self) -> int:
+        return self.image.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.image.shape[2]
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        assert 0 <= top < bottom <= self.height
+        return self.image[:, top:bottom]
+
+
+class Nearest:
+    """Enlarges each px to a square: what happens at one px depends on that px alone."""
+
+    exact = None
+
+    def __init__(self, scale: int = 2, grid: int = 8, multiple: int | None = None) -> None:
+        self.contract = Contract(scale, 3, grid, multiple or grid, grid, overlap=8, tile=None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        assert x.shape[-1] % self.contract.multiple == x.shape[-2] % self.contract.multiple == 0
+        return x.repeat_interleave(self.contract.scale, -1).repeat_interleave(self.contract.scale, -2)
+
+
+class Blur(Nearest):
+    """Sees two px around."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(torch.nn.functional.avg_pool2d(x, 5, 1, 2, count_include_pad=False))
+
+
+def restored(model: Nearest, image: Tensor, tiling: Tiling) -> Tensor:
+    return torch.cat(list(bands(model, TensorRows(image), Trace(tiling))), 1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (64, 64), (65, 200), (257, 300), (3, 5000), (700, 7)])
+@pytest.mark.parametrize("tiling", [Tiling(0, 0), Tiling(64, 0), Tiling(64, 16, batch=3), Tiling(40, 20)])
+def test_tiling_cannot_be_seen_by_a_pointwise_model(height: int, width: int, tiling: Tiling) -> None:
+    image = torch.rand(3, height, width)
+    assert torch.equal(restored(Nearest(), image, tiling), image.repeat_interleave(2, 1).repeat_interleave(2, 2))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    height=st.integers(1, 150),
+    width=st.integers(1, 150),
+    tile=st.integers(0, 90),
+    overlap=st.integers(0, 50),
+    batch=st.integers(1, 4),
+    scale=st.integers(1, 4),
+    grid=st.sampled_from([1, 7, 8, 32]),
+)
+def test_any_size_any_tiling(
+    height: int, width: int, tile: int, overlap: int, batch: int, scale: int, grid: int
+) -> None:
+    image = torch.rand(3, height, width)
+    out = restored(Nearest(scale, grid), image, Tiling(tile, overlap, batch))
+    assert torch.equal(out, image.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_context_inside_the_overlap_is_enough(multiple: int) -> None:
+    """A model that sees 2 px around differs nowhere when tiles fade 2 px away from their edges."""
+    image, model = torch.rand(3, 130, 171), Blur(multiple=multiple)
+    out, whole = restored(model, image, Tiling(32, 8)), restored(model, image, Tiling(0, 0))
+    torch.testing.assert_close(out, whole, rtol=0, atol=1e-6)
+
+
+def test_bands_come_top_to_bottom_before_the_picture_is_read_to_its_end() -> None:
+    seen: list[int] = []
+
+    class Watched(TensorRows):
+        def read(self, top: int, bottom: int) -> Tensor:
+            seen.append(bottom)
+            return super().read(top, bottom)
+
+    stream = bands(Nearest(), Watched(torch.rand(3, 1000, 32)), Trace(Tiling(64, 16)))
+    next(stream)
+    assert max(seen) <= 64
+
+
+@given(st.integers(1, 500), st.integers(0, 100), st.integers(0, 50), st.sampled_from([1, 7, 8, 16, 32]))
+def test_axis_covers_the_side_with_equal_tiles_on_the_grid(length: int, tile: int, overlap: int, grid: int) -> None:
+    contract = Contract(1, 3, grid, grid, grid, 0, None)
+    length = padded(length, contract)
+    tiling = Tiling(tile, overlap).fitted(contract)
+    axis = plan_axis(length, tiling.tile, tiling.overlap, grid)
+    assert axis.starts[0] == 0
+    assert axis.starts[-1] + axis.tile == length
+    assert all(start % grid == 0 for start in axis.starts)
+    assert not tiling.tile or axis.tile <= max(tiling.tile, grid)
+    for a, b in pairwise(axis.starts):
+        assert a < b <= a + axis.tile
+    if len(axis.starts) > 2:
+        fades = [axis.fade(i) for i in range(len(axis.starts) - 1)]
+        assert all(left[1] <= right[0] for left, right in pairwise(fades))
+
+
+@given(st.integers(1, 60), st.integers(0, 60))
+def test_reflection_repeats_no_edge_unless_it_must(length: int, more: int) -> None:
+    index = reflected(length, length + more)
+    assert index[:length] == list(range(length))
+    assert all(0 <= i < length for i in index)
+    if more < length:
+        assert index[length:] == list(range(length - 2, length - 2 - more, -1))
+
+
+class Overflowing(Nearest):
+    """Gives no finite number in one tile out of two, as half precision may."""
+
+    def __init__(self, exact: Nearest | None) -> None:
+        super().__init__()
+        self.calls, self.exact = 0, exact  # type: ignore[assignment]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        out = super().__call__(x)
+        return out * float("inf") if self.calls % 2 else out
+
+
+def test_tiles_that_overflow_run_again_in_float32() -> None:
+    image, trace = torch.rand(3, 100, 100), Trace(Tiling(32, 8))
+    out = torch.cat(list(bands(Overflowing(Nearest()), TensorRows(image), trace)), 1)
+    assert torch.equal(out, image.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    assert trace.exact_tiles == (trace.tiles + 1) // 2
+
+
+def test_numbers_that_stay_infinite_are_never_given_out() -> None:
+    with pytest.raises(RestoreError, match="not finite"):
+        restored(Overflowing(None), torch.rand(3, 100, 100), Tiling(32, 8))
+
+
+def out_of_memory_errors() -> Iterator[BaseException]:
+    yield torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    yield MemoryError()
+    yield RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried")
+    yield RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)")
+    with pytest.raises(RuntimeError) as real:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    yield real.value
+
+
+@pytest.mark.parametrize("error", list(out_of_memory_errors()), ids=lambda error: type(error).__name__)
+def test_out_of_memory_is_recognised(error: BaseException) -> None:
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), ValueError("out of range"), KeyboardInterrupt()])
+def test_other_errors_are_not_taken_for_it(error: BaseException) -> None:
+    assert not is_out_of_memory(error)
