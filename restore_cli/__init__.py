@@ -1,0 +1,8 @@
+"""Restore images with SwinIR, HAT, Restormer and EMT.
+
+As a library: `model = restore_cli.load("hat-x4")`, then `restore_cli.restore(model, image)`.
+"""
+
+from restore_cli.library import load, restore
+
+__all__ = ["load", "restore"]

@@ -1,0 +1,173 @@
+"""`restore models`: the catalogue, and the checkpoints on this disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from restore_cli.cli.console import Downloads, complain, note, say, say_table
+from restore_cli.errors import NothingToDo, WeightsError, WeightsUnavailable
+from restore_cli.weights.catalogue import Catalogue, Entry, read_catalogue
+from restore_cli.weights.fetch import fetch, locate, remove, verify
+
+__all__ = ["models"]
+
+models = typer.Typer(help="The checkpoints: list, info, pull, verify, path, rm.", no_args_is_help=False)
+
+Task = Annotated[str | None, typer.Option(help="Only this task's.")]
+Family = Annotated[str | None, typer.Option("--model", "-m", help="Only this family's.")]
+Extra = Annotated[Path | None, typer.Option(help="A file with more catalogue entries, like weights.toml.")]
+Name = Annotated[str, typer.Argument(help="A checkpoint, as `restore models` lists it.", show_default=False)]
+Names = Annotated[list[str], typer.Argument(help="Checkpoints, as `restore models` lists them.", show_default=False)]
+
+
+@models.callback(invoke_without_command=True)
+def default(context: typer.Context, task: Task = None, model: Family = None, catalogue: Extra = None) -> None:
+    """Show the catalogue."""
+    if context.invoked_subcommand is None:
+        show(task, model, catalogue)
+
+
+@models.command("list")
+def show(task: Task = None, model: Family = None, catalogue: Extra = None) -> None:
+    """The catalogue as a table: name, task, scale, parameters, size, licence, on disk or not."""
+    entries = [
+        entry
+        for entry in read_catalogue(catalogue).entries
+        if task in (None, entry.task) and model in (None, entry.model)
+    ]
+    if not entries:
+        asked = " ".join(filter(None, (task, model)))
+        raise NothingToDo(f"no checkpoint in the catalogue is for {asked}", hint="restore models")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("name", "task", "scale", "parameters", "size", "licence", "on disk"):
+        numeric = heading in ("scale", "parameters", "size")
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading != "licence")
+    for entry in entries:
+        table.add_row(*(escape(cell) for cell in cells(entry)))
+    say_table(table)
+
+
+def cells(entry: Entry) -> Iterable[str]:
+    """One row of the table."""
+    yield entry.name
+    yield entry.task
+    yield f"×{entry.scale}"
+    yield f"{entry.parameters / 1e6:.1f} M" if entry.parameters else "?"
+    yield f"{entry.bytes / 1e6:.0f} MB" if entry.bytes else "?"
+    yield entry.license
+    yield "yes" if locate(entry) else ""
+
+
+@models.command()
+def info(name: Name, catalogue: Extra = None) -> None:
+    """Everything the catalogue says of one checkpoint."""
+    entry = read_catalogue(catalogue).entry(name)
+    path = locate(entry)
+    config = ", ".join(f"{key} {value}" for key, value in entry.config.items())
+    facts = {
+        "name": entry.name,
+        "title": entry.title,
+        "command": command(entry),
+        "architecture": f"{entry.architecture}: {config}",
+        "parameters": f"{entry.parameters:,}" if entry.parameters else None,
+        "licence": entry.license,
+        "terms": entry.license_note,
+        "paper": entry.paper,
+        "sha256": entry.sha256 or "not published; the one of the first download is recorded and enforced",
+        "size": f"{entry.bytes:,} bytes" if entry.bytes else "not known",
+        "on disk": str(path) if path else "no",
+    }
+    for key, value in facts.items():
+        if value:
+            say(f"{key:13} {value}")
+    for source in entry.sources:
+        say(f"{'source':13} {place(source)}")
+
+
+def place(source: object) -> str:
+    """A source with its address."""
+    revision = f" {getattr(source, 'file', '')} @ {str(source.revision)[:12]}" if hasattr(source, "revision") else ""
+    return str(getattr(source, "url", f"{source}{revision}"))
+
+
+def command(entry: Entry) -> str:
+    """The shortest command that uses the checkpoint for a picture of its kind."""
+    parts = ["restore", entry.task, "--model", entry.model, "--variant", entry.variant]
+    parts += ["-s", str(entry.scale)] if entry.task == "sr" else []
+    parts += ["--noise", entry.noise] if entry.noise else []
+    parts += ["--quality", str(entry.quality)] if entry.quality else []
+    return " ".join([*parts, "in.png"])
+
+
+@models.command()
+def pull(
+    names: Names,
+    force: Annotated[bool, typer.Option("--force", help="Download again what is on disk.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    catalogue: Extra = None,
+) -> None:
+    """Fetch checkpoints now, so that later runs need no network."""
+    known = read_catalogue(catalogue)
+    progress = Downloads(known.entry, quiet)
+    for entry in [known.entry(name) for name in names]:
+        path = fetch(entry, force=force, progress=progress)
+        if not quiet:
+            say(f"{entry.name}  {path}")
+
+
+@models.command("verify")
+def check(
+    names: Annotated[list[str] | None, typer.Argument(help="Checkpoints; all that are on disk without.")] = None,
+    catalogue: Extra = None,
+) -> None:
+    """Hash the checkpoints on disk again and compare."""
+    failures: list[WeightsError] = []
+    for entry in chosen(read_catalogue(catalogue), names):
+        try:
+            if verify(entry) is None:
+                raise missing(entry)
+            say(f"{entry.name}  sound")
+        except WeightsError as error:
+            complain(error)
+            failures.append(error)
+    if failures:
+        raise typer.Exit(WeightsError.code)
+
+
+def chosen(catalogue: Catalogue, names: list[str] | None) -> list[Entry]:
+    """The entries of those names, or all that are on disk. NothingToDo where that is none."""
+    if names:
+        return [catalogue.entry(name) for name in names]
+    there = [entry for entry in catalogue.entries if locate(entry)]
+    if not there:
+        raise NothingToDo("no checkpoint is on disk yet", hint="restore models pull emt-x4")
+    return there
+
+
+@models.command("path")
+def where(name: Name, catalogue: Extra = None) -> None:
+    """Where a checkpoint lies on this disk."""
+    entry = read_catalogue(catalogue).entry(name)
+    path = locate(entry)
+    if path is None:
+        raise missing(entry)
+    say(str(path))
+
+
+def missing(entry: Entry) -> WeightsUnavailable:
+    """What to say of a checkpoint that was never fetched."""
+    return WeightsUnavailable(f"{entry.name} is not on this disk", hint=f"restore models pull {entry.name}")
+
+
+@models.command("rm")
+def delete(names: Names, catalogue: Extra = None) -> None:
+    """Remove checkpoints from this disk."""
+    known = read_catalogue(catalogue)
+    for entry in [known.entry(name) for name in names]:
+        note(f"{entry.name} {'removed' if remove(entry) else 'was not on disk'}")

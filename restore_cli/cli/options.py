@@ -1,0 +1,65 @@
+"""The options of the task commands, once for all five."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+__all__ = ["OF_TASK", "Options"]
+
+OF_TASK = {"scale": "sr", "noise": "denoise", "quality": "dejpeg"}
+"""Options that one task alone has."""
+
+
+def families(incomplete: str) -> list[str]:
+    """Completion of --model."""
+    from restore_cli.weights.catalogue import read_catalogue
+
+    return sorted({entry.model for entry in read_catalogue().entries if entry.model.startswith(incomplete)})
+
+
+def variants(incomplete: str) -> list[str]:
+    """Completion of --variant."""
+    from restore_cli.weights.catalogue import read_catalogue
+
+    return sorted({entry.variant for entry in read_catalogue().entries if entry.variant.startswith(incomplete)})
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a task command takes; each field is an argument or an option of that name."""
+
+    inputs: Annotated[list[Path], Argument(help="Images, or folders of images.", show_default=False)]
+    model: Annotated[
+        str | None,
+        Option(
+            "--model", "-m", help="Family: emt, swinir, hat, restormer. Default: the task's.", autocompletion=families
+        ),
+    ] = None
+    variant: Annotated[
+        str | None, Option(help="Variant of the family, as `restore models` lists them.", autocompletion=variants)
+    ] = None
+    scale: Annotated[int | None, Option("--scale", "-s", help="Enlarge so many times. Default: 4.")] = None
+    noise: Annotated[str | None, Option(help="Noise: 15, 25, 50 (σ of 255), blind, real. Default: the model's.")] = None
+    quality: Annotated[int | None, Option(help="JPEG quality, 1 to 100. Default: read from the file.")] = None
+    weights: Annotated[
+        Path | None, Option(help="A checkpoint file of any of the families instead: .pth or .safetensors.")
+    ] = None
+    output: Annotated[
+        str | None,
+        Option("--output", "-o", help="A file, a folder, or a template with {stem} {task} {model} {scale}."),
+    ] = None
+    device: Annotated[str, Option(help="auto, cpu, cuda, cuda:N, mps.")] = "auto"
+    precision: Annotated[str, Option(help="auto, fp32, fp16, bf16.")] = "auto"
+    tile: Annotated[int | None, Option(help="Largest side of a tile, input px; 0: no tiles. Default: the model's.")] = (
+        None
+    )
+    overlap: Annotated[int | None, Option(help="Overlap of tiles, input px. Default: the model's.")] = None
+    batch: Annotated[int | None, Option(help="Tiles at once. Default: 1.")] = None
+    catalogue: Annotated[Path | None, Option(help="A file with more catalogue entries, like weights.toml.")] = None
+    overwrite: Annotated[bool, Option("--overwrite", help="Write outputs again that are there already.")] = False
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Say nothing but errors.")] = False
+    offline: Annotated[bool, Option("--offline", help="Use no network: only checkpoints that are on disk.")] = False

@@ -1,0 +1,230 @@
+"""Many pictures: which model for each, restored one after the other, a Result for every input."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restore_cli.errors import ImageError, RestoreError, UsageError, WeightsError
+from restore_cli.image.codec import SUFFIXES, Header, decode, encode, probe
+from restore_cli.inputs import Input, collect
+from restore_cli.naming import Naming, outputs
+from restore_cli.weights.catalogue import Catalogue, Entry, Request
+from restore_cli.weights.fetch import Progress, fetch_first
+
+if TYPE_CHECKING:
+    import torch
+
+    from restore_cli.models.load import Network
+    from restore_cli.tiling.engine import Trace
+    from restore_cli.tiling.plan import Tiling
+
+__all__ = ["Job", "Result", "Watch", "run"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that was asked for."""
+
+    request: Request
+    catalogue: Catalogue
+    inputs: tuple[Path, ...]
+    output: str | None = None
+    weights: Path | None = None
+    """a checkpoint file instead of a catalogue entry"""
+    device: str = "auto"
+    precision: str = "auto"
+    tile: int | None = None
+    overlap: int | None = None
+    batch: int | None = None
+    overwrite: bool = False
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one input."""
+
+    input: Path
+    output: Path
+    status: str
+    """done, skipped or failed"""
+    model: str | None = None
+    """the catalogue entry, or the checkpoint file"""
+    seconds: float = 0.0
+    size: tuple[int, int] | None = None
+    """(width, height) of the output, px"""
+    notes: tuple[str, ...] = ()
+    error: RestoreError | None = None
+
+
+@dataclass
+class Watch:
+    """Who wants to know while it happens."""
+
+    progress: Progress | None = None
+    """of downloads"""
+    on_model: Callable[[str], None] = lambda name: None
+    """a model was loaded"""
+    on_picture: Callable[[Path, int, int], None] = lambda path, index, total: None
+    """work on an input begins"""
+    on_tile: Callable[[int, int], None] = lambda done, total: None
+
+
+@dataclass
+class Bench:
+    """The models that this job has needed so far, each with the tiling that went through last."""
+
+    job: Job
+    watch: Watch
+    chosen: dict[Request, tuple[Entry, Path]] = field(default_factory=dict)
+    loaded: dict[str, Network] = field(default_factory=dict)
+    tilings: dict[str, Tiling] = field(default_factory=dict)
+
+    def model(self, header: Header) -> tuple[str, Network]:
+        """The name and the model for a picture of that kind, fetched and loaded where it is not yet."""
+        if self.job.weights is not None:
+            return self.job.weights.name, self.own(self.job.weights)
+        from restore_cli.models.load import load_entry
+
+        entry, path = self.entry(request_for(self.job.request, header))
+        if entry.name not in self.loaded:
+            self.keep(entry.name, load_entry(entry, path, *self.place()))
+        return entry.name, self.loaded[entry.name]
+
+    def own(self, weights: Path) -> Network:
+        """The model of a checkpoint file."""
+        from restore_cli.models.load import load_file
+
+        if weights.name not in self.loaded:
+            network = load_file(weights, *self.place())
+            check_scale(self.job.request, weights, network.contract.scale)
+            self.keep(weights.name, network)
+        return self.loaded[weights.name]
+
+    def place(self) -> tuple[torch.device, torch.dtype]:
+        """Where models run, and at which precision."""
+        from restore_cli.models.load import pick_device, pick_precision
+
+        device = pick_device(self.job.device)
+        return device, pick_precision(self.job.precision, device)
+
+    def keep(self, name: str, network: Network) -> None:
+        """Remember a model that was loaded."""
+        self.loaded[name] = network
+        self.watch.on_model(name)
+
+    def entry(self, request: Request) -> tuple[Entry, Path]:
+        """The first catalogue entry for the request that can be had, and its file."""
+        if request not in self.chosen:
+            entries = self.job.catalogue.select(request)
+            self.chosen[request] = fetch_first(entries, offline=self.job.offline, progress=self.watch.progress)
+        return self.chosen[request]
+
+    def restore(self, item: Input, output: Path) -> Result:
+        """Decode, restore, encode. Raises RestoreError."""
+        from restore_cli.restoration import default_tiling, restore_picture
+
+        start = time.perf_counter()
+        name, model = self.model(probe(item.path))
+        picture = decode(item.path)
+        job = self.job
+        tiling = self.tilings.get(name) or default_tiling(model.contract, job.tile, job.overlap, job.batch)
+        restored, trace = restore_picture(model, picture, tiling, self.watch.on_tile)
+        self.tilings[name] = trace.tiling
+        output.parent.mkdir(parents=True, exist_ok=True)
+        encode(restored, output)
+        seconds = time.perf_counter() - start
+        return Result(item.path, output, "done", name, seconds, (restored.width, restored.height), notes(trace, tiling))
+
+
+def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
+    """One Result for each input, failures too.
+
+    Raises before the first one: UsageError for a request that cannot be meant, NothingToDo without inputs; and at any
+    time WeightsError, because without its checkpoint no picture can be restored.
+    """
+    watch = watch or Watch()
+    check_request(job)
+    found = collect(job.inputs, SUFFIXES)
+    bench = Bench(job, watch)
+    pairs = outputs(found, naming(job, bench))
+    for index, (item, output) in enumerate(pairs):
+        watch.on_picture(item.path, index, len(pairs))
+        if output.exists() and not job.overwrite:
+            yield Result(item.path, output, "skipped", notes=("it is there already; --overwrite writes it again",))
+            continue
+        try:
+            yield bench.restore(item, output)
+        except WeightsError:
+            raise
+        except OSError as error:
+            reason = ImageError(f"{item.path}: {error.strerror or error}")
+            yield Result(item.path, output, "failed", error=reason)
+        except RestoreError as error:
+            yield Result(item.path, output, "failed", error=named(error, item.path))
+
+
+def named(error: RestoreError, path: Path) -> RestoreError:
+    """The error with the picture's path in front, where its message does not begin with a path of its own."""
+    if isinstance(error, ImageError) or str(path) in error.message:
+        return error
+    again = type(error)(f"{path}: {error.message}", hint=error.hint)
+    return again
+
+
+def check_request(job: Job) -> None:
+    """UsageError where no picture, colour or gray, could be meant by the request."""
+    if job.weights is not None:
+        if job.request.model or job.request.variant:
+            raise UsageError("--weights names the checkpoint; --model and --variant would name another")
+        return
+    try:
+        job.catalogue.select(job.request)
+    except UsageError as error:
+        try:
+            job.catalogue.select(replace(job.request, channels=1))
+        except UsageError:
+            raise error from None
+
+
+def naming(job: Job, bench: Bench) -> Naming:
+    """The words of output names; they stand before any picture is opened, so that no two outputs are one."""
+    task = job.request.task
+    if job.weights is not None:
+        return Naming(task, job.weights.stem, bench.own(job.weights).contract.scale, job.output, SUFFIXES)
+    entry = job.catalogue.select(job.request)[0]
+    return Naming(task, entry.model, entry.scale, job.output, SUFFIXES)
+
+
+def check_scale(request: Request, weights: Path, scale: int) -> None:
+    """UsageError where a checkpoint file does not do what was asked for: sr enlarges, the other tasks do not."""
+    if request.task == "sr" and scale == 1:
+        raise UsageError(
+            f"{weights} enlarges nothing, sr was asked for", hint="restore denoise, deblur, derain or dejpeg"
+        )
+    if request.task != "sr" and scale != 1:
+        raise UsageError(f"{weights} enlarges ×{scale}, {request.task} was asked for", hint="restore sr")
+    if request.scale not in (None, scale):
+        raise UsageError(f"{weights} enlarges ×{scale}, ×{request.scale} was asked for", hint=f"-s {scale}")
+
+
+def request_for(request: Request, header: Header) -> Request:
+    """The request for one picture: gray or colour, and for JPEG repair the quality that its file was saved with."""
+    quality = request.quality
+    if request.task == "dejpeg" and quality is None:
+        quality = header.jpeg_quality
+    return replace(request, channels=header.channels, quality=quality)
+
+
+def notes(trace: Trace, asked: Tiling) -> tuple[str, ...]:
+    """What a person should know of how it went."""
+    found = []
+    if trace.exact_tiles:
+        found.append(f"{trace.exact_tiles} of {trace.tiles} tiles overflowed and were run again in float32")
+    if trace.tiling != asked:
+        found.append(f"memory ran out: went on with tiles of {trace.tiling.tile} px")
+    return tuple(found)
