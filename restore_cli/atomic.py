@@ -1,0 +1,103 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from restore_cli.errors import OutputError
+
+__all__ = ["atomic_write"]
+
+# What is said for each reason, and the next step; any other reason is said in the system's words.
+_REASONS: dict[int, tuple[str, str]] = {
+    errno.ENOSPC: ("no space left on its disk", "free some space, or choose another folder with -o"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space, or choose another folder with -o"),
+    errno.EFBIG: ("the file would be larger than is allowed there", "choose another folder with -o"),
+    errno.EACCES: ("no permission to write there", "choose another folder with -o"),
+    errno.EPERM: ("no permission to write there", "choose another folder with -o"),
+    errno.EROFS: ("its disk is mounted read-only", "choose another folder with -o"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one with -o"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another path with -o"),
+    errno.EISDIR: ("is a folder", "name a file with -o"),
+}
+# Reasons that come from the disk and not from what else the body of the `with` may do (read, download).
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Gives a binary file; when the block ends without an error, and not before, `path` is that file, synced to disk.
+
+    After an error nothing is left and an old `path` is untouched. A kill leaves at most a hidden `.restore-*.part`.
+    A link is written through; what is not an ordinary file (a folder, a device) is refused. Raises OutputError.
+    """
+    target = _target(path)
+    part = target.with_name(f".restore-{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        file = part.open("x+b")  # exclusive; mode 0o666 less the umask, like any new file
+    except OSError as error:
+        raise _refusal(path, error) from error
+    try:
+        try:
+            yield file
+        except OSError as error:
+            if error.errno in _DISK:
+                raise _refusal(path, error) from error
+            raise
+        _publish(file, part, target, path)
+    except BaseException:  # also an interrupt: nothing half-written may stay
+        with suppress(OSError):
+            part.unlink()
+        raise
+    finally:
+        with suppress(OSError):  # after a failed write the rest of the buffer cannot be written either
+            file.close()
+
+
+def _target(path: Path) -> Path:
+    """Where the file really goes, refused early where that cannot be."""
+    try:
+        target = path.resolve()
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if target.exists() and not target.is_file():
+            raise OutputError(f"{path}: is a device or a pipe, not an ordinary file", "name a file with -o")
+    except OSError as error:
+        raise _refusal(path, error) from error
+    except RuntimeError as error:  # Python 3.11 and 3.12 say so of links that go round in a circle
+        raise OutputError(f"{path}: cannot be written: its link leads back to itself") from error
+    return target
+
+
+def _publish(file: BinaryIO, part: Path, target: Path, path: Path) -> None:
+    """Bytes to disk, then the name, then the folder that holds the name: in this order a crash shows old or new."""
+    try:
+        file.flush()
+        os.fsync(file.fileno())
+        part.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise _refusal(path, error) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name survives a power cut, where the file system knows how to promise that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _refusal(path: Path, error: OSError) -> OutputError:
+    if error.errno == errno.ENOENT:
+        return OutputError(f"{path}: cannot be written: there is no folder {path.parent}", f"mkdir -p {path.parent}")
+    reason, step = _REASONS.get(error.errno or 0, (error.strerror or str(error), "choose another folder with -o"))
+    return OutputError(f"{path}: cannot be written: {reason}", step)

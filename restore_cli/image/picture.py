@@ -1,0 +1,65 @@
+"""What an image file holds, without loss and without the library that read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Metadata", "Picture", "Pixels"]
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What travels beside the pixels; each output format takes the parts that it can hold."""
+
+    icc: bytes | None = None  # colour profile
+    exif: bytes | None = None  # begins with b"Exif\0\0"; the orientation tag is 1, there is no thumbnail
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None  # across, down
+    text: Mapping[str, str] = field(default_factory=dict)  # PNG keywords; "Comment" is also JPEG's comment
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
+class Picture:
+    """An upright 8-bit picture: pixels as they are shown, orientation already applied."""
+
+    pixels: Pixels  # (h, w, c), c = 1 (gray) or 3 (RGB)
+    alpha: Pixels | None = None  # (h, w), 255 is opaque, not premultiplied
+    metadata: Metadata = field(default_factory=Metadata)
+    format: str = "PNG"  # of the file it came from: a name in codec.SUFFIXES
+    jpeg_quality: int | None = None  # 1-100, estimated from the quantisation tables
+    subsampling: str | None = None  # of a JPEG: "4:4:4", "4:2:2", "4:2:0"
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.pixels.shape, self.pixels.dtype
+        if dtype != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape:
+            raise ValueError(f"pixels are {dtype} {shape}, not uint8 (h, w, 1) or (h, w, 3)")
+        if self.alpha is not None and (self.alpha.dtype != np.uint8 or self.alpha.shape != shape[:2]):
+            raise ValueError(f"alpha is {self.alpha.dtype} {self.alpha.shape}, not uint8 {shape[:2]}")
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def channels(self) -> int:
+        return int(self.pixels.shape[2])
+
+    @property
+    def gray(self) -> bool:
+        """True where the file has one channel; RGB with three equal channels is not gray."""
+        return self.channels == 1
+
+    @property
+    def opaque(self) -> bool:
+        """True where nothing is lost by leaving alpha out."""
+        return self.alpha is None or bool(self.alpha.min() == 255)

@@ -1,0 +1,112 @@
+"""How close two images are, in the field's own numbers: pure functions of numpy arrays.
+
+Images are (h, w) or (h, w, c), on 0..`peak`; `border` px are cut from every side first. All sums are float64.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["luma", "psnr", "psnr_b", "ssim"]
+
+Image = NDArray[Any]
+Floats = NDArray[np.float64]
+
+_BT601 = np.array([65.481, 128.553, 24.966]) / 255
+
+
+def luma(rgb: Image) -> Floats:
+    """(h, w, 3) on 0..255 -> Y (h, w) on 16..235, unrounded.
+
+    ITU-R BT.601 studio range, the Y of MATLAB's rgb2ycbcr on floats. Gray, (h, w) or (h, w, 1), counts as R = G = B.
+    """
+    image = np.asarray(rgb, dtype=np.float64)
+    if image.ndim == 2 or image.shape[2] == 1:
+        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"luma wants (h, w, 3), found shape {image.shape}")
+    y: Floats = 16 + image @ _BT601
+    return y
+
+
+def psnr(image: Image, reference: Image, *, border: int = 0, peak: float = 255) -> float:
+    """Peak signal-to-noise ratio over all samples, dB: 10 log10(peak² / MSE); inf where the two are equal."""
+    a, b = _pair(image, reference, border)
+    return _decibel(float(np.mean((a - b) ** 2)), peak)
+
+
+def ssim(image: Image, reference: Image, *, border: int = 0, peak: float = 255) -> float:
+    """Structural similarity, at most 1: the mean of the map, then of the channels.
+
+    Wang et al. 2004 (doi:10.1109/TIP.2003.819861): 11×11 Gaussian window of σ 1.5, K1 = 0.01, K2 = 0.03, only where the
+    window lies fully inside ('valid').
+    """
+    a, b = _pair(image, reference, border)
+    taps = np.exp(-((np.arange(11) - 5.0) ** 2) / (2 * 1.5**2))
+    taps /= taps.sum()
+    if min(a.shape[:2]) < len(taps):
+        raise ValueError(f"ssim wants sides of at least 11 px after the border is cut, found {a.shape[0]}×{a.shape[1]}")
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    mean_a, mean_b = _smooth(a, taps), _smooth(b, taps)
+    variance_a = _smooth(a * a, taps) - mean_a**2
+    variance_b = _smooth(b * b, taps) - mean_b**2
+    covariance = _smooth(a * b, taps) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    return float(np.mean(luminance * structure))
+
+
+def psnr_b(image: Image, reference: Image, *, border: int = 0, peak: float = 255, block: int = 8) -> float:
+    """PSNR with the blockiness of `image` added to the error, dB; the mean of the channels.
+
+    Yim & Bovik 2011 (doi:10.1109/TIP.2010.2060206). Not symmetric: only `image` is searched for blocks. They are
+    counted from the corner of what is measured, so a `border` should be a multiple of `block`.
+    """
+    a, b = _pair(image, reference, border)
+    if min(a.shape[:2]) <= block:
+        raise ValueError(f"psnr_b wants sides of more than {block} px, found {a.shape[0]}×{a.shape[1]}")
+    errors = np.mean((a - b) ** 2, axis=(0, 1))
+    channels = range(a.shape[2])
+    return float(np.mean([_decibel(float(errors[i]) + _blocking(a[..., i], block), peak) for i in channels]))
+
+
+def _blocking(image: Floats, block: int) -> float:
+    """The blocking effect factor: how far squared steps across block edges exceed those elsewhere, weighted; ≥ 0."""
+    across, down = np.diff(image, axis=1) ** 2, np.diff(image, axis=0).T ** 2
+    edges = [steps[:, block - 1 :: block] for steps in (across, down)]
+    count = sum(e.size for e in edges)
+    at_edges = sum(float(e.sum()) for e in edges)
+    elsewhere = float(across.sum() + down.sum()) - at_edges
+    excess = at_edges / count - elsewhere / (across.size + down.size - count)
+    return math.log2(block) / math.log2(min(image.shape)) * max(0.0, excess)
+
+
+def _decibel(error: float, peak: float) -> float:
+    return 10 * math.log10(peak**2 / error) if error else math.inf
+
+
+def _pair(image: Image, reference: Image, border: int) -> tuple[Floats, Floats]:
+    """Both as float64 (h, w, c), cut; a ValueError where they cannot be compared."""
+    if image.shape != reference.shape:
+        raise ValueError(f"images differ in shape: {image.shape} and {reference.shape}")
+    if image.ndim not in (2, 3):
+        raise ValueError(f"an image is (h, w) or (h, w, c), found shape {image.shape}")
+    if border < 0 or min(image.shape[:2]) <= 2 * border:
+        raise ValueError(f"a border of {border} px leaves nothing of {image.shape[0]}×{image.shape[1]} px")
+    inside = slice(border, -border or None)
+    a, b = (np.atleast_3d(x)[inside, inside].astype(np.float64) for x in (image, reference))
+    return a, b
+
+
+def _smooth(image: Floats, taps: Floats) -> Floats:
+    """(h, w, c) -> (h - n + 1, w - n + 1, c): convolution with `taps` along both axes, 'valid'.
+
+    Tap by tap over whole arrays: the separable form costs 2 n products a pixel, where the square window costs n².
+    """
+    height, width = (side - len(taps) + 1 for side in image.shape[:2])
+    rows = sum((tap * image[i : i + height] for i, tap in enumerate(taps)), np.zeros(()))
+    return np.asarray(sum((tap * rows[:, i : i + width] for i, tap in enumerate(taps)), np.zeros(())))

@@ -1,0 +1,416 @@
+"""Laws of reading and writing: what goes in comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as nps
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
+
+from restore_cli.errors import OutputError
+from restore_cli.image.codec import SUFFIXES, decode, encode, probe
+from restore_cli.image.picture import Metadata, Picture, Pixels
+
+LOSSLESS = ["PNG", "TIFF", "WEBP", "BMP"]
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>'
+
+
+def profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def photo_exif(orientation: int = 1) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    exif[ExifTags.Base.Copyright] = "Somebody"
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.ImageWidth] = 7  # some phones write layout tags here; they must not reach a TIFF's own
+    exif[ExifTags.Base.Compression] = 6
+    exif[ExifTags.IFD.Exif] = {ExifTags.Base.ExposureTime: 0.01, ExifTags.Base.MakerNote: b"note"}
+    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N", ExifTags.GPS.GPSLatitude: (1.0, 2.0, 3.0)}
+    return exif.tobytes()
+
+
+def smooth(height: int = 24, width: int = 32, channels: int = 3) -> Pixels:
+    y, x = np.mgrid[:height, :width]
+    planes = [(4 * x + 2 * y) % 256, (3 * y + 40) % 256, (200 - 2 * x) % 256]
+    return np.stack(planes[:channels], axis=2).astype(np.uint8)
+
+
+def random_picture(height: int, width: int, channels: int, alpha: bool, seed: int = 0) -> Picture:
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 256, (height, width, channels), dtype=np.uint8)
+    return Picture(pixels, random.integers(0, 255, (height, width), dtype=np.uint8) if alpha else None)
+
+
+def assert_same(found: Picture, expected: Picture) -> None:
+    assert found.pixels.shape == expected.pixels.shape
+    assert np.array_equal(found.pixels, expected.pixels)
+    assert (found.alpha is None) == (expected.alpha is None)
+    if found.alpha is not None and expected.alpha is not None:
+        assert np.array_equal(found.alpha, expected.alpha)
+
+
+@pytest.mark.parametrize("format", LOSSLESS)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (65, 200), (2, 3000), (700, 401)])
+def test_decode_after_encode_is_the_identity(
+    tmp_path: Path, format: str, channels: int, alpha: bool, height: int, width: int
+) -> None:
+    picture = random_picture(height, width, channels, alpha and format != "BMP")
+    encode(picture, tmp_path / "out", format=format)
+    found = decode(tmp_path / "out")
+    assert found.format == format
+    if format == "WEBP" and channels == 1:  # which has no gray
+        assert np.array_equal(found.pixels, picture.pixels.repeat(3, axis=2))
+    else:
+        assert_same(found, picture)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data(), format=st.sampled_from(["PNG", "TIFF"]), icc=st.booleans(), exif=st.booleans())
+def test_identity_holds_for_any_small_picture(
+    tmp_path: Path, data: st.DataObject, format: str, icc: bool, exif: bool
+) -> None:
+    sides = st.integers(1, 9)
+    height, width, channels = data.draw(sides), data.draw(sides), data.draw(st.sampled_from([1, 3]))
+    pixels = data.draw(nps.arrays(np.uint8, (height, width, channels)))
+    alpha = data.draw(st.none() | nps.arrays(np.uint8, (height, width)))
+    metadata = Metadata(profile() if icc else None, photo_exif() if exif else None)
+    encode(Picture(pixels, alpha, metadata), tmp_path / "out", format=format)
+    found = decode(tmp_path / "out")
+    assert_same(found, Picture(pixels, alpha))
+    assert found.metadata.icc == metadata.icc
+    assert (found.metadata.exif is None) == (metadata.exif is None)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    text=st.dictionaries(
+        st.text("abcXYZ ä", min_size=1, max_size=9).map(str.strip).filter(bool),
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20),
+        max_size=3,
+    )
+)
+def test_any_png_text_survives(tmp_path: Path, text: dict[str, str]) -> None:
+    encode(Picture(smooth(), None, Metadata(text=text)), tmp_path / "out.png")
+    assert decode(tmp_path / "out.png").metadata.text == text
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_suffix_is_written_in_its_format(tmp_path: Path, suffix: str, channels: int) -> None:
+    path = tmp_path / f"out{suffix.upper()}"
+    encode(Picture(smooth(channels=channels)), path)
+    found = decode(path)
+    assert found.format == SUFFIXES[suffix]
+    assert found.channels == (3 if suffix == ".webp" else channels)
+    assert np.abs(found.pixels.astype(int) - smooth(channels=channels)).mean() < 2  # JPEG, AVIF
+
+
+def test_jpeg_is_written_at_quality_95_without_subsampling(tmp_path: Path) -> None:
+    encode(Picture(smooth()), tmp_path / "out.jpg")
+    found = decode(tmp_path / "out.jpg")
+    assert (found.jpeg_quality, found.subsampling) == (95, "4:4:4")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".avif"])
+def test_metadata_survives(tmp_path: Path, suffix: str) -> None:
+    metadata = Metadata(profile(), photo_exif(), XMP % 1, (300.0, 150.0))
+    encode(Picture(smooth(), None, metadata), tmp_path / f"a{suffix}")
+    first = decode(tmp_path / f"a{suffix}")
+    encode(first, tmp_path / f"b{suffix}")  # and survives again: nothing wears off
+    for found in (first.metadata, decode(tmp_path / f"b{suffix}").metadata):
+        assert found.icc == metadata.icc
+        assert found.xmp == metadata.xmp
+        exif = Image.Exif()
+        exif.load(found.exif or b"")
+        assert exif[ExifTags.Base.Make] == "Maker"
+        assert exif[ExifTags.Base.Copyright] == "Somebody"
+        assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime] == pytest.approx(0.01)
+        assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] == b"note"
+        assert exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] == (1.0, 2.0, 3.0)
+        if suffix in (".png", ".jpg", ".tif"):
+            assert found.dpi == pytest.approx((300.0, 150.0), abs=0.02)
+
+
+def test_metadata_moves_between_formats(tmp_path: Path) -> None:
+    chain = [".tif", ".jpg", ".webp", ".avif", ".png", ".tif"]
+    picture = Picture(smooth(), None, Metadata(profile(), photo_exif(), XMP % 1))
+    for suffix in chain:
+        encode(picture, tmp_path / f"out{suffix}")
+        picture = decode(tmp_path / f"out{suffix}")
+    assert picture.metadata.icc == profile()
+    assert picture.metadata.xmp == XMP % 1
+    assert b"Somebody" in (picture.metadata.exif or b"")
+
+
+def test_comment_of_a_jpeg_becomes_text_of_a_png_and_back(tmp_path: Path) -> None:
+    Image.fromarray(smooth()).save(tmp_path / "in.jpg", comment="Grüße")
+    encode(decode(tmp_path / "in.jpg"), tmp_path / "out.png")
+    found = decode(tmp_path / "out.png")
+    assert found.metadata.text == {"Comment": "Grüße"}
+    encode(found, tmp_path / "out.jpg")
+    assert decode(tmp_path / "out.jpg").metadata.text == {"Comment": "Grüße"}
+
+
+def test_gray_profile_is_not_put_on_three_channels(tmp_path: Path) -> None:
+    icc = bytearray(profile())
+    icc[16:20] = b"GRAY"
+    encode(Picture(smooth(channels=1), None, Metadata(bytes(icc))), tmp_path / "out.webp")
+    assert decode(tmp_path / "out.webp").metadata.icc is None
+    encode(Picture(smooth(channels=1), None, Metadata(bytes(icc))), tmp_path / "out.png")
+    assert decode(tmp_path / "out.png").metadata.icc == bytes(icc)
+
+
+def test_too_long_for_a_jpeg_marker_is_left_out(tmp_path: Path) -> None:
+    metadata = Metadata(profile(), photo_exif() + bytes(70_000), b"x" * 70_000, text={"Comment": "x" * 70_000})
+    encode(Picture(smooth(), None, metadata), tmp_path / "out.jpg")
+    found = decode(tmp_path / "out.jpg").metadata
+    assert (found.icc, found.exif, found.xmp, found.text) == (profile(), None, None, {})
+
+
+ORIENTATIONS: dict[int, Callable[[Pixels], Pixels]] = {  # a second wording of the table in EXIF 2.3, section 4.6.4
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: np.rot90(np.fliplr(a), 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(np.fliplr(a), -1),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
+def test_orientation_is_applied_once(tmp_path: Path, orientation: int, format: str) -> None:
+    exif, parameters = photo_exif(orientation), {"lossless": True} if format == "WEBP" else {}
+    if format == "TIFF":
+        tags = Image.Exif()
+        tags[ExifTags.Base.Orientation], tags[ExifTags.Base.Make] = orientation, "Maker"
+        exif = tags.tobytes()
+    elif format == "PNG":
+        parameters = {}
+    source = tmp_path / "in"
+    image = Image.fromarray(smooth())
+    image.save(source, format, exif=exif, xmp=XMP % orientation, **parameters)
+    expected = Picture(np.ascontiguousarray(ORIENTATIONS[orientation](smooth())))
+    header, first = probe(source), decode(source)
+    assert (header.height, header.width) == (first.height, first.width)
+    assert_same(first, expected)
+    encode(first, tmp_path / "out", format=format)
+    again = decode(tmp_path / "out")
+    assert_same(again, expected)
+    assert b"Maker" in (again.metadata.exif or b"")
+    if format == "WEBP":
+        assert again.metadata.xmp == XMP % 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_a_jpeg_and_of_an_avif(tmp_path: Path, orientation: int) -> None:
+    expected = ORIENTATIONS[orientation](smooth()).astype(int)
+    for format in ("JPEG", "AVIF"):
+        Image.fromarray(smooth()).save(tmp_path / "in", format, exif=photo_exif(orientation), quality=95)
+        found = decode(tmp_path / "in")
+        assert np.abs(found.pixels - expected).mean() < 4
+        exif = Image.Exif()
+        exif.load(found.metadata.exif or b"")
+        assert exif.get(ExifTags.Base.Orientation, 1) == 1
+
+
+def test_alpha_turns_with_the_colours(tmp_path: Path) -> None:
+    rgba = np.dstack([smooth(), smooth(channels=1)])
+    Image.fromarray(rgba).save(tmp_path / "in.png", exif=photo_exif(6))
+    found = decode(tmp_path / "in.png")
+    assert found.alpha is not None
+    assert np.array_equal(np.dstack([found.pixels, found.alpha]), np.rot90(rgba, -1))
+
+
+def test_thumbnail_is_dropped(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.load(photo_exif())
+    exif.get_ifd(ExifTags.IFD.IFD1)[ExifTags.Base.ImageWidth] = 160
+    Image.fromarray(smooth()).save(tmp_path / "in.jpg", exif=exif.tobytes())
+    kept = Image.Exif()
+    kept.load(decode(tmp_path / "in.jpg").metadata.exif or b"")
+    assert kept[ExifTags.Base.Make] == "Maker"
+    assert not kept.get_ifd(ExifTags.IFD.IFD1)
+
+
+def palette_image(alpha: bytes | int | None) -> tuple[Image.Image, dict[str, bytes | int]]:
+    image = Image.fromarray(np.arange(4, dtype=np.uint8).reshape(2, 2)).convert("P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
+    return image, {} if alpha is None else {"transparency": alpha}
+
+
+@pytest.mark.parametrize(
+    ("transparency", "alpha"),
+    [(None, None), (1, [255, 0, 255, 255]), (bytes([0, 100, 200, 255]), [0, 100, 200, 255])],
+)
+def test_palette_becomes_rgb_and_its_transparency_alpha(
+    tmp_path: Path, transparency: bytes | int | None, alpha: list[int] | None
+) -> None:
+    image, parameters = palette_image(transparency)
+    image.save(tmp_path / "in.png", **parameters)  # type: ignore[arg-type]
+    found = decode(tmp_path / "in.png")
+    assert found.pixels.reshape(-1, 3).tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]
+    assert (None if found.alpha is None else found.alpha.ravel().tolist()) == alpha
+    assert probe(tmp_path / "in.png").alpha == (alpha is not None)
+
+
+@pytest.mark.parametrize(("mode", "key"), [("L", 8), ("RGB", (8, 58, 186)), ("1", 0)])
+def test_one_transparent_colour_becomes_alpha(tmp_path: Path, mode: str, key: int | tuple[int, int, int]) -> None:
+    pixels = smooth(8, 8, 1 if mode != "RGB" else 3)
+    if mode == "RGB":
+        pixels[:2, :2] = key
+    image = Image.fromarray(pixels if mode == "RGB" else pixels[:, :, 0])
+    image = image.point(lambda v: 255 * (v > 20), "1") if mode == "1" else image
+    image.save(tmp_path / "in.png", transparency=key)
+    found = decode(tmp_path / "in.png")
+    expected = np.array(Image.open(tmp_path / "in.png").convert("RGBA"))[:, :, 3]
+    assert found.alpha is not None
+    assert 0 in expected
+    assert np.array_equal(found.alpha, expected)
+    assert found.gray == (mode != "RGB")
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_transparent_gray_of_a_shallow_png(tmp_path: Path, bits: int) -> None:
+    values = np.arange(2**bits, dtype=np.uint8)[None] * (255 // (2**bits - 1))
+    Image.fromarray(values >> (8 - bits)).save(tmp_path / "in.png", bits=bits, transparency=1)
+    found = decode(tmp_path / "in.png")
+    assert found.pixels[0, :, 0].tolist() == values[0].tolist()
+    assert found.alpha is not None
+    assert np.flatnonzero(found.alpha[0] == 0).tolist() == [1]
+
+
+def test_one_bit_becomes_gray(tmp_path: Path) -> None:
+    bits = smooth(9, 11, 1)[:, :, 0] > 60
+    for suffix in (".png", ".tif", ".bmp"):
+        Image.fromarray(bits).save(tmp_path / f"in{suffix}")
+        assert np.array_equal(decode(tmp_path / f"in{suffix}").pixels[:, :, 0], np.where(bits, 255, 0))
+
+
+def test_rgb_with_equal_channels_stays_rgb(tmp_path: Path) -> None:
+    Image.fromarray(smooth(channels=1).repeat(3, axis=2)).save(tmp_path / "in.png")
+    assert not decode(tmp_path / "in.png").gray
+
+
+def test_progressive_and_interlaced_files(tmp_path: Path) -> None:
+    Image.fromarray(smooth()).save(tmp_path / "in.jpg", progressive=True, quality=95)
+    assert np.abs(decode(tmp_path / "in.jpg").pixels.astype(int) - smooth()).mean() < 4
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_deflate", "packbits"])
+def test_tiff_of_others_is_read(tmp_path: Path, compression: str) -> None:
+    Image.fromarray(smooth()).save(tmp_path / "in.tif", compression=compression, dpi=(72, 72))
+    found = decode(tmp_path / "in.tif")
+    assert np.array_equal(found.pixels, smooth())
+    assert found.metadata.dpi == (72.0, 72.0)
+
+
+def test_tiff_that_we_write_reads_through_libtiff(tmp_path: Path) -> None:
+    picture = random_picture(300, 500, 3, alpha=True)  # several strips
+    encode(picture, tmp_path / "out.tif")
+    with Image.open(tmp_path / "out.tif") as image:
+        assert image.info["compression"] == "tiff_adobe_deflate"
+        assert image.mode == "RGBA"
+        assert np.array_equal(np.asarray(image)[:, :, :3], picture.pixels)
+
+
+def test_name_does_not_decide_the_format(tmp_path: Path) -> None:
+    Image.fromarray(smooth()).save(tmp_path / "in.jpg", "PNG")
+    found = decode(tmp_path / "in.jpg")
+    assert found.format == "PNG"
+    assert np.array_equal(found.pixels, smooth())
+
+
+def test_streams_are_read_and_left_open() -> None:
+    stream = BytesIO()
+    Image.fromarray(smooth()).save(stream, "PNG")
+    assert np.array_equal(decode(stream).pixels, smooth())
+    assert np.array_equal(decode(stream).pixels, smooth())
+    assert not stream.closed
+
+
+def test_pixels_may_be_written_to(tmp_path: Path) -> None:
+    encode(random_picture(4, 5, 3, alpha=True), tmp_path / "a.png")
+    found = decode(tmp_path / "a.png")
+    assert found.pixels.flags.writeable
+    assert found.pixels.flags.c_contiguous
+    assert found.alpha is not None
+    assert found.alpha.flags.writeable
+
+
+def test_camera_file_with_a_preview_behind_it_is_its_photograph(tmp_path: Path) -> None:
+    preview = Image.fromarray(smooth(6, 8))
+    Image.fromarray(smooth()).save(tmp_path / "in.jpg", "MPO", save_all=True, append_images=[preview], quality=95)
+    found = decode(tmp_path / "in.jpg")
+    assert (found.format, found.height, found.width) == ("JPEG", 24, 32)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF", "AVIF"])
+def test_probe_says_what_decode_gives(tmp_path: Path, mode: str, format: str) -> None:
+    Image.fromarray(smooth()).convert(mode).save(tmp_path / "in", format)
+    header, picture = probe(tmp_path / "in"), decode(tmp_path / "in")
+    assert (header.height, header.width, header.channels) == picture.pixels.shape
+    assert header.alpha == (picture.alpha is not None)
+    assert header.format == picture.format
+
+
+def test_settings_of_pillow_are_put_back(tmp_path: Path) -> None:
+    limit, truncated = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    encode(Picture(smooth()), tmp_path / "out.png")
+    decode(tmp_path / "out.png")
+    assert limit == Image.MAX_IMAGE_PIXELS
+    assert truncated == ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+def test_transparency_is_not_dropped_in_silence(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    with pytest.raises(OutputError, match=r"holds no transparency.*PNG, WebP, TIFF, AVIF do.*out\.png"):
+        encode(random_picture(3, 3, 3, alpha=True), path)
+    assert not path.exists()
+    opaque = Picture(smooth(), np.full((24, 32), 255, np.uint8))
+    encode(opaque, path)
+    assert decode(path).alpha is None
+
+
+def test_output_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    wide = Picture(np.zeros((1, 16_384, 3), np.uint8))
+    with pytest.raises(OutputError, match="16384×1 px, WebP holds at most 16383 px a side"):
+        encode(wide, tmp_path / "out.webp")
+    with pytest.raises(OutputError, match=r"'\.xyz' names no format"):
+        encode(wide, tmp_path / "out.xyz")
+    with pytest.raises(OutputError, match="has no suffix"):
+        encode(wide, tmp_path / "out")
+    with pytest.raises(ValueError, match="'GIF' is none of"):
+        encode(wide, tmp_path / "out", format="GIF")
+    assert not list(tmp_path.iterdir())
+
+
+def test_picture_refuses_what_is_not_one() -> None:
+    for pixels in (np.zeros((3, 3), np.uint8), np.zeros((3, 3, 2), np.uint8), np.zeros((0, 3, 3), np.uint8)):
+        with pytest.raises(ValueError, match="not uint8"):
+            Picture(pixels)
+    with pytest.raises(ValueError, match="alpha is"):
+        Picture(smooth(), np.zeros((3, 3), np.uint8))
+
+
+def test_xmp_of_a_png_is_not_text(tmp_path: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", XMP % 1)
+    info.add_text("Title", "A picture")
+    Image.fromarray(smooth()).save(tmp_path / "in.png", pnginfo=info)
+    found = decode(tmp_path / "in.png").metadata
+    assert (found.xmp, found.text) == (XMP % 1, {"Title": "A picture"})

@@ -1,0 +1,64 @@
+"""The quality of a JPEG is read from its tables."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from restore_cli.image.codec import decode, probe
+from restore_cli.image.jpeg import estimate_quality, standard_table
+
+
+def jpeg(quality: int | str, mode: str = "RGB", subsampling: int = 0) -> BytesIO:
+    stream = BytesIO()
+    Image.new(mode, (16, 16)).save(stream, "JPEG", quality=quality, subsampling=subsampling)
+    return stream
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_every_quality_of_libjpeg_is_found_exactly(mode: str) -> None:
+    for quality in range(1, 101):
+        assert probe(jpeg(quality, mode)).jpeg_quality == quality
+
+
+def test_no_two_qualities_share_a_table() -> None:
+    assert len({tuple(standard_table(quality)) for quality in range(1, 101)}) == 100
+
+
+@pytest.mark.parametrize("quality", [10, 25, 40, 60, 90])
+def test_small_departures_do_not_mislead(quality: int) -> None:
+    table = standard_table(quality) + np.random.default_rng(quality).integers(-1, 2, 64)
+    assert abs(estimate_quality({0: np.maximum(table, 1).tolist()}) - quality) <= 2
+
+
+def test_tables_of_another_maker_are_in_order() -> None:
+    names = ("web_low", "low", "medium", "high", "maximum")
+    found = [probe(jpeg(name)).jpeg_quality or 0 for name in names]
+    assert found == sorted(found)
+    assert found[0] < 50
+    assert found[-1] > 90
+
+
+@pytest.mark.parametrize(("code", "name"), [(0, "4:4:4"), (1, "4:2:2"), (2, "4:2:0")])
+def test_subsampling_is_read(code: int, name: str) -> None:
+    assert decode(jpeg(80, subsampling=code)).subsampling == name
+    assert probe(jpeg(80, subsampling=code)).subsampling == name
+
+
+def test_only_a_jpeg_has_a_quality() -> None:
+    stream = BytesIO()
+    Image.new("RGB", (4, 4)).save(stream, "PNG")
+    assert decode(stream).jpeg_quality is None
+    assert decode(stream).subsampling is None
+
+
+def test_no_table_is_a_mistake_of_the_caller() -> None:
+    with pytest.raises(ValueError, match="no quantisation table"):
+        estimate_quality({})
+    with pytest.raises(ValueError, match="64 entries, not 3"):
+        estimate_quality({0: [1, 2, 3]})
+    with pytest.raises(ValueError, match="not in 1-100"):
+        standard_table(0)
