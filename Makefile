@@ -7,7 +7,7 @@ SOURCES := restore_cli tests training
 .PHONY: demo test lint types tests fmt clean
 
 demo: $(VENV)/.installed
-	$(BIN)/restore sr examples/boat.png -o examples/boat_sr4.png --overwrite
+	$(BIN)/restore sr examples/cat.png --overwrite
 
 test: lint types tests
 
@@ -19,7 +19,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 tests: $(VENV)/.dev
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2
 
 fmt: $(VENV)/.dev
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restore_cli.errors import ImageError, RestoreError, UsageError, WeightsError
+from restore_cli.errors import ImageError, OutputError, RestoreError, UsageError, WeightsError
 from restore_cli.image.codec import SUFFIXES, Header, decode, encode, probe
 from restore_cli.inputs import Input, collect
 from restore_cli.naming import Naming, outputs
@@ -135,7 +135,7 @@ class Bench:
         tiling = self.tilings.get(name) or default_tiling(model.contract, job.tile, job.overlap, job.batch)
         restored, trace = restore_picture(model, picture, tiling, self.watch.on_tile)
         self.tilings[name] = trace.tiling
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(output.parent)
         encode(restored, output)
         seconds = time.perf_counter() - start
         return Result(item.path, output, "done", name, seconds, (restored.width, restored.height), notes(trace, tiling))
@@ -161,19 +161,23 @@ def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
             yield bench.restore(item, output)
         except WeightsError:
             raise
-        except OSError as error:
-            reason = ImageError(f"{item.path}: {error.strerror or error}")
-            yield Result(item.path, output, "failed", error=reason)
         except RestoreError as error:
             yield Result(item.path, output, "failed", error=named(error, item.path))
 
 
+def make_folder(folder: Path) -> None:
+    """The folder and those above it. OutputError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: no folder can be made there: {error.strerror}", hint="-o with another one") from None
+
+
 def named(error: RestoreError, path: Path) -> RestoreError:
     """The error with the picture's path in front, where its message does not begin with a path of its own."""
-    if isinstance(error, ImageError) or str(path) in error.message:
+    if isinstance(error, ImageError | OutputError) or str(path) in error.message:
         return error
-    again = type(error)(f"{path}: {error.message}", hint=error.hint)
-    return again
+    return type(error)(f"{path}: {error.message}", hint=error.hint)
 
 
 def check_request(job: Job) -> None:

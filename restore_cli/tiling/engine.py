@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import torch
@@ -56,13 +57,13 @@ def bands(model: Model, rows: Rows, trace: Trace) -> Iterator[Tensor]:
     total, trace.tiles, trace.exact_tiles = len(down.starts) * len(across.starts), 0, 0
 
     def strips() -> Iterator[Tensor]:
-        for top in down.starts:
-            strip = padded_strip(rows, top, top + down.tile, high, wide)
-            tiles = [strip[:, :, left : left + across.tile] for left in across.starts]
+        for i in range(len(down.starts)):
+            strip = padded_strip(rows, *down.span(i), high, wide)
+            tiles = [strip[:, :, slice(*across.span(j))] for j in range(len(across.starts))]
             restored: list[Tensor] = []
-            for i in range(0, len(tiles), tiling.batch):
-                restored.extend(run(model, torch.stack(tiles[i : i + tiling.batch]), trace))
-                trace.tiles = trace.tiles + len(tiles[i : i + tiling.batch])
+            for batch in batches(tiles, tiling.batch):
+                restored.extend(run(model, batch, trace))
+                trace.tiles += len(batch)
                 trace.on_tile(trace.tiles, total)
             yield joined(restored, across, contract, rows.width)
 
@@ -71,6 +72,14 @@ def bands(model: Model, rows: Rows, trace: Trace) -> Iterator[Tensor]:
         if left > 0 and band.shape[1]:
             yield band[:, :left]
         left -= band.shape[1]
+
+
+def batches(tiles: list[Tensor], size: int) -> Iterator[Tensor]:
+    """Tiles of equal shape together, at most `size` at a time, in order."""
+    for _, alike in groupby(tiles, key=lambda tile: tile.shape):
+        group = list(alike)
+        for i in range(0, len(group), size):
+            yield torch.stack(group[i : i + size])
 
 
 def joined(tiles: list[Tensor], across: Axis, contract: Contract, width: int) -> Tensor:

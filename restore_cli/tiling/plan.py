@@ -45,7 +45,10 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Axis:
-    """Equal tiles along one side of a picture, px."""
+    """Equal tiles along one side of a picture, px.
+
+    The last one ends with the picture: by less than a grid cell shorter where the side is no multiple of the grid.
+    """
 
     length: int
     tile: int
@@ -53,9 +56,13 @@ class Axis:
     overlap: int
     """the least overlap of two neighbours; less than asked for where a tile is a single grid cell"""
 
+    def span(self, i: int) -> tuple[int, int]:
+        """(first, end) of tile i."""
+        return self.starts[i], min(self.starts[i] + self.tile, self.length)
+
     def fade(self, i: int) -> tuple[int, int]:
         """(first, end) of the px where tile i passes into tile i + 1: half of the overlap, in its middle."""
-        begin, end = self.starts[i + 1], self.starts[i] + self.tile
+        begin, end = self.starts[i + 1], self.span(i)[1]
         width = self.overlap // 2
         first = (begin + end - width) // 2
         return first, first + width
@@ -71,7 +78,8 @@ def plan_axis(length: int, tile: int, overlap: int, grid: int) -> Axis:
     even_step = (even - overlap) // grid * grid
     if even < tile and even_step * (count - 1) + even >= length:
         tile, step = even, even_step
-    starts = tuple(min(i * step, length - tile) for i in range(count))
+    last = ceil((length - tile) / grid) * grid
+    starts = tuple(min(i * step, last) for i in range(count))
     return Axis(length, tile, starts, min(overlap, tile - step))
 
 

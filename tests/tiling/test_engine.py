@@ -105,14 +105,18 @@ def test_bands_come_top_to_bottom_before_the_picture_is_read_to_its_end() -> Non
     assert max(seen) <= 64
 
 
-@given(st.integers(1, 500), st.integers(0, 100), st.integers(0, 50), st.sampled_from([1, 7, 8, 16, 32]))
-def test_axis_covers_the_side_with_equal_tiles_on_the_grid(length: int, tile: int, overlap: int, grid: int) -> None:
-    contract = Contract(1, 3, grid, grid, grid, 0, None)
+@given(st.integers(1, 500), st.integers(0, 100), st.integers(0, 50), st.sampled_from([1, 7, 8, 16, 32]), st.booleans())
+def test_axis_covers_the_side_with_equal_tiles_on_the_grid(
+    length: int, tile: int, overlap: int, grid: int, padding: bool
+) -> None:
+    contract = Contract(1, 3, grid, grid if padding else 1, grid, 0, None)
     length = padded(length, contract)
     tiling = Tiling(tile, overlap).fitted(contract)
     axis = plan_axis(length, tiling.tile, tiling.overlap, grid)
     assert axis.starts[0] == 0
-    assert axis.starts[-1] + axis.tile == length
+    assert axis.span(len(axis.starts) - 1)[1] == length
+    assert axis.tile - grid < length - axis.starts[-1] <= axis.tile
+    assert not padding or axis.starts[-1] + axis.tile == length
     assert all(start % grid == 0 for start in axis.starts)
     assert not tiling.tile or axis.tile <= max(tiling.tile, grid)
     for a, b in pairwise(axis.starts):

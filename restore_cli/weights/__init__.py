@@ -1,0 +1,1 @@
+"""Which checkpoints there are, and how they come to this disk."""

@@ -1,0 +1,250 @@
+"""One checkpoint as data: where it is to be had, what it must be, which network it fills."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from restore_cli.weights.table import FLAG, NUMBER, PAIRS, TEXT, TEXTS, WHOLE, WHOLES, WORD, Kind, Table, near
+
+__all__ = ["ARCHITECTURES", "TASKS", "BundledSource", "Entry", "HubSource", "Source", "UrlSource", "read_entry"]
+
+TASKS = ("sr", "denoise", "deblur", "derain", "dejpeg")
+SUFFIXES = (".pth", ".safetensors", ".pt", ".ckpt")
+
+ARCHITECTURES: Mapping[str, Mapping[str, Kind[Any]]] = {
+    "swinir": {
+        "scale": WHOLE,
+        "channels": WHOLE,
+        "dim": WHOLE,
+        "depths": WHOLES,
+        "heads": WHOLES,
+        "window": WHOLE,
+        "mlp_ratio": NUMBER,
+        "head": WORD,
+        "residual": TEXT,
+        "value_range": NUMBER,
+    },
+    "hat": {
+        "scale": WHOLE,
+        "dim": WHOLE,
+        "depths": WHOLES,
+        "heads": WHOLES,
+        "window": WHOLE,
+        "compress": WHOLE,
+        "squeeze": WHOLE,
+        "conv_scale": NUMBER,
+        "overlap_ratio": NUMBER,
+        "mlp_ratio": NUMBER,
+    },
+    "restormer": {
+        "channels_in": WHOLE,
+        "channels_out": WHOLE,
+        "dim": WHOLE,
+        "blocks": WHOLES,
+        "refinement": WHOLE,
+        "heads": WHOLES,
+        "expansion": NUMBER,
+        "norm_bias": FLAG,
+        "dual_pixel": FLAG,
+    },
+    "emt": {
+        "scale": WHOLE,
+        "dim": WHOLE,
+        "blocks": WHOLE,
+        "layers": WHOLE,
+        "attention_layers": WHOLE,
+        "heads": WHOLE,
+        "mlp_ratio": NUMBER,
+        "windows": PAIRS,
+    },
+}
+"""The fields of each architecture's Config, known here without importing torch (a test holds the two equal)."""
+
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+REPOSITORY = re.compile(r"[A-Za-z0-9_-][\w.-]*/[A-Za-z0-9_-][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A file of a hub repository at a pinned commit."""
+
+    repo: str
+    revision: str
+    file: str
+
+    def __str__(self) -> str:
+        return f"hub {self.repo}"
+
+
+@dataclass(frozen=True)
+class UrlSource:
+    """A file at an http(s) address."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return urlsplit(self.url).netloc.rpartition("@")[2]  # without a password
+
+
+@dataclass(frozen=True)
+class BundledSource:
+    """A file that ships with the package, under weights/bundled/."""
+
+    file: str
+
+    def __str__(self) -> str:
+        return "bundled"
+
+
+Source = HubSource | UrlSource | BundledSource
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checkpoint of the catalogue; `config` holds the fields of the architecture's Config."""
+
+    name: str
+    title: str
+    task: str
+    model: str
+    """the family a user names"""
+    variant: str
+    license: str
+    sources: tuple[Source, ...]
+    architecture: str
+    config: Mapping[str, Any] = field(hash=False)
+    noise: str | None = None
+    """15, 25, 50, blind or real"""
+    quality: int | None = None
+    """JPEG quality the checkpoint was trained on"""
+    license_note: str | None = None
+    """what a person must know where the licence is not plainly free"""
+    paper: str | None = None
+    parameters: int | None = None
+    sha256: str | None = None
+    """None: not published; the one seen first is recorded and enforced"""
+    bytes: int | None = None
+    key: str | None = None
+    """the state dict inside the file; a file without that key is the state dict itself"""
+    drop: tuple[str, ...] = ()
+    """patterns of published buffers that our code computes"""
+
+    @property
+    def scale(self) -> int:
+        return int(self.config.get("scale", 1))
+
+    @property
+    def channels(self) -> int:
+        """Channels in: 1, 3, or 6 (dual pixel)."""
+        return int(self.config.get("channels", self.config.get("channels_in", 3)))
+
+    @property
+    def suffix(self) -> str:
+        """Of the local file; what the sources say is trusted for nothing else."""
+        for source in self.sources:
+            name = urlsplit(source.url).path if isinstance(source, UrlSource) else source.file
+            if PurePosixPath(name).suffix in SUFFIXES:
+                return PurePosixPath(name).suffix
+        return SUFFIXES[0]
+
+
+def read_entry(file: Path, name: str, value: object) -> Entry:
+    """The table `name` of a catalogue file as an Entry, or one UsageError."""
+    table = Table(file, name, value)
+    _must(table, "name", name, NAME, "small letters, digits and single hyphens")
+    task = table.need("task", TEXT)
+    if task not in TASKS:
+        table.refuse(f"task: found {task!r}, expected one of {', '.join(TASKS)}")
+    architecture, config = _architecture(table)
+    sha256 = table.take("sha256", TEXT)
+    if sha256 is not None:
+        _must(table, "sha256", sha256, SHA256, "64 small hexadecimal digits")
+    entry = Entry(
+        name=name,
+        title=table.need("title", TEXT),
+        task=task,
+        model=table.need("model", TEXT),
+        variant=table.need("variant", TEXT),
+        license=table.need("license", TEXT),
+        sources=_sources(table),
+        architecture=architecture,
+        config=config,
+        noise=table.take("noise", TEXT),
+        quality=table.take("quality", WHOLE),
+        license_note=table.take("license_note", TEXT),
+        paper=table.take("paper", TEXT),
+        parameters=table.take("parameters", WHOLE),
+        sha256=sha256,
+        bytes=table.take("bytes", WHOLE),
+        key=table.take("key", TEXT),
+        drop=table.take("drop", TEXTS) or (),
+    )
+    table.close()
+    if entry.channels not in (1, 3, 6):
+        table.refuse(f"{architecture}: found {entry.channels} channels, expected 1, 3 or 6")
+    return entry
+
+
+def _architecture(table: Table) -> tuple[str, Mapping[str, Any]]:
+    """The sub-table named after an architecture: that name, and the fields of its Config."""
+    names = [name for name, value in table.rest.items() if isinstance(value, dict)]
+    table.known += ARCHITECTURES
+    if len(names) != 1:
+        table.refuse(f"found {len(names)} sub-tables, expected one named {' or '.join(ARCHITECTURES)}")
+    name = names[0]
+    if name not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        table.refuse(f"unknown architecture {name}{near(name, ARCHITECTURES)}; expected one of {known}")
+    inner = Table(table.file, f"{table.place}.{name}", table.rest.pop(name))
+    config = {field: inner.need(field, kind) for field, kind in ARCHITECTURES[name].items()}
+    inner.close()
+    return name, MappingProxyType(config)
+
+
+def _sources(table: Table) -> tuple[Source, ...]:
+    items: list[object] = table.need("sources", Kind("a list of sources", lambda v: v if isinstance(v, list) else None))
+    if not items:
+        table.refuse("sources: found none, expected at least one")
+    return tuple(_source(Table(table.file, f"{table.place}.sources[{i}]", item)) for i, item in enumerate(items))
+
+
+def _source(table: Table) -> Source:
+    source: Source
+    if (url := table.take("url", TEXT)) is not None:
+        if not _is_web(url):
+            table.refuse(f"url: found {url!r}, expected an http or https address")
+        source = UrlSource(url)
+    elif (bundled := table.take("bundled", TEXT)) is not None:
+        if bundled != PurePosixPath(bundled).name or bundled.startswith(".") or "\\" in bundled:
+            table.refuse(f"bundled: found {bundled!r}, expected the bare name of a file")
+        source = BundledSource(bundled)
+    else:
+        source = HubSource(table.need("hub", TEXT), table.need("revision", TEXT), table.need("file", TEXT))
+        _must(table, "hub", source.repo, REPOSITORY, "owner/name")
+        _must(table, "revision", source.revision, COMMIT, "a commit, 40 small hexadecimal digits")
+        parts = source.file.split("/")
+        if "\\" in source.file or not all(part.strip(".") for part in parts):
+            table.refuse(f"file: found {source.file!r}, expected a path inside the repository")
+    table.close()
+    return source
+
+
+def _is_web(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _must(table: Table, field: str, value: str, pattern: re.Pattern[str], words: str) -> None:
+    if not pattern.fullmatch(value):
+        table.refuse(f"{field}: found {value!r}, expected {words}")

@@ -1,0 +1,228 @@
+"""One line typed, restored pictures out; or one line that says why not, and its exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import Run
+from pictures import noise, save
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+def size(path: str) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def one_line(text: str) -> str:
+    assert text.count("\n") == 1, text
+    assert "Traceback" not in text
+    return text
+
+
+def test_a_picture_is_enlarged_beside_itself(restore: Run, x2: Path) -> None:
+    save(Path("in.png"), noise(20, 30))
+    ran = restore("sr", "--weights", x2, "in.png")
+    assert (ran.code, ran.err) == (0, "")
+    assert "in.png → in_sr2.png" in ran.out
+    assert size("in_sr2.png") == (60, 40)
+
+
+def test_a_lossy_picture_is_enlarged_to_png(restore: Run, x2: Path) -> None:
+    save(Path("in.jpg"), noise(20, 30))
+    assert restore("sr", "--weights", x2, "in.jpg").code == 0
+    assert size("in_sr2.png") == (60, 40)
+
+
+@pytest.mark.parametrize("task", ["denoise", "deblur", "derain", "dejpeg"])
+def test_other_tasks_keep_size_and_format(task: str, restore: Run, x1: Path) -> None:
+    save(Path("in.jpg"), noise(20, 30))
+    assert restore(task, "--weights", x1, "in.jpg").code == 0
+    assert size(f"in_{task}.jpg") == (30, 20)
+
+
+def test_a_folder_keeps_its_tree(restore: Run, x1: Path) -> None:
+    for name in ("a.png", "sub/b.webp", "sub/deep/c.tif", ".hidden/d.png", ".e.png"):
+        save(Path("photos", name), noise(9, 9))
+    Path("photos/notes.txt").write_text("no image")
+    ran = restore("denoise", "--weights", x1, "photos", "-o", "clean/")
+    assert ran.code == 0
+    found = sorted(str(path.relative_to("clean")) for path in Path("clean").rglob("*") if path.is_file())
+    assert found == ["a.png", "sub/b.webp", "sub/deep/c.tif"]
+
+
+def test_inputs_of_one_stem_both_come_out(restore: Run, x2: Path) -> None:
+    save(Path("in/a.jpg"), noise(8, 8))
+    save(Path("in/a.png"), noise(10, 10))
+    assert restore("sr", "--weights", x2, "in", "-o", "out").code == 0
+    assert size("out/a.png") == (20, 20)
+    assert size("out/a.jpg.png") == (16, 16)
+
+
+def test_a_second_run_does_nothing_and_says_so(restore: Run, x1: Path) -> None:
+    save(Path("photos/a.png"), noise(8, 8))
+    assert restore("denoise", "--weights", x1, "photos").code == 0
+    before = Path("photos/a_denoise.png").stat().st_mtime_ns
+    ran = restore("denoise", "--weights", x1, "photos")
+    assert ran.code == 3
+    assert "--overwrite" in ran.err
+    assert Path("photos/a_denoise.png").stat().st_mtime_ns == before
+    assert sorted(path.name for path in Path("photos").iterdir()) == ["a.png", "a_denoise.png"]
+    assert restore("denoise", "--weights", x1, "photos", "--overwrite").code == 0
+    assert Path("photos/a_denoise.png").stat().st_mtime_ns != before
+
+
+def test_templates(restore: Run, x2: Path) -> None:
+    save(Path("a.png"), noise(8, 8))
+    assert restore("sr", "--weights", x2, "a.png", "-o", "out/{task}-{stem}-x{scale}-{model}.bmp").code == 0
+    assert size("out/sr-a-x2-x2.bmp") == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["-o", "out/{name}.png"], "{name} is none of"),
+        (["-o", "{stem"], "not a template"),
+        (["-o", "in.png"], "which is an input"),
+        (["-s", "4"], "enlarges ×2, ×4 was asked for"),
+        (["--device", "gpu"], "none of auto, cpu"),
+        (["--precision", "fp8"], "none of auto, fp32"),
+        (["--tile", "-1"], "expected 0 or more"),
+        (["--batch", "0"], "expected 1 or more"),
+        (["--model", "hat"], "--weights names the checkpoint"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_in_one_line(arguments: list[str], word: str, restore: Run, x2: Path) -> None:
+    save(Path("in.png"), noise(8, 8))
+    before = Path("in.png").read_bytes()
+    ran = restore("sr", "--weights", x2, "in.png", *arguments)
+    assert ran.code == 2
+    assert word in one_line(ran.err)
+    assert Path("in.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["sr", "in.png", "--model", "hatt"], 2, ["no model 'hatt'", "hat"]),
+        (["sr", "in.png", "-s", "5"], 2, ["×5"]),
+        (["sr", "in.png", "--model", "emt", "-s", "8"], 2, ["emt", "×8"]),
+        (["sr", "in.png", "--model", "hat", "--variant", "huge"], 2, ["huge", "large"]),
+        (["denoise", "in.png", "--noise", "26"], 2, ["26", "25"]),
+        (["deblur", "in.png", "--model", "emt"], 2, ["emt"]),
+        (["dejpeg", "in.png", "--quality", "0"], 2, ["quality"]),
+        (["sr", "in.png"], 4, ["emt-x4", "HF_HUB_OFFLINE"]),
+        (["sr", "in.png", "--offline"], 4, ["emt-x4", "--offline", "restore models pull emt-x4"]),
+        (["sr", "in.png", "--weights", "none.pth"], 4, ["none.pth: no such"]),
+        (["sr", "empty"], 3, ["no image in empty"]),
+        (["sr", "in.png", "--catalogue", "none.toml"], 2, ["none.toml"]),
+    ],
+)
+def test_failures_before_the_first_picture(arguments: list[str], code: int, words: list[str], restore: Run) -> None:
+    save(Path("in.png"), noise(8, 8))
+    Path("empty").mkdir()
+    ran = restore(*arguments)
+    assert ran.code == code, ran.err
+    assert all(word in one_line(ran.err) for word in words), ran.err
+
+
+def test_bad_pictures_are_named_and_the_others_restored(restore: Run, x1: Path) -> None:
+    save(Path("photos/a.png"), noise(8, 8))
+    Path("photos/b.png").write_text("text")
+    Path("photos/c.jpg").write_bytes(save(Path("whole.jpg"), noise(80, 80)).read_bytes()[:900])
+    Path("photos/d.png").write_bytes(b"")
+    save(Path("photos/e.png"), noise(8, 8))
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save("photos/f.png")
+    Image.new("CMYK", (8, 8)).save("photos/g.jpg")
+    ran = restore("denoise", "--weights", x1, "photos", "-o", "out")
+    assert ran.code == 1
+    lines = ran.err.splitlines()
+    reasons = {"b.png": "not an image", "c.jpg": "truncated", "d.png": "empty", "f.png": "16 bit", "g.jpg": "CMYK"}
+    for name, word in reasons.items():
+        assert any(name in line and word in line for line in lines), (name, ran.err)
+    assert lines[-1] == "5 of 7 failed"
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "e.png"]
+
+
+def test_a_missing_file_is_one_line(restore: Run, x1: Path) -> None:
+    ran = restore("denoise", "--weights", x1, "none.png")
+    assert ran.code == 1
+    assert "none.png: no such file" in one_line(ran.err)
+
+
+def test_a_corrupt_checkpoint_is_one_line(restore: Run) -> None:
+    save(Path("in.png"), noise(8, 8))
+    Path("net.pth").write_bytes(b"\x80\x02garbage")
+    ran = restore("sr", "--weights", "net.pth", "in.png")
+    assert ran.code == 4
+    assert "net.pth" in one_line(ran.err)
+
+
+def test_an_output_that_cannot_be_written_is_one_line(restore: Run, x1: Path) -> None:
+    save(Path("in.png"), noise(8, 8))
+    Path("file").write_text("in the way")
+    ran = restore("denoise", "--weights", x1, "in.png", "-o", "file/out.png")
+    assert ran.code == 1
+    assert "file" in one_line(ran.err)
+
+
+def test_a_gray_picture_and_an_alpha_channel_come_out(restore: Run, x2: Path) -> None:
+    save(Path("gray.png"), noise(8, 8, 1))
+    rgba = np.concatenate([noise(8, 8), noise(8, 8, 1, seed=3)], 2)
+    save(Path("alpha.png"), rgba)
+    assert restore("sr", "--weights", x2, "gray.png", "alpha.png").code == 0
+    with Image.open("gray_sr2.png") as gray, Image.open("alpha_sr2.png") as alpha:
+        assert (gray.mode, alpha.mode, alpha.size) == ("L", "RGBA", (16, 16))
+
+
+def test_names_print_whole(restore: Run, x2: Path) -> None:
+    save(Path("photo [final] [b].png"), noise(8, 8))
+    ran = restore("sr", "--weights", x2, "photo [final] [b].png")
+    assert "photo [final] [b].png → photo [final] [b]_sr2.png" in ran.out
+
+
+def test_quiet_says_nothing(restore: Run, x2: Path) -> None:
+    save(Path("in.png"), noise(8, 8))
+    ran = restore("sr", "--weights", x2, "in.png", "-q")
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+
+
+def test_a_traceback_only_when_asked_for(restore: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESTORE_DEBUG", "1")
+    save(Path("in.png"), noise(8, 8))
+    with pytest.raises(Exception, match="no model 'x'"):
+        restore("sr", "--model", "x", "in.png")
+
+
+def test_help_and_version_load_no_torch() -> None:
+    code = "import sys; sys.argv = ['restore', {!r}]\nfrom restore_cli.cli.main import main\n" + (
+        "try: main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules, 'torch'"
+    )
+    for option in ("--help", "--version"):
+        done = subprocess.run([sys.executable, "-c", code.format(option)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_ends_with_130(tmp_path: Path, x1: Path) -> None:
+    """A real interrupt, while a picture large enough to last is being restored."""
+    save(tmp_path / "in.png", noise(3000, 3000))
+    command = [sys.executable, "-m", "restore_cli", "denoise", "--weights", str(x1), str(tmp_path / "in.png")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        time.sleep(6)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted" in one_line(err)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]

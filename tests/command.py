@@ -1,0 +1,20 @@
+"""How a command ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Ran", "Run"]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """Exit code and what was printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ran]

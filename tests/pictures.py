@@ -1,0 +1,42 @@
+"""Small pictures and small checkpoints for tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from published import golden
+from safetensors.torch import save_file
+
+__all__ = ["checkpoint", "noise", "save"]
+
+Pixels = NDArray[np.uint8]
+
+
+def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> Pixels:
+    """(h, w, c) smooth enough to be a picture, rough enough to show a shift by one px."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = [128 + 90 * np.sin(x / (5 + c) + y / (9 - c)) for c in range(channels)]
+    return np.clip(np.stack(waves, 2) + rng.normal(0, 12, (height, width, channels)), 0, 255).astype(np.uint8)
+
+
+def save(path: Path, pixels: Pixels) -> Path:
+    """Writes the array with Pillow, by the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.squeeze()).save(path)
+    return path
+
+
+def checkpoint(path: Path, name: str) -> Path:
+    """The network of a golden file as a checkpoint that says what it is: `swinir_lightweight_x2` enlarges twice."""
+    architecture, config, weights, _, _ = golden(name)
+    computed = ("relative_position_index", "attn_mask", ".mask", "sub_mean", "add_mean")
+    kept = {key: value for key, value in weights.items() if not any(word in key for word in computed)}
+    metadata: dict[str, Any] = {"architecture": architecture, "config": json.dumps(config)}
+    save_file(kept, path, metadata)
+    return path

@@ -1,0 +1,64 @@
+"""`python client.py COMMAND...`: does "fetch NAME [force] [offline]", "first NAME...", "locate NAME",
+"verify NAME" or "remove NAME", and says what came of each as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+from restore_cli.errors import RestoreError
+from restore_cli.weights.catalogue import read_catalogue
+from restore_cli.weights.fetch import fetch, fetch_first, locate, remove, verify
+
+
+class Meter:
+    def __init__(self) -> None:
+        self.started: list[int | None] = []
+        self.seen = self.finished = 0
+
+    def start(self, name: str, total: int | None) -> None:
+        self.started.append(total)
+        self.seen = 0
+
+    def advance(self, n: int) -> None:
+        self.seen += n
+
+    def finish(self) -> None:
+        self.finished += 1
+
+
+def do(command: str) -> dict[str, Any]:
+    verb, name, *options = command.split()
+    entry, meter = read_catalogue().entry(name), Meter()
+    try:
+        if verb == "fetch":
+            path = fetch(entry, offline="offline" in options, force="force" in options, progress=meter)
+            return {"path": str(path), "started": meter.started, "seen": meter.seen, "finished": meter.finished}
+        if verb == "first":
+            chosen, path = fetch_first([entry, *map(read_catalogue().entry, options)])
+            return {"path": str(path), "name": chosen.name}
+        if verb == "remove":
+            return {"gone": [str(path) for path in remove(entry)]}
+        found = {"locate": locate, "verify": verify}[verb](entry)
+        return {"path": str(found) if found else None}
+    except RestoreError as error:
+        return {"error": type(error).__name__, "message": str(error), "code": error.code}
+
+
+def limit_files(size: int) -> None:
+    """Writing beyond `size` bytes fails, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    if size := os.environ.get("FILE_LIMIT"):
+        limit_files(int(size))
+    for argument in sys.argv[1:]:
+        sys.stdout.write(json.dumps(do(argument)) + "\n")
+        sys.stdout.flush()

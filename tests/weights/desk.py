@@ -1,0 +1,102 @@
+"""A hub, an empty cache, and clients that run in their own processes with the real library."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hub_server import COMMIT, Fault, HubServer
+
+ROOT = Path(__file__).parents[2]
+CLIENT = Path(__file__).parent / "client.py"
+
+EMT = """
+[{name}.emt]
+scale = 2
+dim = 60
+blocks = 6
+layers = 6
+attention_layers = 2
+heads = 3
+mlp_ratio = 2.0
+windows = [[32, 8], [8, 32]]
+"""
+
+
+@dataclass
+class Desk:
+    """A hub, an empty cache, a catalogue that grows entry by entry, and clients that use them."""
+
+    folder: Path
+    hub: HubServer
+    payload: bytes
+    tables: list[str] = field(default_factory=list)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.payload).hexdigest()
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
+    def entry(self, name: str, *sources: str, sha256: str | None = "", size: int | None = 0) -> str:
+        """Adds an entry with these sources; sha256 and size are the payload's unless given, absent where None."""
+        lines = [f"[{name}]", f'title = "{name}"', 'task = "sr"', 'model = "test"', f'variant = "{name}"']
+        lines += ['license = "MIT"', f"sources = [{', '.join(sources)}]"]
+        if sha256 is not None:
+            lines.append(f'sha256 = "{sha256 or self.sha256}"')
+        if size is not None:
+            lines.append(f"bytes = {size or len(self.payload)}")
+        self.tables.append("\n".join(lines) + "\n" + EMT.format(name=name))
+        (self.folder / "own.toml").write_text("\n".join(self.tables), encoding="utf-8")
+        return name
+
+    def on_hub(self, repo: str, fault: Fault | None = None, payload: bytes | None = None) -> str:
+        """A source in a repository of the hub."""
+        self.hub.add(repo, COMMIT, "sub/file.pth", payload or self.payload, fault)
+        return f'{{ hub = "{repo}", revision = "{COMMIT}", file = "sub/file.pth" }}'
+
+    def at_url(self, path: str, fault: Fault | None = None, payload: bytes | None = None) -> str:
+        """A source at an address."""
+        return f'{{ url = "{self.hub.add_url(path, payload or self.payload, fault)}" }}'
+
+    def start(self, *commands: str, **environment: str) -> subprocess.Popen[str]:
+        """A client process that does the commands, in order."""
+        clean = {
+            k: v for k, v in os.environ.items() if not k.startswith(("HF_", "RESTORE_")) and "proxy" not in k.lower()
+        }
+        ours = {
+            "HF_ENDPOINT": self.hub.url,
+            "HF_HOME": str(self.folder / "hf"),
+            "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0",
+            "RESTORE_CACHE": str(self.cache),
+            "RESTORE_WEIGHTS_TOML": str(self.folder / "own.toml"),
+            "PYTHONPATH": str(ROOT),
+        }
+        argv = [sys.executable, "-W", "error", str(CLIENT), *commands]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            argv, cwd=ROOT, env=clean | ours | environment, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
+        )
+
+    def run(self, *commands: str, **environment: str) -> list[dict[str, Any]]:
+        """What the client says of each command; it prints nothing else, on either stream."""
+        with self.start(*commands, **environment) as client:
+            out, err = client.communicate()
+        assert (client.returncode, err) == (0, "")
+        return [json.loads(line) for line in out.splitlines()]
+
+    def holds_payload(self, path: str) -> bool:
+        return Path(path).read_bytes() == self.payload
+
+    def leftovers(self) -> list[str]:
+        """What a failed or finished download should not leave."""
+        everything = [p for p in self.folder.rglob("*") if p.is_file()]
+        return [p.name for p in everything if p.suffix in (".part", ".incomplete")]
