@@ -101,7 +101,7 @@ class Bench:
 
         if weights.name not in self.loaded:
             network = load_file(weights, *self.place())
-            check_scale(self.job.request, weights, network.contract.scale)
+            check_own(self.job.request, weights, network)
             self.keep(weights.name, network)
         return self.loaded[weights.name]
 
@@ -170,7 +170,8 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: no folder can be made there: {error.strerror}", hint="-o with another one") from None
+        reason = f"{folder}: no folder can be made there: {error.strerror}"
+        raise OutputError(reason, hint="-o with another one") from None
 
 
 def named(error: RestoreError, path: Path) -> RestoreError:
@@ -183,8 +184,8 @@ def named(error: RestoreError, path: Path) -> RestoreError:
 def check_request(job: Job) -> None:
     """UsageError where no picture, colour or gray, could be meant by the request."""
     if job.weights is not None:
-        if job.request.model or job.request.variant:
-            raise UsageError("--weights names the checkpoint; --model and --variant would name another")
+        if job.request.variant:
+            raise UsageError("--weights names the checkpoint, --variant would name another")
         return
     try:
         job.catalogue.select(job.request)
@@ -204,8 +205,11 @@ def naming(job: Job, bench: Bench) -> Naming:
     return Naming(task, entry.model, entry.scale, job.output, SUFFIXES)
 
 
-def check_scale(request: Request, weights: Path, scale: int) -> None:
-    """UsageError where a checkpoint file does not do what was asked for: sr enlarges, the other tasks do not."""
+def check_own(request: Request, weights: Path, network: Network) -> None:
+    """UsageError where a checkpoint file is not what was asked for: another family, or not the task's scale."""
+    scale = network.contract.scale
+    if request.model not in (None, network.architecture):
+        raise UsageError(f"{weights} is of {network.architecture}, {request.model} was asked for")
     if request.task == "sr" and scale == 1:
         raise UsageError(
             f"{weights} enlarges nothing, sr was asked for", hint="restore denoise, deblur, derain or dejpeg"

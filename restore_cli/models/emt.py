@@ -74,7 +74,8 @@ class MixedBlock(nn.Module):
             StripedAttention(config, shifted=i % 2 == 1) if i < config.attention_layers else PixelMixer(config.dim)
             for i in range(config.layers)
         )
-        self.mlp_list = nn.ModuleList(ShiftMlp(config.dim, int(config.dim * config.mlp_ratio)) for _ in range(config.layers))
+        hidden = int(config.dim * config.mlp_ratio)
+        self.mlp_list = nn.ModuleList(ShiftMlp(config.dim, hidden) for _ in range(config.layers))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h, w)."""

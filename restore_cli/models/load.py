@@ -51,6 +51,11 @@ class Network:
         return contract
 
     @property
+    def architecture(self) -> str:
+        """A name in ARCHITECTURES."""
+        return next(name for name, (_, kind) in ARCHITECTURES.items() if isinstance(self.module, kind))
+
+    @property
     def exact(self) -> Network | None:
         """The same weights in float32, or None where this is it."""
         full = torch.float32

@@ -98,7 +98,8 @@ def test_templates(restore: Run, x2: Path) -> None:
         (["--precision", "fp8"], "none of auto, fp32"),
         (["--tile", "-1"], "expected 0 or more"),
         (["--batch", "0"], "expected 1 or more"),
-        (["--model", "hat"], "--weights names the checkpoint"),
+        (["--model", "hat"], "is of swinir, hat was asked for"),
+        (["--variant", "real"], "--weights names the checkpoint"),
     ],
 )
 def test_what_cannot_be_meant_is_said_in_one_line(arguments: list[str], word: str, restore: Run, x2: Path) -> None:
