@@ -1,0 +1,88 @@
+"""From an empty cache to a written image, against a real hub server with the real client."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from hub_server import COMMIT, HubServer
+from pictures import noise, save
+from PIL import Image
+from published import golden
+
+ROOT = Path(__file__).parents[2]
+
+
+def checkpoint() -> bytes:
+    """A small HAT as its authors would publish it: a pickle with the averaged weights, buffers included."""
+    buffer = io.BytesIO()
+    torch.save({"params_ema": golden("hat_x4")[2]}, buffer)
+    return buffer.getvalue()
+
+
+def catalogue(payload: bytes, url: str) -> str:
+    """`hat-x4` with a small configuration, on a hub that lacks it and on one that has it."""
+    config = golden("hat_x4")[1]
+    table = "\n".join(f"{key} = {json.dumps(value)}" for key, value in config.items())
+    return f"""
+[hat-x4]
+title = "a small HAT"
+task = "sr"
+model = "hat"
+variant = "imagenet"
+license = "test licence"
+license_note = "terms that a person should read"
+sha256 = "{hashlib.sha256(payload).hexdigest()}"
+bytes = {len(payload)}
+key = "params_ema"
+drop = ["*relative_position_index*", "*.attn_mask"]
+sources = [
+  {{ hub = "nobody/nothing", revision = "{COMMIT}", file = "HAT.pth" }},
+  {{ hub = "someone/hat", revision = "{COMMIT}", file = "HAT.pth" }},
+  {{ url = "{url}" }},
+]
+
+[hat-x4.hat]
+{table}
+"""
+
+
+def test_hat_from_an_empty_cache_to_a_written_image(tmp_path: Path) -> None:
+    payload = checkpoint()
+    save(tmp_path / "in.png", noise(20, 28))
+    with HubServer() as hub:
+        hub.add("someone/hat", COMMIT, "HAT.pth", payload)
+        (tmp_path / "own.toml").write_text(catalogue(payload, hub.add_url("/HAT.pth", payload)))
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "RESTORE_"))} | {
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_ENDPOINT": hub.url,
+            "RESTORE_CACHE": str(tmp_path / "cache"),
+            "RESTORE_WEIGHTS_TOML": str(tmp_path / "own.toml"),
+            "PYTHONPATH": str(ROOT),
+        }
+        command = [sys.executable, "-m", "restore_cli", "sr", "--model", "hat", "-s", "4", "in.png"]
+
+        def restore(*more: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [*command, *more], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            )
+
+        first = restore()
+        assert first.returncode == 0, first.stderr
+        assert "in.png → in_sr4.png  (hat-x4, 112×80 px" in first.stdout
+        assert "fetching hat-x4" in first.stderr
+        assert "terms that a person should read" in first.stderr
+        with Image.open(tmp_path / "in_sr4.png") as image:
+            assert image.size == (112, 80)
+
+        requests = hub.count("GET", "HAT.pth")
+        second = restore("--overwrite", "--offline")
+        assert second.returncode == 0, second.stderr
+        assert second.stderr == ""
+        assert hub.count("GET", "HAT.pth") == requests
