@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from command import Ran, Run
+from huggingface_hub import constants
 from pictures import checkpoint
 
 from restore_cli.cli.main import main
@@ -34,7 +35,7 @@ def restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """`restore("sr", "in.png")` in an empty folder, with empty caches and no network."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESTORE_CACHE", str(tmp_path / ".cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # the hub's client has read its variables by now
     monkeypatch.delenv("RESTORE_WEIGHTS_TOML", raising=False)
     monkeypatch.delenv("RESTORE_DEBUG", raising=False)
 
