@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := restore_cli tests training
 
-.PHONY: demo test lint types tests fmt clean
+.PHONY: demo test lint types tests gpu fmt clean
 
 demo: $(VENV)/.installed
 	$(BIN)/restore sr examples/cat.png --overwrite
@@ -20,6 +20,9 @@ types: $(VENV)/.dev
 
 tests: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
+
+gpu: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/test_cuda.py -rs
 
 fmt: $(VENV)/.dev
 	$(BIN)/ruff check --fix $(SOURCES)

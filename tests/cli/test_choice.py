@@ -1,0 +1,59 @@
+"""Which checkpoint is taken for a picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from command import Run
+from pictures import checkpoint, noise, save
+from PIL import Image
+from published import golden
+
+
+def entry(name: str, toy: str, **facts: object) -> str:
+    """A catalogue entry for a golden network, its file already in the cache."""
+    file = checkpoint(Path(".cache", f"{name}.safetensors"), toy)
+    architecture, config, *_ = golden(toy)
+    source = '{ url = "http://127.0.0.1:9/x.safetensors" }'
+    lines = [f"[{name}]", f'title = "{name}"', 'model = "toy"', 'license = "none"', f"sources = [{source}]"]
+    lines += [f'sha256 = "{hashlib.sha256(file.read_bytes()).hexdigest()}"', 'variant = "usual"']
+    lines += [f"{key} = {json.dumps(value)}" for key, value in facts.items()]
+    lines += [f"[{name}.{architecture}]", *(f"{key} = {json.dumps(value)}" for key, value in config.items())]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def toys(restore: Run) -> Run:
+    """The command with a catalogue of small networks that are all on disk."""
+    Path(".cache").mkdir()
+    Path("toys.toml").write_text(
+        entry("toy-color", "swinir_color_denoise", task="denoise", noise="25")
+        + entry("toy-gray", "swinir_gray_denoise", task="denoise", noise="25")
+        + entry("toy-jpeg-10", "swinir_color_jpeg", task="dejpeg", quality=10)
+        + entry("toy-jpeg-40", "swinir_color_jpeg", task="dejpeg", quality=40)
+    )
+    return lambda *argv: restore(*argv, "--model", "toy", "--catalogue", "toys.toml")
+
+
+def test_a_gray_picture_takes_the_gray_checkpoint(toys: Run) -> None:
+    save(Path("gray.png"), noise(9, 9, 1))
+    save(Path("color.png"), noise(9, 9))
+    ran = toys("denoise", "gray.png", "color.png")
+    assert ran.code == 0, ran.err
+    assert [line.split("(")[1].split(",")[0] for line in ran.out.splitlines()] == ["toy-gray", "toy-color"]
+    with Image.open("gray_denoise.png") as image:
+        assert image.mode == "L"
+
+
+@pytest.mark.parametrize(("quality", "taken"), [(5, 10), (18, 10), (30, 40), (95, 40)])
+def test_jpeg_repair_takes_the_checkpoint_nearest_to_the_file(quality: int, taken: int, toys: Run) -> None:
+    Image.fromarray(noise(40, 40)).save("in.jpg", quality=quality)
+    assert f"toy-jpeg-{taken}" in toys("dejpeg", "in.jpg").out
+
+
+def test_a_quality_that_is_named_goes_before_the_file_s(toys: Run) -> None:
+    Image.fromarray(noise(40, 40)).save("in.jpg", quality=95)
+    assert "toy-jpeg-10" in toys("dejpeg", "in.jpg", "--quality", "12").out

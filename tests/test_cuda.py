@@ -1,0 +1,70 @@
+"""The same on a GPU: `make gpu` runs these alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import checkpoint, noise
+from published import GOLDEN, golden
+from torch.nn import functional as F
+
+from restore_cli.errors import OutOfMemory
+from restore_cli.metrics import psnr
+from restore_cli.models.load import COMPUTED, computed_dropped, load_file, network, pick_device, pick_precision
+from restore_cli.restoration import default_tiling, restore_array
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _exact_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions in float32, not in the ten bits of TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.safetensors")))
+def test_output_equals_the_reference(name: str) -> None:
+    architecture, ours, weights, x, reference = golden(name)
+    net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CUDA, torch.float32)
+    span, multiple = 255 if architecture == "emt" else 1, net.contract.multiple
+    h, w = x.shape[-2:]
+    x = F.pad(x / span, (0, -w % multiple, 0, -h % multiple), mode="reflect")
+    out = net(x.float()).cpu()[..., : reference.shape[-2], : reference.shape[-1]] * span
+    assert float((out.double() - reference).norm() / reference.double().norm()) < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_is_a_matter_of_rounding(precision: str, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
+    pixels = noise(200, 300)
+    half = load_file(path, CUDA, pick_precision(precision, CUDA))
+    exact = load_file(path, CPU, torch.float32)
+    tiling = default_tiling(exact.contract, 64, batch=4)
+    assert psnr(restore_array(half, pixels, tiling)[0], restore_array(exact, pixels, tiling)[0]) > 40
+
+
+def test_memory_running_out_steps_down_and_goes_on(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
+    net, pixels = load_file(path, CUDA, torch.float32), noise(1024, 1024)
+    expected = restore_array(net, pixels, default_tiling(net.contract, 128))[0]
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(CUDA).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 6e8 / total), CUDA)
+    try:
+        out, trace = restore_array(net, pixels, default_tiling(net.contract, 0, batch=1))
+    except OutOfMemory as error:
+        pytest.fail(f"no tile fitted: {error}")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
+    assert 0 < trace.tiling.tile < 1024
+    assert psnr(out, expected) > 40
+
+
+def test_auto_takes_the_gpu() -> None:
+    assert pick_device("auto").type == "cuda"
+    assert pick_precision("auto", CUDA) == torch.float16
+    assert np.array_equal(torch.ones(1, device=pick_device("cuda:0")).cpu().numpy(), [1])
