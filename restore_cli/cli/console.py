@@ -28,9 +28,18 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+live: list[Progress] = []
+"""the bar that is on the screen, if any"""
+
+
 def say(text: str) -> None:
-    """A line of results."""
+    """A line of results; a bar on the same screen makes room for it."""
+    bars = live if out.is_terminal else []
+    for bar in bars:
+        bar.stop()
     out.print(escape(text))
+    for bar in bars:
+        bar.start()
 
 
 def say_table(table: object) -> None:
@@ -118,4 +127,8 @@ def tiles(quiet: bool) -> Iterator[Tiles]:
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed} tiles"))
     with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as bar:
-        yield Tiles(bar)
+        live.append(bar)
+        try:
+            yield Tiles(bar)
+        finally:
+            live.remove(bar)
