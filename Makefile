@@ -7,7 +7,7 @@ SOURCES := restore_cli tests training
 .PHONY: demo test lint types tests gpu fmt clean
 
 demo: $(VENV)/.installed
-	$(BIN)/restore sr examples/cat.png --overwrite
+	$(BIN)/restore sr --model lite examples/cat.png --overwrite
 
 test: lint types tests
 

@@ -67,8 +67,8 @@ class Watch:
 
     progress: Progress | None = None
     """of downloads"""
-    on_model: Callable[[str], None] = lambda name: None
-    """a model was loaded"""
+    on_note: Callable[[str], None] = lambda text: None
+    """something that a person should know, once"""
     on_picture: Callable[[Path, int, int], None] = lambda path, index, total: None
     """work on an input begins"""
     on_tile: Callable[[int, int], None] = lambda done, total: None
@@ -92,7 +92,7 @@ class Bench:
 
         entry, path = self.entry(request_for(self.job.request, header))
         if entry.name not in self.loaded:
-            self.keep(entry.name, load_entry(entry, path, *self.place()))
+            self.loaded[entry.name] = load_entry(entry, path, *self.place())
         return entry.name, self.loaded[entry.name]
 
     def own(self, weights: Path) -> Network:
@@ -102,7 +102,7 @@ class Bench:
         if weights.name not in self.loaded:
             network = load_file(weights, *self.place())
             check_own(self.job.request, weights, network)
-            self.keep(weights.name, network)
+            self.loaded[weights.name] = network
         return self.loaded[weights.name]
 
     def place(self) -> tuple[torch.device, torch.dtype]:
@@ -112,16 +112,14 @@ class Bench:
         device = pick_device(self.job.device)
         return device, pick_precision(self.job.precision, device)
 
-    def keep(self, name: str, network: Network) -> None:
-        """Remember a model that was loaded."""
-        self.loaded[name] = network
-        self.watch.on_model(name)
-
     def entry(self, request: Request) -> tuple[Entry, Path]:
         """The first catalogue entry for the request that can be had, and its file."""
         if request not in self.chosen:
             entries = self.job.catalogue.select(request)
-            self.chosen[request] = fetch_first(entries, offline=self.job.offline, progress=self.watch.progress)
+            taken, path = fetch_first(entries, offline=self.job.offline, progress=self.watch.progress)
+            if text := advice(request, entries, taken):
+                self.watch.on_note(text)
+            self.chosen[request] = taken, path
         return self.chosen[request]
 
     def restore(self, item: Input, output: Path) -> Result:
@@ -218,6 +216,18 @@ def check_own(request: Request, weights: Path, network: Network) -> None:
         raise UsageError(f"{weights} enlarges ×{scale}, {request.task} was asked for", hint="restore sr")
     if request.scale not in (None, scale):
         raise UsageError(f"{weights} enlarges ×{scale}, ×{request.scale} was asked for", hint=f"-s {scale}")
+
+
+def advice(request: Request, entries: list[Entry], taken: Entry) -> str | None:
+    """What to say where nobody named a model: which one was passed over, and which are larger than a bundled one."""
+    if request.model is not None:
+        return None
+    passed = [f"{entries[0].name} is not to be had now"] if taken is not entries[0] else []
+    others = [entry.model for entry in entries if not entry.bundled]
+    if taken.bundled and others:
+        larger = " or ".join(others)
+        passed.append(f"{taken.name} is small and ships with restore; larger: restore {request.task} --model {larger}")
+    return "; ".join(passed) or None
 
 
 def request_for(request: Request, header: Header) -> Request:

@@ -87,7 +87,7 @@ class Catalogue:
         pool = _narrow(pool, "scale", request.scale, request)
         pool = _narrow(pool, "noise", request.noise, request)
         if request.quality is not None:
-            if not any(entry.quality for entry in pool):
+            if request.task != "dejpeg":
                 raise UsageError(f"{request.task} takes no quality (found {request.quality})", hint=request.command)
             if not 1 <= request.quality <= 100:
                 raise UsageError(f"quality {request.quality} is not a JPEG quality; expected 1 to 100")

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from restore_cli.weights.table import FLAG, NUMBER, PAIRS, TEXT, TEXTS, WHOLE, WHOLES, WORD, Kind, Table, near
+from restore_cli.weights.table import COUNT, COUNTS, FLAG, NUMBER, PAIRS, TEXT, TEXTS, WHOLE, WHOLES, WORD, Kind, Table, near
 
 __all__ = ["ARCHITECTURES", "TASKS", "BundledSource", "Entry", "HubSource", "Source", "UrlSource", "read_entry"]
 
@@ -46,8 +46,8 @@ ARCHITECTURES: Mapping[str, Mapping[str, Kind[Any]]] = {
         "channels_in": WHOLE,
         "channels_out": WHOLE,
         "dim": WHOLE,
-        "blocks": WHOLES,
-        "refinement": WHOLE,
+        "blocks": COUNTS,
+        "refinement": COUNT,
         "heads": WHOLES,
         "expansion": NUMBER,
         "norm_bias": FLAG,
@@ -145,6 +145,11 @@ class Entry:
     def channels(self) -> int:
         """Channels in: 1, 3, or 6 (dual pixel)."""
         return int(self.config.get("channels", self.config.get("channels_in", 3)))
+
+    @property
+    def bundled(self) -> bool:
+        """Whether the file ships with the package."""
+        return any(isinstance(source, BundledSource) for source in self.sources)
 
     @property
     def suffix(self) -> str:

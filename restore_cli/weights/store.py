@@ -115,7 +115,7 @@ def verify(entry: Entry) -> Path | None:
 
 def remove(entry: Entry) -> list[Path]:
     """Deletes every copy of `entry` that was downloaded, and what was recorded of it; gives what was deleted."""
-    if any(isinstance(source, BundledSource) for source in entry.sources):
+    if entry.bundled:
         raise UsageError(f"{entry.name} ships with the package and stays", hint="restore models")
     with locked(entry):
         gone = _copies(entry)

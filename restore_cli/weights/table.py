@@ -12,7 +12,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from restore_cli.errors import UsageError
 
-__all__ = ["FLAG", "NUMBER", "PAIRS", "TEXT", "TEXTS", "WHOLE", "WHOLES", "WORD", "Kind", "Table", "near", "read_toml"]
+__all__ = ["COUNT", "COUNTS", "FLAG", "NUMBER", "PAIRS", "TEXT", "TEXTS", "WHOLE", "WHOLES", "WORD", "Kind", "Table", "near", "read_toml"]
 
 T = TypeVar("T")
 LIMIT = 4 * 2**20
@@ -29,6 +29,10 @@ class Kind(Generic[T]):
 
 def _whole(value: object) -> int | None:
     return value if type(value) is int and 0 < value < 2**53 else None
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**53 else None
 
 
 def _number(value: object) -> float | None:
@@ -59,6 +63,8 @@ def _pair(value: object) -> tuple[int, ...] | None:
 
 
 WHOLE = Kind("a whole number above 0", _whole)
+COUNT = Kind("a whole number", _count)
+COUNTS = Kind("a list of whole numbers", _each(_count))
 NUMBER = Kind("a number above 0", _number)
 FLAG = Kind("true or false", lambda value: value if isinstance(value, bool) else None)
 WORD = Kind("a text, maybe empty", _word)

@@ -1,0 +1,60 @@
+"""What ships with the package works at once, without a network and without a cache."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from command import Run
+from pictures import noise, save
+from PIL import Image
+
+from restore_cli.models.load import load_entry
+from restore_cli.weights.catalogue import Entry, read_catalogue
+from restore_cli.weights.store import BUNDLED
+
+LITE = [entry for entry in read_catalogue().entries if entry.model == "lite"]
+
+
+def test_every_bundled_file_has_its_entry_and_is_small() -> None:
+    files = sorted(BUNDLED.glob("*.safetensors"))
+    assert [file.stem for file in files] == sorted(entry.name for entry in LITE)
+    assert sum(file.stat().st_size for file in files) <= 14e6
+
+
+@pytest.mark.parametrize("entry", LITE, ids=lambda entry: entry.name)
+def test_the_catalogue_says_what_is_in_the_file(entry: Entry) -> None:
+    data = (BUNDLED / f"{entry.name}.safetensors").read_bytes()
+    assert hashlib.sha256(data).hexdigest() == entry.sha256
+    assert len(data) == entry.bytes
+    network = load_entry(entry, BUNDLED / f"{entry.name}.safetensors", torch.device("cpu"), torch.float32)
+    assert sum(p.numel() for p in network.module.parameters()) == entry.parameters
+    limit = 2e6 if entry.task == "denoise" else 1e6
+    assert (entry.parameters or 0) <= limit
+    assert Path(__file__).parents[2].joinpath(f"docs/model-cards/{entry.name}.md").is_file()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_sr_works_offline_and_names_the_larger_ones(scale: int, restore: Run) -> None:
+    save(Path("in.png"), noise(16, 24))
+    ran = restore("sr", "in.png", "-s", scale)
+    assert ran.code == 0, ran.err
+    assert f"lite-sr-x{scale}" in ran.out
+    assert ran.err.count("\n") == 1
+    assert "--model emt" in ran.err
+    with Image.open(f"in_sr{scale}.png") as image:
+        assert image.size == (24 * scale, 16 * scale)
+
+
+def test_a_model_that_is_named_is_not_replaced_by_a_bundled_one(restore: Run) -> None:
+    save(Path("in.png"), noise(16, 24))
+    assert restore("sr", "in.png", "--model", "hat").code == 4
+    assert not Path("in_sr4.png").exists()
+
+
+def test_lite_by_name_says_nothing_more(restore: Run) -> None:
+    save(Path("in.png"), noise(16, 24))
+    ran = restore("sr", "in.png", "--model", "lite")
+    assert (ran.code, ran.err) == (0, "")
