@@ -117,7 +117,7 @@ class Bench:
         if request not in self.chosen:
             entries = self.job.catalogue.select(request)
             taken, path = fetch_first(entries, offline=self.job.offline, progress=self.watch.progress)
-            if text := advice(request, entries, taken):
+            if not self.chosen and (text := advice(request, entries, taken)):  # said once, not for each kind of picture
                 self.watch.on_note(text)
             self.chosen[request] = taken, path
         return self.chosen[request]

@@ -39,7 +39,8 @@ def test_the_catalogue_says_what_is_in_the_file(entry: Entry) -> None:
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_sr_works_offline_and_names_the_larger_ones(scale: int, restore: Run) -> None:
     save(Path("in.png"), noise(16, 24))
-    ran = restore("sr", "in.png", "-s", scale)
+    save(Path("gray.png"), noise(16, 24, 1))
+    ran = restore("sr", "in.png", "gray.png", "-s", scale)
     assert ran.code == 0, ran.err
     assert f"lite-sr-x{scale}" in ran.out
     assert ran.err.count("\n") == 1
