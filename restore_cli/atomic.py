@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from restore_cli.errors import OutputError
 
-__all__ = ["atomic_write"]
+__all__ = ["atomic_write", "sync_folder"]
 
 # What is said for each reason, and the next step; any other reason is said in the system's words.
 _REASONS: dict[int, tuple[str, str]] = {
@@ -81,12 +81,12 @@ def _publish(file: BinaryIO, part: Path, target: Path, path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
         part.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise _refusal(path, error) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """The new name survives a power cut, where the file system knows how to promise that."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

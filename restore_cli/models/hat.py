@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from restore_cli.contract import Contract
 from restore_cli.models.layers import (
     DIV2K_MEAN,
+    HEAD_WIDTH,
     Blocks,
     Mlp,
     PatchNorm,
@@ -22,9 +23,6 @@ from restore_cli.models.layers import (
 )
 
 __all__ = ["HAT", "HATConfig"]
-
-WIDTH = 64
-"""Channels between the body and the last convolution, in every published form."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,9 @@ class HAT(nn.Module):
         self.layers = nn.ModuleList(ResidualGroup(config, depth, heads) for depth, heads in groups)
         self.norm = nn.LayerNorm(dim)
         self.conv_after_body = nn.Conv2d(dim, dim, 3, padding=1)
-        self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, WIDTH, 3, padding=1), nn.LeakyReLU())
-        self.upsample = upsampler(config.scale, WIDTH)
-        self.conv_last = nn.Conv2d(WIDTH, 3, 3, padding=1)
+        self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, HEAD_WIDTH, 3, padding=1), nn.LeakyReLU())
+        self.upsample = upsampler(config.scale, HEAD_WIDTH)
+        self.conv_last = nn.Conv2d(HEAD_WIDTH, 3, 3, padding=1)
 
     @property
     def contract(self) -> Contract:

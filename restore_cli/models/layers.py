@@ -13,6 +13,7 @@ from torch.nn import functional as F
 __all__ = [
     "BLOCKED",
     "DIV2K_MEAN",
+    "HEAD_WIDTH",
     "Blocks",
     "Mlp",
     "PatchNorm",
@@ -24,6 +25,9 @@ __all__ = [
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K in [0, 1]; the published checkpoints expect inputs without it."""
+
+HEAD_WIDTH = 64
+"""Channels between the body and the last convolution, in every published form."""
 
 BLOCKED = -100.0
 """Added to the score of two pixels that are not neighbours in the picture; the published value."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from restore_cli.contract import Contract
 from restore_cli.models.layers import (
     DIV2K_MEAN,
+    HEAD_WIDTH,
     Blocks,
     Mlp,
     PatchNorm,
@@ -21,9 +22,6 @@ from restore_cli.models.layers import (
 )
 
 __all__ = ["SwinIR", "SwinIRConfig"]
-
-WIDTH = 64
-"""Channels between the body and the last convolution, in every published form."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +66,21 @@ class SwinIR(nn.Module):
         """The layers after the body, under their published names."""
         scale, dim, channels = config.scale, config.dim, config.channels
         if config.head in ("pixelshuffle", "nearest+conv"):
-            self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, WIDTH, 3, padding=1), nn.LeakyReLU())
+            self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, HEAD_WIDTH, 3, padding=1), nn.LeakyReLU())
         if config.head == "pixelshuffle":
-            self.upsample = upsampler(scale, WIDTH)
+            self.upsample = upsampler(scale, HEAD_WIDTH)
         elif config.head == "pixelshuffledirect":
             self.upsample = nn.Sequential(nn.Conv2d(dim, scale**2 * channels, 3, padding=1), nn.PixelShuffle(scale))
         elif config.head == "nearest+conv":
             if scale not in (2, 4):
                 raise ValueError(f"head nearest+conv knows ×2 and ×4, not ×{scale}")
-            self.conv_up1 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
-            self.conv_up2 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1) if scale == 4 else None
-            self.conv_hr = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+            self.conv_up1 = nn.Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1)
+            self.conv_up2 = nn.Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1) if scale == 4 else None
+            self.conv_hr = nn.Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1)
         elif config.head or scale != 1:
             raise ValueError(f"head {config.head!r} at ×{scale} is none of the published ones")
         if config.head != "pixelshuffledirect":
-            self.conv_last = nn.Conv2d(WIDTH if config.head else dim, channels, 3, padding=1)
+            self.conv_last = nn.Conv2d(HEAD_WIDTH if config.head else dim, channels, 3, padding=1)
 
     @property
     def contract(self) -> Contract:

@@ -10,7 +10,21 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from restore_cli.weights.table import COUNT, COUNTS, FLAG, NUMBER, PAIRS, TEXT, TEXTS, WHOLE, WHOLES, WORD, Kind, Table, near
+from restore_cli.weights.table import (
+    COUNT,
+    COUNTS,
+    FLAG,
+    NUMBER,
+    PAIRS,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    WHOLES,
+    WORD,
+    Kind,
+    Table,
+    near,
+)
 
 __all__ = ["ARCHITECTURES", "TASKS", "BundledSource", "Entry", "HubSource", "Source", "UrlSource", "read_entry"]
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from logging import CRITICAL
 from pathlib import Path
 
+from restore_cli.atomic import sync_folder
 from restore_cli.errors import ChecksumMismatch, UsageError, WeightsUnavailable
 from restore_cli.weights.entry import Entry, HubSource, Source, UrlSource
 from restore_cli.weights.progress import Progress, Silent, WrongSize, bar_class, refuse_size
@@ -163,7 +164,7 @@ def _transfer(entry: Entry, source: UrlSource, part: Path, progress: Progress) -
             part.unlink()
         raise
     part.replace(own_file(entry))
-    _sync_folder(cache_dir())
+    sync_folder(cache_dir())
     keep(entry, own_file(entry), sha256)
 
 
@@ -206,16 +207,6 @@ def _hub_offline() -> bool:
     from huggingface_hub import constants
 
     return constants.HF_HUB_OFFLINE
-
-
-def _sync_folder(folder: Path) -> None:
-    """The new name survives a power cut, where the file system can promise that."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

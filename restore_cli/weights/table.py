@@ -12,7 +12,22 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from restore_cli.errors import UsageError
 
-__all__ = ["COUNT", "COUNTS", "FLAG", "NUMBER", "PAIRS", "TEXT", "TEXTS", "WHOLE", "WHOLES", "WORD", "Kind", "Table", "near", "read_toml"]
+__all__ = [
+    "COUNT",
+    "COUNTS",
+    "FLAG",
+    "NUMBER",
+    "PAIRS",
+    "TEXT",
+    "TEXTS",
+    "WHOLE",
+    "WHOLES",
+    "WORD",
+    "Kind",
+    "Table",
+    "near",
+    "read_toml",
+]
 
 T = TypeVar("T")
 LIMIT = 4 * 2**20
