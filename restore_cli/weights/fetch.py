@@ -10,7 +10,7 @@ import errno
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from logging import CRITICAL
 from pathlib import Path
 
