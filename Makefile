@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := restore_cli tests training
+SOURCES := restore_cli tests training benchmarks
+BENCH ?= ../shared/bench
+WEIGHTS ?= $(wildcard ../shared/checkpoints/*.pth)
 
-.PHONY: demo test lint types tests gpu fmt clean
+.PHONY: demo test lint types tests gpu results fmt clean
 
 demo: $(VENV)/.installed
 	$(BIN)/restore sr --model lite examples/cat.png --overwrite
@@ -23,6 +25,9 @@ tests: $(VENV)/.dev
 
 gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_cuda.py -rs
+
+results: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.results --bench $(BENCH) --weights $(WEIGHTS)
 
 fmt: $(VENV)/.dev
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -6,12 +6,13 @@ Images are (h, w) or (h, w, c), on 0..`peak`; `border` px are cut from every sid
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["luma", "psnr", "psnr_b", "ssim"]
+__all__ = ["luma", "psnr", "psnr_b", "seam", "ssim"]
 
 Image = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -72,6 +73,28 @@ def psnr_b(image: Image, reference: Image, *, border: int = 0, peak: float = 255
     errors = np.mean((a - b) ** 2, axis=(0, 1))
     channels = range(a.shape[2])
     return float(np.mean([_decibel(float(errors[i]) + _blocking(a[..., i], block), peak) for i in channels]))
+
+
+def seam(image: Image, across: Sequence[tuple[int, int]], down: Sequence[tuple[int, int]]) -> float:
+    """Mean step between neighbouring px where tiles meet, over the mean elsewhere: about 1 where no seam can be seen.
+
+    `across` and `down` are the (first, end) columns and rows where one tile passes into the next, px of the image; the
+    step into the first px counts with them. Steps are across the border: between columns for `across`.
+    """
+    pixels = np.atleast_3d(np.asarray(image)).astype(np.float64)
+    at, elsewhere = [], []
+    for axis, spans in ((1, across), (0, down)):
+        steps = np.abs(np.diff(pixels, axis=axis)).mean(axis=(1 - axis, 2))
+        inside = np.zeros(steps.size, bool)
+        for first, end in spans:
+            inside[max(0, first - 1) : end] = True
+        if spans:  # a direction without borders says nothing
+            at.append(steps[inside])
+            elsewhere.append(steps[~inside])
+    if not at or not sum(part.size for part in elsewhere):
+        raise ValueError("seam wants at least one border, and something beside it")
+    found, beside = float(np.concatenate(at).mean()), float(np.concatenate(elsewhere).mean())
+    return found / beside if beside else math.inf if found else 1.0
 
 
 def _blocking(image: Floats, block: int) -> float:

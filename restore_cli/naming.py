@@ -11,7 +11,7 @@ from string import Formatter
 from restore_cli.errors import UsageError
 from restore_cli.inputs import Input
 
-__all__ = ["Naming", "outputs"]
+__all__ = ["Naming", "outputs", "sheet_path"]
 
 FIELDS = ("stem", "task", "model", "scale")
 LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif")
@@ -45,7 +45,7 @@ class Naming:
 
 
 def outputs(inputs: Sequence[Input], naming: Naming) -> list[tuple[Input, Path]]:
-    """Each input with its output; inputs that are another input's output are passed over.
+    """Each input with its output; inputs that are another input's output, or its sheet, are passed over.
 
     Where two would share a name, those of another suffix than the result carry theirs inside it (photo.jpg.png).
     Raises UsageError where they would still share one, or would write over an input.
@@ -58,12 +58,18 @@ def outputs(inputs: Sequence[Input], naming: Naming) -> list[tuple[Input, Path]]
         for item, path in zip(inputs, plain, strict=True)
     ]
     refuse_shared(inputs, named, naming)
-    made = {path.absolute() for path in named}
+    made = {path.absolute() for output in named for path in (output, sheet_path(output))}
     pairs = list(zip(inputs, named, strict=True))
     if naming.output is not None:
         refuse_overwritten(pairs)
         return pairs
     return [(item, path) for item, path in pairs if item.path.absolute() not in made]
+
+
+def sheet_path(output: Path) -> Path:
+    """Where the sheet that compares a result with its input lies; two results never share one."""
+    name = output.stem if output.suffix == ".png" and not Path(output.stem).suffix else output.name
+    return output.with_name(f"{name}_compare.png")
 
 
 def is_folder(inputs: Sequence[Input], naming: Naming) -> bool:

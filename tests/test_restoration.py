@@ -14,11 +14,12 @@ from torch import Tensor
 
 from restore_cli.contract import Contract
 from restore_cli.errors import OutOfMemory, UsageError
+from restore_cli.evaluation import borders
 from restore_cli.image.picture import Picture
-from restore_cli.metrics import luma, psnr
+from restore_cli.metrics import luma, psnr, seam
 from restore_cli.models.load import Network, load_file
 from restore_cli.restoration import default_tiling, restore_array, restore_picture
-from restore_cli.tiling.plan import Axis, Tiling, plan_axis
+from restore_cli.tiling.plan import Tiling
 
 CPU = torch.device("cpu")
 
@@ -174,18 +175,8 @@ def test_tiles_cannot_be_seen_with_real_weights(shared: Path) -> None:
         tiled = restore_array(model, pixels, tiling)[0]
         whole = restore_array(model, pixels, default_tiling(model.contract, 0))[0]
         assert psnr(tiled, whole, peak=1) >= 55
-        axis = plan_axis(pixels.shape[1], tiling.tile, tiling.overlap, model.contract.grid)
-        tiled_seams.append(seam_gradient(tiled, axis))
-        whole_seams.append(seam_gradient(whole, axis))
-    # what the pictures themselves show at those columns is taken out by the untiled results
+        across, down = (borders(pixels.shape[axis], tiling, model) for axis in (1, 0))
+        tiled_seams.append(seam(tiled, across, down))
+        whole_seams.append(seam(whole, across, down))
+    # what the pictures themselves show at those places is taken out by the untiled results
     assert np.mean(tiled_seams) / np.mean(whole_seams) == pytest.approx(1, abs=0.02)
-
-
-def seam_gradient(image: NDArray[Any], axis: Axis) -> float:
-    """Mean horizontal gradient of a ×2 result inside the fades of the axis over the mean elsewhere."""
-    gradient = np.abs(np.diff(image, axis=1)).mean((0, 2))
-    seams = np.zeros(gradient.size, bool)
-    for i in range(len(axis.starts) - 1):
-        first, end = axis.fade(i)
-        seams[2 * first : 2 * end] = True
-    return float(gradient[seams].mean() / gradient[~seams].mean())

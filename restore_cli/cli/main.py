@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from restore_cli.cli.compare import add_compare
 from restore_cli.cli.console import complain, say
+from restore_cli.cli.evaluate import add_eval
 from restore_cli.cli.models import models
 from restore_cli.cli.tasks import add_tasks
 from restore_cli.errors import RestoreError
@@ -23,6 +25,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 add_tasks(app)
+add_eval(app)
+add_compare(app)
 app.add_typer(models, name="models")
 
 

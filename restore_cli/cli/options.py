@@ -1,14 +1,18 @@
-"""The options of the task commands, once for all five."""
+"""The options that commands share, each written once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar, get_type_hints
 
 from typer import Argument, Option
 
-__all__ = ["OF_TASK", "Options"]
+__all__ = ["OF_TASK", "Options", "Selection", "command"]
+
+Taken = TypeVar("Taken")
 
 OF_TASK = {"scale": "sr", "noise": "denoise", "quality": "dejpeg"}
 """Options that one task alone has."""
@@ -28,11 +32,10 @@ def variants(incomplete: str) -> list[str]:
     return sorted({entry.variant for entry in read_catalogue().entries if entry.variant.startswith(incomplete)})
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a task command takes; each field is an argument or an option of that name."""
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which model is meant and how it runs; each field is an option of that name."""
 
-    inputs: Annotated[list[Path], Argument(help="Images, or folders of images.", show_default=False)]
     model: Annotated[
         str | None,
         Option(
@@ -48,10 +51,6 @@ class Options:
     weights: Annotated[
         Path | None, Option(help="A checkpoint file of any of the families instead: .pth or .safetensors.")
     ] = None
-    output: Annotated[
-        str | None,
-        Option("--output", "-o", help="A file, a folder, or a template with {stem} {task} {model} {scale}."),
-    ] = None
     device: Annotated[str, Option(help="auto, cpu, cuda, cuda:N, mps.")] = "auto"
     precision: Annotated[str, Option(help="auto, fp32, fp16, bf16.")] = "auto"
     tile: Annotated[int | None, Option(help="Largest side of a tile, input px; 0: no tiles. Default: the model's.")] = (
@@ -60,6 +59,43 @@ class Options:
     overlap: Annotated[int | None, Option(help="Overlap of tiles, input px. Default: the model's.")] = None
     batch: Annotated[int | None, Option(help="Tiles at once. Default: 1.")] = None
     catalogue: Annotated[Path | None, Option(help="A file with more catalogue entries, like weights.toml.")] = None
-    overwrite: Annotated[bool, Option("--overwrite", help="Write outputs again that are there already.")] = False
-    quiet: Annotated[bool, Option("--quiet", "-q", help="Say nothing but errors.")] = False
     offline: Annotated[bool, Option("--offline", help="Use no network: only checkpoints that are on disk.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Selection):
+    """What a task command takes."""
+
+    inputs: Annotated[list[Path], Argument(help="Images, or folders of images.", show_default=False)]
+    output: Annotated[
+        str | None,
+        Option("--output", "-o", help="A file, a folder, or a template with {stem} {task} {model} {scale}."),
+    ] = None
+    overwrite: Annotated[bool, Option("--overwrite", help="Write outputs again that are there already.")] = False
+    compare: Annotated[
+        bool, Option("--compare", help="Write a sheet of input and result beside the result: NAME_compare.png.")
+    ] = False
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Say nothing but errors.")] = False
+
+
+def command(kind: type[Taken], perform: Callable[[Taken], None], without: Collection[str] = ()) -> Callable[..., None]:
+    """`perform` as a function whose parameters, for typer to read, are the fields of `kind`, less those `without`."""
+
+    def execute(**given: object) -> None:
+        perform(kind(**given))  # typer has checked them against these very types
+
+    hints = get_type_hints(kind, include_extras=True)
+    taken = [field for field in fields(kind) if field.name not in without]  # type: ignore[arg-type]  # a dataclass
+    execute.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.default is MISSING else field.default,
+                annotation=hints[field.name],
+            )
+            for field in taken
+        ]
+    )
+    execute.__annotations__ = hints
+    return execute

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import fields
-from typing import get_type_hints
+from dataclasses import replace
+from functools import partial
 
 import typer
 
 from restore_cli.cli.console import Downloads, complain, note, say, tiles
-from restore_cli.cli.options import OF_TASK, Options
+from restore_cli.cli.options import OF_TASK, Options, Selection, command
 from restore_cli.errors import NothingToDo, RestoreError, UsageError
 from restore_cli.job import Job, Result, Watch, run
+from restore_cli.naming import sheet_path
 from restore_cli.weights.catalogue import Request, read_catalogue
 
-__all__ = ["add_tasks"]
+__all__ = ["add_tasks", "job_for"]
 
 HELP = {
     "sr": "Enlarge pictures (super-resolution).",
@@ -35,43 +34,25 @@ class Interrupted(RestoreError):
 def add_tasks(app: typer.Typer) -> None:
     """Five commands with one set of options."""
     for task, text in HELP.items():
-        app.command(task, help=text)(command(task))
-
-
-def command(task: str) -> Callable[..., None]:
-    """The function of a task, with the task's options as its signature for typer to read."""
-
-    def execute(**given: object) -> None:
-        perform(task, Options(**given))  # type: ignore[arg-type]  # typer has checked them against these very types
-
-    hints = get_type_hints(Options, include_extras=True)
-    execute.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(
-                f.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if f.name == "inputs" else f.default,
-                annotation=hints[f.name],
-            )
-            for f in fields(Options)
-            if OF_TASK.get(f.name, task) == task
-        ]
-    )
-    execute.__annotations__ = hints
-    return execute
+        others = [name for name, only in OF_TASK.items() if only != task]
+        app.command(task, help=text)(command(Options, partial(perform, task), others))
 
 
 def perform(task: str, options: Options) -> None:
     """Restore, report each picture, exit with the code that says how it went."""
-    job = job_for(task, options)
+    wanted = job_for(task, options)
+    job = replace(wanted, inputs=tuple(options.inputs), output=options.output, overwrite=options.overwrite)
     downloads = Downloads(job.catalogue.entry, options.quiet)
     done = skipped = 0
     errors: list[RestoreError] = []
     try:
         with tiles(options.quiet) as bar:
-            watch = Watch(downloads, lambda name: None, bar.picture, bar.tile)
+            on_note = (lambda text: None) if options.quiet else note
+            watch = Watch(downloads, on_note, bar.picture, bar.tile)
             for result in run(job, watch):
                 report(result, options.quiet)
+                if options.compare and result.status == "done":
+                    compare(result, options.overwrite)
                 done, skipped = done + (result.status == "done"), skipped + (result.status == "skipped")
                 errors += [result.error] if result.error else []
     except KeyboardInterrupt:
@@ -79,8 +60,8 @@ def perform(task: str, options: Options) -> None:
     finish(done, skipped, errors)
 
 
-def job_for(task: str, options: Options) -> Job:
-    """The options as a Job. UsageError for sizes that cannot be."""
+def job_for(task: str, options: Selection) -> Job:
+    """The selection as a Job without inputs. UsageError for sizes that cannot be."""
     for name, value, least in (("tile", options.tile, 0), ("overlap", options.overlap, 0), ("batch", options.batch, 1)):
         if value is not None and value < least:
             raise UsageError(f"--{name} {value}: expected {least} or more")
@@ -88,15 +69,13 @@ def job_for(task: str, options: Options) -> Job:
     return Job(
         request=request,
         catalogue=read_catalogue(options.catalogue),
-        inputs=tuple(options.inputs),
-        output=options.output,
+        inputs=(),
         weights=options.weights,
         device=options.device,
         precision=options.precision,
         tile=options.tile,
         overlap=options.overlap,
         batch=options.batch,
-        overwrite=options.overwrite,
         offline=options.offline,
     )
 
@@ -113,6 +92,20 @@ def report(result: Result, quiet: bool) -> None:
         width, height = result.size or (0, 0)
         how = "; ".join((f"{result.model}, {width}×{height} px, {result.seconds:.1f} s", *result.notes))
         say(f"{result.input} → {result.output}  ({how})")
+
+
+def compare(result: Result, overwrite: bool) -> None:
+    """The sheet of a result and its input, beside the result; a sheet that cannot be is a note, the result stands."""
+    from restore_cli.cli.compare import write
+    from restore_cli.comparison import Panel, sheet
+    from restore_cli.image.codec import decode
+
+    path = sheet_path(result.output)
+    try:
+        panels = [Panel(str(p.name), decode(p)) for p in (result.input, result.output)]
+        write(path, sheet(panels), overwrite)
+    except RestoreError as error:
+        note(f"{path}: no sheet: {error}")
 
 
 def finish(done: int, skipped: int, errors: list[RestoreError]) -> None:

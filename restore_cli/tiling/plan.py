@@ -26,10 +26,14 @@ class Tiling:
             raise ValueError(f"{self}: sides must not be negative, the batch at least 1")
 
     def fitted(self, contract: Contract) -> Tiling:
-        """The nearest tiling that the contract allows: whole grid cells, an overlap of at most half a tile."""
+        """The nearest tiling that the contract allows: whole grid cells, an overlap of at most half a tile.
+
+        The last tile may be shorter by less than a grid cell, and must not be less than the model's minimum.
+        """
         if self.tile == WHOLE:
             return self
-        smallest = contract.grid * ceil(contract.minimum / contract.grid)
+        least = contract.minimum + contract.grid - contract.multiple
+        smallest = contract.grid * ceil(least / contract.grid)
         tile = max(smallest, self.tile // contract.grid * contract.grid)
         return replace(self, tile=tile, overlap=min(self.overlap, tile // 2))
 

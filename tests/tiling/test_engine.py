@@ -41,10 +41,12 @@ class Nearest:
     exact = None
 
     def __init__(self, scale: int = 2, grid: int = 8, multiple: int | None = None) -> None:
-        self.contract = Contract(scale, 3, grid, multiple or grid, grid, overlap=8, tile=None)
+        minimum = grid if multiple is None else grid // 2 + 1
+        self.contract = Contract(scale, 3, grid, multiple or grid, minimum, overlap=8, tile=None)
 
     def __call__(self, x: Tensor) -> Tensor:
         assert x.shape[-1] % self.contract.multiple == x.shape[-2] % self.contract.multiple == 0
+        assert min(x.shape[-2:]) >= self.contract.minimum
         return x.repeat_interleave(self.contract.scale, -1).repeat_interleave(self.contract.scale, -2)
 
 
@@ -75,12 +77,13 @@ def test_tiling_cannot_be_seen_by_a_pointwise_model(height: int, width: int, til
     batch=st.integers(1, 4),
     scale=st.integers(1, 4),
     grid=st.sampled_from([1, 7, 8, 32]),
+    multiple=st.sampled_from([None, 1]),
 )
 def test_any_size_any_tiling(
-    height: int, width: int, tile: int, overlap: int, batch: int, scale: int, grid: int
+    height: int, width: int, tile: int, overlap: int, batch: int, scale: int, grid: int, multiple: int | None
 ) -> None:
     image = torch.rand(3, height, width)
-    out = restored(Nearest(scale, grid), image, Tiling(tile, overlap, batch))
+    out = restored(Nearest(scale, grid, multiple), image, Tiling(tile, overlap, batch))
     assert torch.equal(out, image.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
 
 

@@ -1,0 +1,168 @@
+"""docs/results.md, filled again from the checkpoints that are at hand.
+
+    python -m benchmarks.results [--bench ../shared/bench] [--weights FILE …] [--only NAME …]
+
+A checkpoint is at hand where the catalogue finds it on disk (bundled, downloaded) or where --weights names a file with
+its sha256. Rows of checkpoints that are not at hand stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from restore_cli.atomic import atomic_write
+from restore_cli.evaluation import Summary, Trial, evaluate, summary
+from restore_cli.job import Job
+from restore_cli.weights.catalogue import Catalogue, Entry, Request, read_catalogue
+from restore_cli.weights.fetch import locate
+
+PAGE = Path(__file__).parents[1] / "docs/results.md"
+
+EMT, SWINIR = "stated for the official weights", "arXiv:2108.10257, table {}"
+PUBLISHED: dict[tuple[str, str], tuple[float, str]] = {
+    ("emt-x2", "Set5 ×2"): (38.29, EMT),
+    ("emt-x3", "Set5 ×3"): (34.79, EMT),
+    ("emt-x4", "Set5 ×4"): (32.64, EMT),
+    ("swinir-classical-x2", "Set5 ×2"): (38.42, SWINIR.format(2)),
+    ("swinir-classical-x3", "Set5 ×3"): (34.97, SWINIR.format(2)),
+    ("swinir-classical-x4", "Set5 ×4"): (32.92, SWINIR.format(2)),
+    ("swinir-classical-div2k-x2", "Set5 ×2"): (38.35, SWINIR.format(2)),
+    ("swinir-classical-div2k-x3", "Set5 ×3"): (34.89, SWINIR.format(2)),
+    ("swinir-classical-div2k-x4", "Set5 ×4"): (32.72, SWINIR.format(2)),
+    ("swinir-lightweight-x2", "Set5 ×2"): (38.14, SWINIR.format(3)),
+    ("swinir-lightweight-x3", "Set5 ×3"): (34.62, SWINIR.format(3)),
+    ("swinir-lightweight-x4", "Set5 ×4"): (32.44, SWINIR.format(3)),
+    ("swinir-jpeg-gray-10", "classic5 q10"): (30.27, SWINIR.format(4)),
+    ("swinir-jpeg-gray-20", "classic5 q20"): (32.52, SWINIR.format(4)),
+    ("swinir-jpeg-gray-30", "classic5 q30"): (33.73, SWINIR.format(4)),
+    ("swinir-jpeg-gray-40", "classic5 q40"): (34.52, SWINIR.format(4)),
+    ("swinir-denoise-color-15", "CBSD68 σ15"): (34.42, SWINIR.format(6)),
+    ("swinir-denoise-color-25", "CBSD68 σ25"): (31.78, SWINIR.format(6)),
+    ("swinir-denoise-color-50", "CBSD68 σ50"): (28.56, SWINIR.format(6)),
+}
+"""(checkpoint, test) -> PSNR in dB and where it stands: only figures that were looked up."""
+
+HEAD = """# Results
+
+Each row is one checkpoint on one benchmark, measured with `restore eval` in float32 and filled by `make results`.
+Super-resolution: PSNR and SSIM on Y (BT.601, 16..235), the scale in px cut from every side, MATLAB's bicubic, either
+the benchmark's own low-resolution images (LR) or made from the references (HR). Elsewhere: PSNR and SSIM on RGB, or on
+the one channel of gray pictures. Baseline is bicubic enlargement, or the degraded input. Published is the authors' own
+figure, or the one stated for their weights. What each number means exactly:
+[decisions/010-what-is-measured.md](decisions/010-what-is-measured.md).
+
+| checkpoint | test | PSNR | SSIM | PSNR-B | baseline PSNR | published PSNR | where |
+|---|---|--:|--:|--:|--:|--:|---|
+"""
+
+
+@dataclass(frozen=True)
+class Test:
+    """One checkpoint on one benchmark."""
+
+    name: str
+    request: Request
+    trial: Trial
+
+    @property
+    def title(self) -> str:
+        """The name, and for sr which inputs are meant."""
+        given = {True: ", from LR", False: ", from HR"}[self.trial.input is not None]
+        return self.name + (given if self.request.task == "sr" else "")
+
+
+def tests(entry: Entry, bench: Path) -> Iterator[Test]:
+    """The benchmarks that suit a checkpoint; none for real-world ones, which have no reference to meet."""
+    request = Request(entry.task, noise=entry.noise, channels=entry.channels)
+    if entry.task == "sr" and not entry.variant.startswith("real"):
+        for folder in (bench / f"Set5/LR_bicubic/X{entry.scale}", None):
+            yield Test(f"Set5 ×{entry.scale}", request, Trial(bench / "Set5/HR", folder))
+    elif entry.task == "denoise" and entry.channels == 3 and entry.noise != "real":
+        levels = [int(entry.noise)] if entry.noise and entry.noise.isdecimal() else [15, 25, 50]
+        yield from (Test(f"CBSD68 σ{n}", request, Trial(bench / "CBSD68", sigma=n)) for n in levels)
+    elif entry.task == "dejpeg":
+        folders = {"classic5": 1, "LIVE1": 3}
+        for quality in [entry.quality] if entry.quality else [10, 20, 30, 40]:
+            asked = Request("dejpeg", quality=quality, channels=entry.channels)
+            for name, channels in folders.items():
+                # a gray checkpoint takes no colours; a colour one is measured on both where there is no gray twin
+                if channels == entry.channels or (channels == 1 and not entry.quality):
+                    yield Test(f"{name} q{quality}", asked, Trial(bench / name))
+
+
+def at_hand(entries: Sequence[Entry], weights: Sequence[Path]) -> Iterator[tuple[Entry, Path | None]]:
+    """Entries whose file is here, with the file where it is one of `weights`."""
+    given = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in weights}
+    for entry in entries:
+        if entry.sha256 in given:
+            yield entry, given[entry.sha256]
+        elif locate(entry):
+            yield entry, None
+
+
+def measured(entry: Entry, path: Path | None, test: Test) -> Summary:
+    """The means of one test."""
+    alone = Catalogue((entry,), {})
+    job = Job(test.request, alone, (), weights=path, precision="fp32", offline=True)
+    return summary(list(evaluate(job, test.trial)))
+
+
+def line(entry: Entry, test: Test, found: Summary) -> str:
+    """A row of the page."""
+    y = "_y" if test.request.task == "sr" else ""
+    base = found.baseline or {}
+    published, where = PUBLISHED.get((entry.name, test.name), (None, ""))
+    cells = [
+        entry.name,
+        test.title,
+        f"{found.mean[f'psnr{y}']:.3f}",
+        f"{found.mean[f'ssim{y}']:.4f}",
+        f"{found.mean['psnrb']:.3f}" if "psnrb" in found.mean else "",
+        f"{base[f'psnr{y}']:.3f}" if base else "",
+        f"{published:.2f}" if published else "",
+        where,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def kept(page: Path) -> dict[tuple[str, str], str]:
+    """The rows that are on the page, by checkpoint and test."""
+    if not page.is_file():
+        return {}
+    rows = [row for row in page.read_text(encoding="utf-8").splitlines() if row.startswith("| ")][1:]
+    return {(cells[1].strip(), cells[2].strip()): row for row in rows if len(cells := row.split("|")) > 2}
+
+
+def write(page: Path, rows: dict[tuple[str, str], str], order: Sequence[str]) -> None:
+    """The page, in the catalogue's order; rows of checkpoints that it no longer has go."""
+    known = {name: place for place, name in enumerate(order)}
+    lines = [row for key, row in sorted(rows.items(), key=lambda item: known.get(item[0][0], 0)) if key[0] in known]
+    with atomic_write(page) as file:
+        file.write((HEAD + "\n".join(lines) + "\n").encode())
+
+
+def main() -> None:
+    """Measure what is at hand; the page is written after each test, so that a stopped run loses one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bench", type=Path, default=Path("../shared/bench"), help="Set5, CBSD68, LIVE1, classic5")
+    parser.add_argument("--weights", type=Path, nargs="*", default=[], help="checkpoint files, known by their sha256")
+    parser.add_argument("--only", nargs="*", help="names of the catalogue")
+    given = parser.parse_args()
+    entries = read_catalogue().entries
+    rows = kept(PAGE)
+    for entry, path in at_hand(entries, given.weights):
+        for test in tests(entry, given.bench) if not given.only or entry.name in given.only else ():
+            folders = (test.trial.reference, test.trial.input or test.trial.reference)
+            if all(folder.is_dir() for folder in folders):
+                rows[entry.name, test.title] = line(entry, test, measured(entry, path, test))
+                sys.stdout.write(rows[entry.name, test.title] + "\n")
+                write(PAGE, rows, [entry.name for entry in entries])
+
+
+if __name__ == "__main__":
+    main()

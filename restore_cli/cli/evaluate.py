@@ -1,0 +1,256 @@
+"""`restore eval`: restore what has a reference, and say how close it came."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+from typer import Argument, Option
+
+from restore_cli.cli.console import Downloads, note, say, say_table, tiles
+from restore_cli.cli.options import Selection, command
+from restore_cli.cli.tasks import Interrupted, job_for
+from restore_cli.errors import OutputError, UsageError
+from restore_cli.job import Watch
+
+if TYPE_CHECKING:
+    from restore_cli.evaluation import Row, Summary, Trial
+
+__all__ = ["add_eval"]
+
+TITLES = {"psnr": "PSNR", "ssim": "SSIM", "psnr_y": "PSNR Y", "ssim_y": "SSIM Y", "psnrb": "PSNR-B"}
+HELP = """Measure results against references: PSNR and SSIM, on RGB and on Y.
+
+Restores what is in --input, or degrades the references itself: bicubic for sr, --noise, --quality.
+With --restored it measures what is there, without a model.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Selection):
+    """What `restore eval` takes."""
+
+    task: Annotated[
+        str | None, Argument(help="sr, denoise, deblur, derain, dejpeg; none with --restored.", show_default=False)
+    ] = None
+    reference: Annotated[Path, Option(help="The true picture, or a folder of them.", show_default=False)]
+    input: Annotated[Path | None, Option(help="The degraded picture or folder. Default: made from the references.")] = (
+        None
+    )
+    restored: Annotated[Path | None, Option(help="Measure these results; no task, no model.")] = None
+    sigma: Annotated[float | None, Option(help="Noise to add, σ of 255. Default: what --noise says.")] = None
+    seed: Annotated[int, Option(help="Of the noise.")] = 0
+    border: Annotated[int | None, Option(help="Cut from every side, px. Default: the scale for sr, else 0.")] = None
+    baseline: Annotated[
+        str,
+        Option(
+            help="Measured beside: bicubic, input, none. Default: bicubic for sr, else the input.", show_default=False
+        ),
+    ] = "auto"
+    tiles: Annotated[
+        str | None, Option(help="Tile sides to compare with the untiled result, input px: 64,128,256.")
+    ] = None
+    json: Annotated[bool, Option("--json", help="One JSON object per picture, the means last.")] = False
+    csv: Annotated[Path | None, Option(help="Write the rows to this file, too.")] = None
+    overwrite: Annotated[bool, Option("--overwrite", help="Write the --csv file again where it is there.")] = False
+
+
+def add_eval(app: typer.Typer) -> None:
+    """The command `eval`."""
+    app.command("eval", help=HELP)(command(Evaluation, perform))
+
+
+def perform(options: Evaluation) -> None:
+    """Measure, then print the table or JSON lines, and write the CSV file."""
+    if options.csv is not None and options.csv.exists() and not options.overwrite:
+        raise OutputError(f"{options.csv}: is there already", hint="--overwrite")
+    from restore_cli.evaluation import summary
+
+    rows: list[Row] = []
+    try:
+        for row in measured(options):
+            rows.append(row)
+            if options.json:
+                say(json.dumps(as_json(row), ensure_ascii=False))
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted: nothing is kept, the means need every picture") from None
+    found, cut = summary(rows), sides(options.tiles)
+    if options.csv is not None:
+        write_csv(rows, found, options.csv)
+    if not options.json:
+        show(rows, found)
+        if cut:
+            show_tiles(rows, cut)
+        return
+    for tile in by_tile(rows, cut):
+        say(json.dumps(tile))
+    say(json.dumps(last(found), ensure_ascii=False))
+
+
+def measured(options: Evaluation) -> Iterator[Row]:
+    """The rows, restored or given, with a progress bar where somebody looks."""
+    from restore_cli.evaluation import evaluate, evaluate_folders
+
+    if options.border is not None and options.border < 0:
+        raise UsageError(f"--border {options.border}: expected 0 or more")
+    if options.restored is not None:
+        refuse_model(options)
+        yield from evaluate_folders(options.restored, options.reference, options.border or 0)
+        return
+    if options.task is None:
+        raise UsageError("eval wants a task, or --restored", hint="restore eval sr --reference HR/")
+    job = job_for(options.task, options)
+    with tiles(options.json) as bar:
+        watch = Watch(Downloads(job.catalogue.entry, options.json), note, bar.picture, bar.tile)
+        for row in evaluate(job, trial_for(options), watch):
+            for text in row.notes:
+                note(f"{row.image}: {text}")
+            yield row
+
+
+def refuse_model(options: Evaluation) -> None:
+    """UsageError for the first option that has no meaning where results are given."""
+    apart = {"reference", "restored", "border", "json", "csv", "overwrite"}
+    for field in fields(options):
+        if field.name not in apart and getattr(options, field.name) != field.default:
+            name = "a task" if field.name == "task" else f"--{field.name}"
+            raise UsageError(f"--restored measures results that are there; {name} restores others")
+
+
+def trial_for(options: Evaluation) -> Trial:
+    """The options as a Trial."""
+    from restore_cli.evaluation import Trial
+
+    return Trial(
+        reference=options.reference,
+        input=options.input,
+        sigma=options.sigma,
+        seed=options.seed,
+        border=options.border,
+        baseline=options.baseline,
+        tiles=sides(options.tiles),
+    )
+
+
+def sides(text: str | None) -> tuple[int, ...]:
+    """(64, 128) of "64,128". UsageError for anything else."""
+    if text is None:
+        return ()
+    try:
+        found = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        found = (0,)
+    if min(found) < 1:
+        raise UsageError(f"--tiles {text}: expected sides of at least 1 px", hint="--tiles 64,128,256")
+    return found
+
+
+def show(rows: Sequence[Row], found: Summary) -> None:
+    """The table, what it was measured with, and the table of tiles."""
+    names = list(found.mean)
+    timed = found.seconds_per_megapixel is not None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("image", overflow="fold")
+    for heading in [*(TITLES[name] for name in names), *(["seconds"] if timed else [])]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        seconds = [] if row.seconds is None else [f"{row.seconds:.2f}"]
+        table.add_row(escape(row.image), *numbers(row.measures), *seconds)
+    table.add_section()
+    table.add_row("mean", *numbers(found.mean), style="bold")
+    if found.baseline is not None:
+        table.add_row("baseline", *numbers(found.baseline), style="dim")
+    say_table(table)
+    for name, sha256 in found.checkpoints.items():
+        say(f"{name}  sha256 {sha256}")
+    if timed:
+        say(f"{found.seconds_per_megapixel:.2f} s per megapixel of input")
+
+
+def show_tiles(rows: Sequence[Row], cut: Sequence[int]) -> None:
+    """What tiling changes, for each tile side."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("tile", "cut", "PSNR to untiled", "seam", "of the untiled", "relative"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for tile in by_tile(rows, cut):
+        seams = (tile[name] for name in ("seam", "seam_untiled", "seam_relative"))
+        cells = ("–" if value is None else f"{value:.4f}" for value in seams)
+        table.add_row(str(tile["tile"]), f"{tile['cut']}/{len(rows)}", decimals("psnr", tile["psnr"]), *cells)
+    say("")
+    say_table(table)
+
+
+def by_tile(rows: Sequence[Row], cut: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """For each tile side the means over the pictures that it cuts; the others are equal to the untiled ones."""
+    for side in cut:
+        group = [tile for row in rows for tile in row.tiles if tile.tile == side]
+        seams = fmean(t.seam for t in group) if group else None
+        untiled = fmean(t.seam_untiled for t in group) if group else None
+        yield {
+            "tile": side,
+            "cut": len(group),
+            "psnr": finite(fmean(t.psnr for t in group)) if group else None,
+            "seam": seams,
+            "seam_untiled": untiled,
+            "seam_relative": seams / untiled if seams is not None and untiled else None,
+        }
+
+
+def numbers(measures: Mapping[str, float]) -> Iterator[str]:
+    """The cells of a row."""
+    return (decimals(name, value) for name, value in measures.items())
+
+
+def decimals(name: str, value: float | None) -> str:
+    """Decibels to three places, as is needed to tell 38.29 from 38.30; SSIM to four."""
+    if value is None or math.isinf(value):
+        return "∞"
+    return f"{value:.4f}" if name.startswith("ssim") else f"{value:.3f}"
+
+
+def finite(value: float) -> float | None:
+    """JSON knows no infinity: null stands for the PSNR of two equal pictures."""
+    return None if math.isinf(value) else value
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    """The object of one picture."""
+    measures = {name: finite(value) for name, value in row.measures.items()}
+    return {"image": row.image, **measures, **({} if row.seconds is None else {"seconds": round(row.seconds, 4)})}
+
+
+def last(found: Summary) -> dict[str, Any]:
+    """The last object: the means, and what was measured."""
+    mean = {name: finite(value) for name, value in found.mean.items()}
+    if found.seconds_per_megapixel is not None:
+        mean["seconds_per_megapixel"] = round(found.seconds_per_megapixel, 4)
+    base = None if found.baseline is None else {name: finite(value) for name, value in found.baseline.items()}
+    names, hashes = (", ".join(words) or None for words in (found.checkpoints, found.checkpoints.values()))
+    return {"mean": mean, "baseline": base, "checkpoint": names, "sha256": hashes}
+
+
+def write_csv(rows: Sequence[Row], found: Summary, path: Path) -> None:
+    """A line per picture, then the mean and the baseline, whole or not at all."""
+    from restore_cli.atomic import atomic_write
+
+    names = list(found.mean)
+    text = io.StringIO(newline="")
+    lines = csv.writer(text)
+    lines.writerow(["image", *names, "seconds", "checkpoint", "sha256"])
+    for row in rows:
+        lines.writerow([row.image, *(row.measures[n] for n in names), row.seconds, row.checkpoint, row.sha256])
+    for title, measures in (("mean", found.mean), ("baseline", found.baseline)):
+        if measures is not None:
+            lines.writerow([title, *(measures[n] for n in names), None, None, None])
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())

@@ -1,0 +1,228 @@
+"""`restore compare`, `--compare`, and the page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import Run
+from pictures import noise, save
+from PIL import Image
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+]  # fmt: skip
+BEFORE, AFTER = (200, 30, 30), (30, 30, 200)
+
+
+def flat(path: str, colour: tuple[int, int, int], side: int) -> Path:
+    return save(Path(path), np.full((side, side, 3), colour, np.uint8))
+
+
+@pytest.fixture
+def pair(restore: Run) -> None:
+    flat("before.png", BEFORE, 50)
+    flat("after.png", AFTER, 200)
+
+
+@pytest.mark.usefixtures("pair")
+def test_a_sheet_a_split_and_a_page_are_written(restore: Run) -> None:
+    ran = restore("compare", "before.png", "after.png", "-o", "sheet.png")
+    assert (ran.code, ran.out, ran.err) == (0, "before.png | after.png → sheet.png\n", "")
+    with Image.open("sheet.png") as made:
+        assert made.width > 400
+    assert restore("compare", "before.png", "after.png", "-o", "s.jpg", "--split", "--crop", "0,0,80,40").code == 0
+    with Image.open("s.jpg") as made:
+        assert made.size == (80, 40)
+    labels = ("--label", "x", "--label", "y")
+    assert restore("compare", "before.png", "after.png", "-o", "page.html", "--html", *labels).code == 0
+    assert ">y</option>" in Path("page.html").read_text()
+
+
+@pytest.mark.usefixtures("pair")
+def test_nothing_is_written_over_unasked(restore: Run) -> None:
+    Path("sheet.png").write_text("mine")
+    ran = restore("compare", "before.png", "after.png", "-o", "sheet.png")
+    assert (ran.code, ran.err) == (1, "restore: sheet.png: is there already (try: --overwrite)\n")
+    assert Path("sheet.png").read_text() == "mine"
+    assert restore("compare", "before.png", "after.png", "-o", "sheet.png", "--overwrite").code == 0
+    ran = restore("compare", "before.png", "after.png", "-o", "./after.png", "--overwrite")
+    assert (ran.code, "one of the pictures" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["before.png", "-o", "o.png"], 2, "at least two"),
+        (["before.png", "none.png", "-o", "o.png"], 1, "none.png: no such file"),
+        (["before.png", "after.png", "-o", "o.png", "--crop", "1,2,3"], 2, "--crop 1,2,3: expected four"),
+        (["before.png", "after.png", "-o", "o.png", "--crop", "0,0,201,1"], 2, "the largest picture, 200×200"),
+        (["before.png", "after.png", "-o", "o.png", "--zoom", "0"], 2, "--zoom 0"),
+        (["before.png", "after.png", "-o", "o.png", "--html"], 2, "-o compare.html"),
+        (["before.png", "after.png", "-o", "o.html"], 2, "or --html"),
+        (["before.png", "after.png", "-o", "o.html", "--html", "--split"], 2, "give one of them"),
+        (["before.png", "after.png", "-o", "o.png", "--label", "x"], 2, "--label is given 1 times"),
+        (["before.png", "odd.png", "-o", "o.png"], 1, "do not go a whole number of times"),
+    ],
+)
+@pytest.mark.usefixtures("pair")
+def test_what_is_wrong_is_one_line(arguments: list[str], code: int, words: str, restore: Run) -> None:
+    save(Path("odd.png"), noise(70, 90))
+    ran = restore("compare", *arguments)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1), ran.err
+    assert words in ran.err
+    assert not list(Path().glob("o.*"))
+
+
+def test_same_names_are_told_apart_by_their_folders(restore: Run) -> None:
+    for name in ("in/a/x.png", "out/a/x.png"):
+        save(Path(name), noise(9, 9))
+    assert restore("compare", "in/a/x.png", "out/a/x.png", "-o", "p.html", "--html").code == 0
+    assert re.findall(r'alt="([^"]*)"', Path("p.html").read_text()) == ["in/a/x.png", "out/a/x.png"]
+
+
+def test_task_commands_write_the_sheet_beside_the_result(restore: Run, x2: Path, x1: Path) -> None:
+    save(Path("in.png"), noise(20, 30))
+    assert restore("sr", "--weights", x2, "in.png", "--compare").code == 0
+    with Image.open("in_sr2_compare.png") as made:
+        assert made.width > 2 * 60
+    for name in ("photos/a.png", "photos/a.jpg"):
+        save(Path(name), noise(20, 30))
+    assert restore("denoise", "--weights", x1, "photos", "--compare").code == 0
+    made_now = sorted(path.name for path in Path("photos").glob("*_*"))
+    assert made_now == ["a_denoise.jpg", "a_denoise.jpg_compare.png", "a_denoise.png", "a_denoise_compare.png"]
+    again = restore("denoise", "--weights", x1, "photos", "--compare")
+    assert again.code == 3  # sheets are not taken for pictures to restore
+    assert sorted(path.name for path in Path("photos").glob("*_*")) == made_now
+
+
+def test_a_sheet_that_is_there_is_kept_and_the_result_stands(restore: Run, x2: Path) -> None:
+    save(Path("in.png"), noise(20, 30))
+    Path("in_sr2_compare.png").write_text("mine")
+    ran = restore("sr", "--weights", x2, "in.png", "--compare")
+    assert (ran.code, "in_sr2_compare.png: no sheet" in ran.err) == (0, True)
+    assert Path("in_sr2_compare.png").read_text() == "mine"
+    assert Path("in_sr2.png").is_file()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.usefixtures("pair")
+@pytest.mark.parametrize("at", [20, 75])
+def test_the_page_shows_before_left_of_the_line_and_after_right_of_it(at: int, restore: Run) -> None:
+    assert restore("compare", "before.png", "after.png", "-o", "page.html", "--html").code == 0
+    picture = photographed(Path("page.html"), f"#at={at}")
+    stage = np.argwhere((picture == BEFORE).all(2) | (picture == AFTER).all(2))
+    (top, left), (bottom, right) = stage.min(0), stage.max(0)
+    line = picture[top + 20 : bottom - 20, left : right + 1]
+    assert bottom - top > 400
+    width = line.shape[1]
+    middle = width * at // 100
+    assert (line[:, : middle - 25] == BEFORE).all()  # 25: half of the knob
+    assert (line[:, middle + 25 :] == AFTER).all()
+
+
+def photographed(file: Path, fragment: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """(h, w, 3): the page as Chromium draws it in a window of 1000×800 px."""
+    shot = file.with_suffix(".shot.png").absolute()
+    address = f"{file.absolute().as_uri()}{fragment}"
+    profile = f"--user-data-dir={file.absolute().parent / 'profile'}"
+    command = [str(CHROMIUM), *FLAGS, profile, "--window-size=1000,800", f"--screenshot={shot}", address]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    with Image.open(shot) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+class Driver:
+    """A page in Chromium, driven over the WebDriver protocol."""
+
+    def __init__(self, port: int) -> None:
+        self.address, self.session = f"http://127.0.0.1:{port}", ""
+
+    def ask(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401  # JSON
+        """The value that a command answers."""
+        data = json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.address}{path}", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["value"]
+
+    def open(self, page: Path, profile: Path) -> None:
+        """A new window of 900×800 px with the page."""
+        flags = [*FLAGS, f"--user-data-dir={profile}", "--window-size=900,800"]
+        options = {"binary": CHROMIUM, "args": flags}
+        wanted = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}
+        self.session = f"/session/{self.ask('/session', {'capabilities': wanted})['sessionId']}"
+        self.ask(f"{self.session}/url", {"url": page.absolute().as_uri()})
+
+    def run(self, script: str) -> Any:  # noqa: ANN401  # JSON
+        """What JavaScript gives."""
+        return self.ask(f"{self.session}/execute/sync", {"script": script, "args": []})
+
+    def act(self, kind: str, actions: list[dict[str, Any]]) -> None:
+        """Keys or a mouse, as a person uses them."""
+        self.ask(f"{self.session}/actions", {"actions": [{"type": kind, "id": kind, "actions": actions}]})
+
+    @property
+    def at(self) -> float:
+        """Where the line is, in percent of the stage; read from what is drawn."""
+        script = """const stage = document.querySelector('#stage').getBoundingClientRect();
+        const line = document.querySelector('#line').getBoundingClientRect();
+        return 100 * (line.left + line.width / 2 - stage.left) / stage.width"""
+        return float(self.run(script))
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Driver]:
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("chromium and chromedriver are not installed")
+    with subprocess.Popen(
+        [DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        found = next(filter(None, (re.search(r"started successfully on port (\d+)", line) for line in process.stdout)))
+        made = Driver(int(found[1]))
+        try:
+            yield made
+        finally:
+            if made.session:
+                request = urllib.request.Request(made.address + made.session, method="DELETE")
+                urllib.request.urlopen(request, timeout=60).close()
+            process.terminate()
+
+
+@pytest.mark.usefixtures("pair")
+def test_the_slider_follows_the_mouse_and_the_keyboard(driver: Driver, restore: Run, tmp_path: Path) -> None:
+    flat("third.png", (30, 200, 30), 100)
+    assert restore("compare", "before.png", "after.png", "third.png", "-o", "page.html", "--html").code == 0
+    driver.open(Path("page.html"), tmp_path / "profile")
+    assert driver.at == pytest.approx(50, abs=0.2)
+    x, y, width = driver.run(
+        "const s = document.querySelector('#stage').getBoundingClientRect(); return [s.x, s.y, s.width]"
+    )
+
+    def move(percent: float) -> dict[str, Any]:
+        return {"type": "pointerMove", "duration": 50, "x": round(x + width * percent / 100), "y": round(y + 40)}
+
+    down, up = {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}
+    driver.act("pointer", [move(50), down, move(40), move(25), up])
+    assert driver.at == pytest.approx(25, abs=0.5)
+    driver.act("pointer", [move(80), down, up])  # a click is enough
+    assert driver.at == pytest.approx(80, abs=0.5)
+    left = "\ue012"
+    driver.act("key", [{"type": kind, "value": left} for kind in ("keyDown", "keyUp")])
+    assert driver.at < 79.95
+    driver.act("key", [{"type": kind, "value": "\ue011"} for kind in ("keyDown", "keyUp")])  # Home
+    assert driver.at == pytest.approx(0, abs=0.2)
+    driver.run("const s = document.querySelector('#right'); s.value = 2; s.dispatchEvent(new Event('change'))")
+    shown = "return [...document.querySelectorAll('img')].filter(i => getComputedStyle(i).visibility === 'visible')"
+    assert driver.run(f"{shown}.map(i => i.alt)") == ["before.png", "third.png"]
