@@ -39,7 +39,10 @@ class Selection:
     model: Annotated[
         str | None,
         Option(
-            "--model", "-m", help="Family: emt, swinir, hat, restormer. Default: the task's.", autocompletion=families
+            "--model",
+            "-m",
+            help="Family: emt, lite, swinir, hat, restormer. Default: the task's.",
+            autocompletion=families,
         ),
     ] = None
     variant: Annotated[
