@@ -12,6 +12,9 @@ import typer
 from restore_cli.cli.console import Downloads, complain, note, say, tiles
 from restore_cli.cli.options import OF_TASK, Options
 from restore_cli.errors import NothingToDo, RestoreError, UsageError
+from restore_cli.finish import Finish
+from restore_cli.image.codec import FORMAT_SUFFIX, SUFFIXES
+from restore_cli.image.resize import target_size
 from restore_cli.job import Job, Result, Watch, run
 from restore_cli.weights.catalogue import Request, read_catalogue
 
@@ -81,9 +84,7 @@ def perform(task: str, options: Options) -> None:
 
 def job_for(task: str, options: Options) -> Job:
     """The options as a Job. UsageError for sizes that cannot be."""
-    for name, value, least in (("tile", options.tile, 0), ("overlap", options.overlap, 0), ("batch", options.batch, 1)):
-        if value is not None and value < least:
-            raise UsageError(f"--{name} {value}: expected {least} or more")
+    check_numbers(options)
     request = Request(task, options.model, options.variant, options.scale, options.noise, options.quality)
     return Job(
         request=request,
@@ -98,7 +99,40 @@ def job_for(task: str, options: Options) -> Job:
         batch=options.batch,
         overwrite=options.overwrite,
         offline=options.offline,
+        format=format_named(options.format),
+        frame=options.frame,
+        jpeg_quality=options.jpeg_quality,
+        max_pixels=options.max_pixels,
+        finish=Finish(
+            options.bit_depth, options.dither, options.alpha, options.icc, resize_checked(options.resize), options.strip
+        ),
     )
+
+
+def check_numbers(options: Options) -> None:
+    """UsageError for numbers that cannot be."""
+    least = {"tile": 0, "overlap": 0, "batch": 1, "frame": 1, "jpeg_quality": 1, "max_pixels": 1}
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        if value is not None and value < smallest:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: expected {smallest} or more")
+    if options.jpeg_quality is not None and options.jpeg_quality > 100:
+        raise UsageError(f"--jpeg-quality {options.jpeg_quality}: expected 1 to 100")
+
+
+def format_named(name: str | None) -> str | None:
+    """A value of SUFFIXES for what was typed. UsageError for another word."""
+    found = SUFFIXES.get(f".{name.lower()}") if name else None
+    if name and found is None:
+        raise UsageError(f"--format {name}: expected {', '.join(value.lower() for value in FORMAT_SUFFIX)}")
+    return found
+
+
+def resize_checked(wish: str | None) -> str | None:
+    """The wish, if it can be meant. UsageError."""
+    if wish is not None:
+        target_size(wish, (1, 1))
+    return wish
 
 
 def report(result: Result, quiet: bool) -> None:

@@ -14,7 +14,6 @@ from restore_cli.atomic import atomic_write
 from restore_cli.errors import OutputError
 from restore_cli.image.header import TITLES, Header
 from restore_cli.image.picture import Picture
-from restore_cli.image.pillow import held
 from restore_cli.image.rows import blocks
 from restore_cli.image.source import MAX_PIXELS, Source, open_source
 from restore_cli.image.stream import Stream, stream_of
@@ -30,6 +29,7 @@ from restore_cli.image.writers import (
 )
 
 __all__ = [
+    "FORMAT_SUFFIX",
     "MAX_PIXELS",
     "SUFFIXES",
     "Header",
@@ -56,6 +56,8 @@ SUFFIXES = {
     ".bmp": "BMP",
     ".avif": "AVIF",
 }
+FORMAT_SUFFIX = {format: suffix for suffix, format in reversed(SUFFIXES.items())} | {"JPEG": ".jpg", "TIFF": ".tif"}
+"""What the name of each format's files ends in."""
 
 
 def decode(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Picture:
@@ -92,7 +94,7 @@ def write_streams(pages: Iterator[Stream], count: int, path: Path, format: str, 
     first = next(pages)
     check_output(first, path, format, count)
     try:
-        with atomic_write(path) as file, held():
+        with atomic_write(path) as file:
             write(chain([first], pages), first, count, file, format, settings)
     except Refused as error:
         raise OutputError(f"{path}: cannot be written as {TITLES[format]} ({error})") from error
@@ -117,7 +119,7 @@ def check_output(stream: Stream, path: Path, format: str, count: int = 1) -> Non
         raise OutputError(f"{path}: {title} holds no transparency, this picture has some; {holders} do", lossless)
     if count > 1 and format not in HOLDS_FRAMES:
         raise OutputError(f"{path}: {title} holds one picture, there are {count}", "--frame 1")
-    if bits not in DEPTHS[format]:
+    if bits not in DEPTHS[format] or (count > 1 and format == "PNG" and bits != 8):
         raise OutputError(f"{path}: {title} holds no {bits}-bit samples", instead)
     if (side := LONGEST_SIDE.get(format)) and max(stream.width, stream.height) > side:
         raise OutputError(f"{path}: {found}, {title} holds at most {side} px a side", lossless)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,11 +184,14 @@ def complete(kind: int, p: Floats) -> tuple[float, ...]:
 def encoded(linear: Floats) -> Floats:
     """sRGB's curve (IEC 61966-2-1), mirrored below 0."""
     size = np.abs(linear)
-    curved: NDArray[Any] = np.where(size <= 0.0031308, 12.92 * size, 1.055 * size ** (1 / 2.4) - 0.055)
-    return np.sign(linear) * curved
+    curved: Floats = np.where(size <= 0.0031308, 12.92 * size, 1.055 * size ** (1 / 2.4) - 0.055)
+    return curved * np.sign(linear)
 
 
 def decoded(values: Floats) -> Floats:
     """Its inverse."""
     size = np.abs(values)
-    return np.sign(values) * np.where(size <= 0.0404482362771082, size / 12.92, ((size + 0.055) / 1.055) ** 2.4)
+    linear: Floats = np.sign(values) * np.where(
+        size <= 0.0404482362771082, size / 12.92, ((size + 0.055) / 1.055) ** 2.4
+    )
+    return linear

@@ -30,6 +30,8 @@ class Metadata:
     text: Mapping[str, str] = field(default_factory=dict)  # PNG keywords; "Comment" is also JPEG's comment
     iptc: bytes | None = None  # IIM records
     png: Mapping[bytes, bytes] = field(default_factory=dict)  # colour chunks that only PNG has: gAMA, cHRM, cICP, sRGB
+    duration: float | None = None  # of this frame of an animation, ms
+    loop: int | None = None  # how often an animation is shown, 0 for ever
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by

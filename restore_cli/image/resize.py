@@ -84,7 +84,7 @@ def target_size(wish: str, size: tuple[int, int]) -> tuple[int, int]:
     width, height = size
     found = re.fullmatch(r"(\d+(?:\.\d+)?)?x(\d+)?", wish.strip().lower())
     first, second = found.groups() if found else (None, None)
-    if first is None and second is None or (second is not None and first is not None and "." in first):
+    if (first is None and second is None) or (second is not None and first is not None and "." in first):
         raise UsageError(f"--resize {wish}: expected 2x, WIDTHxHEIGHT, WIDTHx or xHEIGHT", "--resize 2x")
     if first and second:
         target = int(first), int(second)

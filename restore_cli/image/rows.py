@@ -45,6 +45,11 @@ class Queue:
     def __init__(self) -> None:
         self.parts: list[Samples] = []
 
+    @property
+    def size(self) -> int:
+        """Rows that wait."""
+        return sum(part.shape[0] for part in self.parts)
+
     def push(self, rows: Samples) -> None:
         """(n, w, c), any n."""
         if rows.shape[0]:

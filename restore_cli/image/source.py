@@ -251,6 +251,9 @@ def of_pillow(stream: IO[bytes], file: Path | bytes, format: str, frame: int, ma
     if format == "PNG":
         facts = scan_png(stream)
         turn, metadata = assembled(facts.icc, facts.exif, None, facts.dpi, facts.text, None)
+    if frames > 1:
+        metadata = timed(image, frame, metadata)
+        image = opened(stream, format)
     channels = 1 if image.mode in ("1", "L", "LA", "La") else 3
     alpha = image.has_transparency_data
     size = upright_size(*image.size, turn)
@@ -265,6 +268,18 @@ def of_pillow(stream: IO[bytes], file: Path | bytes, format: str, frame: int, ma
         return lambda top, bottom: samples[top:bottom]
 
     return header, metadata, opener
+
+
+def timed(image: ImageFile.ImageFile, frame: int, metadata: Metadata) -> Metadata:
+    """How long a frame is shown, which is known once it is decoded."""
+    image.seek(frame)
+    image.load()
+    duration, loop = image.info.get("duration"), image.info.get("loop")
+    return replace(
+        metadata,
+        duration=float(duration) if isinstance(duration, int | float) and duration >= 0 else None,
+        loop=loop if isinstance(loop, int) else None,
+    )
 
 
 def fitted(samples: Samples, header: Header) -> Samples:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from restore_cli.image.metadata import profile_for, rewritable
 from restore_cli.image.picture import Metadata, Pixels
+from restore_cli.image.pillow import held
 from restore_cli.image.png import write_png
 from restore_cli.image.reasons import line
 from restore_cli.image.stream import Stream
@@ -23,7 +24,7 @@ from restore_cli.image.tiff import write_tiff
 __all__ = ["DEPTHS", "HOLDS_ALPHA", "HOLDS_FRAMES", "LONGEST_SIDE", "MOST_BYTES", "Refused", "Settings", "write"]
 
 HOLDS_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
-HOLDS_FRAMES = ("TIFF", "WEBP", "AVIF")
+HOLDS_FRAMES = ("TIFF", "PNG", "WEBP", "AVIF")
 DEPTHS = {"PNG": (8, 16), "TIFF": (8, 16, 32), "JPEG": (8,), "WEBP": (8,), "BMP": (8,), "AVIF": (8,)}
 LONGEST_SIDE = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383, "AVIF": 65535}  # px, of the libraries that write them
 MOST_BYTES = {"BMP": 2**32 - 2**16}  # of samples: its offsets have 32 bits
@@ -44,12 +45,13 @@ def write(pages: Iterator[Stream], first: Stream, count: int, sink: IO[bytes], f
     """`count` pages of the first one's kind."""
     if format == "TIFF":
         write_tiff(pages, sink, first.nbytes * count)
-    elif format == "PNG":
+    elif format == "PNG" and count == 1:
         write_png(next(pages), sink)
     else:
-        arrays = [gathered(page) for page in pages]
+        kept = [(gathered(page), page.metadata) for page in pages]
         try:
-            _WRITERS[format](arrays, sink, first.metadata, settings)
+            with held():
+                _WRITERS[format]([array for array, _ in kept], sink, [metadata for _, metadata in kept], settings)
         except (OSError, MemoryError):
             raise
         except Exception as error:  # Pillow's writers raise whatever their library says
@@ -74,12 +76,18 @@ def _image(samples: Pixels) -> Image.Image:
     return Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else np.ascontiguousarray(samples))
 
 
-def _frames(arrays: list[Pixels]) -> dict[str, Any]:
-    return {"save_all": True, "append_images": [_image(a) for a in arrays[1:]]} if len(arrays) > 1 else {}
+def _frames(arrays: list[Pixels], times: list[Metadata]) -> dict[str, Any]:
+    """What Pillow's writers want to know of an animation."""
+    if len(arrays) == 1:
+        return {}
+    durations = [round(100 if time.duration is None else time.duration) for time in times]
+    options = {"save_all": True, "append_images": [_image(a) for a in arrays[1:]], "duration": durations}
+    return options if times[0].loop is None else {**options, "loop": times[0].loop}
 
 
-def _write_jpeg(arrays: list[Pixels], sink: IO[bytes], metadata: Metadata, settings: Settings) -> None:
+def _write_jpeg(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
     """What was restored is not thrown away again: quality 95 and no colour subsampling, unless asked."""
+    metadata = pages[0]
     exif, xmp = metadata.exif or b"", metadata.xmp or b""
     comment = metadata.text.get("Comment", "").encode()
     _image(arrays[0]).save(
@@ -105,8 +113,9 @@ def photoshop(iptc: bytes | None) -> bytes:
     return b"\xff\xed" + (len(body) + 2).to_bytes(2, "big") + body
 
 
-def _write_webp(arrays: list[Pixels], sink: IO[bytes], metadata: Metadata, settings: Settings) -> None:
+def _write_webp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
     """Lossless, with colours kept under transparency. WebP has no gray: three equal channels."""
+    metadata = pages[0]
     _image(arrays[0]).save(
         sink,
         "WEBP",
@@ -115,17 +124,19 @@ def _write_webp(arrays: list[Pixels], sink: IO[bytes], metadata: Metadata, setti
         icc_profile=profile_for(metadata, channels=3),
         exif=metadata.exif or b"",
         xmp=metadata.xmp or b"",
-        **_frames(arrays),
+        **_frames(arrays, pages),
     )
 
 
-def _write_bmp(arrays: list[Pixels], sink: IO[bytes], metadata: Metadata, settings: Settings) -> None:
+def _write_bmp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
     """No metadata but the resolution: the format's other headers are read by few."""
+    metadata = pages[0]
     _image(arrays[0]).save(sink, "BMP", dpi=metadata.dpi or (96, 96))
 
 
-def _write_avif(arrays: list[Pixels], sink: IO[bytes], metadata: Metadata, settings: Settings) -> None:
+def _write_avif(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
     """Quality 90, no colour subsampling; gray stays one channel, gray with alpha becomes RGB with alpha."""
+    metadata = pages[0]
     channels = arrays[0].shape[2]
     _image(arrays[0]).save(
         sink,
@@ -135,11 +146,27 @@ def _write_avif(arrays: list[Pixels], sink: IO[bytes], metadata: Metadata, setti
         icc_profile=profile_for(metadata, channels=1 if channels == 1 else 3) or b"",
         exif=metadata.exif if metadata.exif and rewritable(metadata.exif) else b"",
         xmp=metadata.xmp or b"",
-        **_frames(arrays),
+        **_frames(arrays, pages),
     )
 
 
-_WRITERS: dict[str, Callable[[list[Pixels], IO[bytes], Metadata, Settings], None]] = {
+def _write_apng(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
+    """An animation, in 8 bits."""
+    metadata = pages[0]
+    _image(arrays[0]).save(
+        sink,
+        "PNG",
+        icc_profile=metadata.icc,
+        exif=metadata.exif,
+        dpi=metadata.dpi,
+        blend=0,
+        disposal=0,
+        **_frames(arrays, pages),
+    )
+
+
+_WRITERS: dict[str, Callable[[list[Pixels], IO[bytes], list[Metadata], Settings], None]] = {
+    "PNG": _write_apng,
     "JPEG": _write_jpeg,
     "WEBP": _write_webp,
     "BMP": _write_bmp,
