@@ -125,7 +125,7 @@ class ModelRows:
     alpha: Queue | None = field(init=False, default=None)
     """of the result, where the model has no part in it"""
     beyond: Queue | None = field(init=False, default=None)
-    """what lies outside of sRGB"""
+    """what lies outside of sRGB, and what float32 does not hold"""
 
     def __post_init__(self) -> None:
         flow, header = self.flow, self.flow.header
@@ -155,7 +155,7 @@ class ModelRows:
         first, end = max(0, top - self.margin), min(self.height, bottom + self.margin)
         rows = self.reader.read(first, end)
         colours = self.colours(rows)
-        inside = colours.clip(0, 1)
+        inside = colours.clip(0, 1).astype(np.float32, copy=False)
         if end > self.done:
             self.keep(rows[self.done - first :], (colours - inside)[self.done - first :])
             self.done = end
@@ -163,7 +163,7 @@ class ModelRows:
         return torch.from_numpy(part).permute(2, 0, 1).expand(self.channels, -1, -1)
 
     def colours(self, rows: Samples) -> Samples:
-        """(n, w, c) float32 in sRGB; outside of [0, 1] what sRGB does not hold."""
+        """(n, w, c) in sRGB, float64 where a profile led there; outside of [0, 1] what sRGB does not hold."""
         flow, header = self.flow, self.flow.header
         values = unit(rows[..., : header.channels], flow.low, flow.high)
         if header.alpha:

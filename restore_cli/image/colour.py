@@ -1,6 +1,7 @@
 """Colour profiles of matrix and curves (ICC.1:2022, section 8.3): to sRGB and back in floating point, beyond its gamut.
 
-What lies outside of sRGB keeps values below 0 or above 1 here; nothing is clipped, so going back loses nothing.
+What lies outside of sRGB keeps values below 0 or above 1 here; nothing is clipped, so going back loses nothing. In
+double precision: a gamma that falls steeply to black turns an error of 1e-7 beside a full channel into 5e-4.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Curve = Callable[[Floats], Floats]
 SRGB_TO_XYZ = np.array(  # relative to D50, as profiles are
     [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
 )
-SAME = 2e-3
+SAME = 6e-3
 """A profile that differs from sRGB by less is sRGB: its many copies are rounded in many ways."""
 
 
@@ -36,19 +37,18 @@ class Colour:
     """linear RGB -> linear sRGB; None for gray"""
 
     def to_srgb(self, rows: Samples) -> Samples:
-        """The same colours in sRGB; those outside of it get values below 0 or above 1."""
+        """The same colours in sRGB, float64; those outside of it get values below 0 or above 1."""
         linear = np.stack([curve(rows[..., i].astype(np.float64)) for i, (curve, _) in enumerate(self.curves)], -1)
         if self.matrix is not None:
             linear = linear @ self.matrix.T
-        return encoded(linear).astype(np.float32)
+        return encoded(linear)
 
     def from_srgb(self, rows: Samples) -> Samples:
         """The inverse."""
         linear = decoded(rows.astype(np.float64))
         if self.matrix is not None:
             linear = linear @ np.linalg.inv(self.matrix).T
-        values = [back(linear[..., i]) for i, (_, back) in enumerate(self.curves)]
-        return np.stack(values, -1).astype(np.float32)
+        return np.stack([back(linear[..., i]) for i, (_, back) in enumerate(self.curves)], -1).astype(np.float32)
 
 
 def colour_of(icc: bytes | None, channels: int) -> Colour | None:

@@ -7,6 +7,7 @@ import zlib
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,8 +173,8 @@ def test_cmyk_without_a_profile_is_seen_through_the_stated_one(tmp_path: Path, f
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "AVIF", "TIFF"])
 def test_each_frame_is_read_by_its_number(tmp_path: Path, format: str) -> None:
     frames = [Image.fromarray(smooth()), Image.fromarray(255 - smooth())]
-    options = {"lossless": True} if format == "WEBP" else {}
-    frames[0].save(tmp_path / "a", format, save_all=True, append_images=frames[1:], **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"lossless": True} if format == "WEBP" else {}
+    frames[0].save(tmp_path / "a", format, save_all=True, append_images=frames[1:], **options)
     assert probe(tmp_path / "a").frames == 2
     for number, frame in enumerate(frames):
         found = decode(tmp_path / "a", frame=number).pixels[..., :3].astype(int)
