@@ -1,0 +1,1 @@
+"""Measurements that are run by hand; `make results` fills docs/results.md."""
