@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
@@ -70,11 +70,8 @@ class Page:
         return (across * unit, down * unit) if unit else None
 
     def block(self, tag: int) -> bytes | None:
-        """The bytes of a tag."""
-        value: Any = self.tags.get(tag)
-        if isinstance(value, tuple) and value and all(isinstance(item, int) and item < 2**32 for item in value):
-            value = b"".join(item.to_bytes(4, "little") for item in value)  # IPTC is often stated as long integers
-        return value if isinstance(value, bytes) else None
+        """The bytes of a tag, whatever type it states: IPTC is often called long integers."""
+        return self.tags._tagdata.get(tag)
 
 
 def read_pages(stream: IO[bytes], most: int = MOST_PAGES) -> list[Page]:
