@@ -127,7 +127,8 @@ def check_page(page: Page, stream: IO[bytes]) -> None:
         raise Unsupported(f"{depth}-bit floating-point samples, 32-bit ones are supported", "depth")
     if kinds <= {1, 4} and depth not in (1, 2, 4, 8, 16):
         raise Unsupported(f"{depth} bits per channel, 8, 16 and 32-bit floating point are supported", "depth")
-    if not kinds <= {1, 3, 4}:  # 1: unsigned, 4: not stated
+    signed = {2} if page.number(PHOTOMETRIC, 0) == 8 else set()  # a and b of Lab are
+    if not kinds <= {1, 3, 4} | signed:  # 1: unsigned, 4: not stated
         raise Unsupported("signed samples, unsigned ones are supported", "depth")
     check_colour(page)
     check_ends(page, stream)
