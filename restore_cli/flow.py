@@ -13,7 +13,7 @@ from restore_cli.contract import Contract, Model
 from restore_cli.errors import ImageError
 from restore_cli.finish import Finish
 from restore_cli.image.bleed import MARGIN, bled
-from restore_cli.image.colour import Colour, colour_of, is_table
+from restore_cli.image.colour import Colour, colour_of, decoded, encoded, is_table
 from restore_cli.image.header import Header
 from restore_cli.image.picture import PEAK, Samples
 from restore_cli.image.resize import Resizer
@@ -60,10 +60,9 @@ class Flow:
 
     def back(self, pixels: Samples, beyond: Queue | None) -> Samples:
         """What the model gave, in the colours and the range of the source."""
-        if beyond is not None:
-            pixels = pixels + beyond.pop(pixels.shape[0])
-        if self.colour is not None and self.finish.icc == "keep":
-            pixels = self.colour.from_srgb(pixels)
+        if self.colour is not None and beyond is not None:  # light adds up; its coded values do not
+            light = decoded(pixels.clip(0, 1).astype(np.float64))
+            pixels = self.colour.from_linear(light + beyond.pop(pixels.shape[0]))
         if (self.low, self.high) != (0.0, 1.0):
             pixels = pixels * np.float32(self.high - self.low) + np.float32(self.low)
         return pixels
@@ -125,7 +124,7 @@ class ModelRows:
     alpha: Queue | None = field(init=False, default=None)
     """of the result, where the model has no part in it"""
     beyond: Queue | None = field(init=False, default=None)
-    """what lies outside of sRGB, and what float32 does not hold"""
+    """light outside of sRGB, and what float32 does not hold"""
 
     def __post_init__(self) -> None:
         flow, header = self.flow, self.flow.header
@@ -154,21 +153,24 @@ class ModelRows:
         """(channels, bottom - top, w) float32 in [0, 1]."""
         first, end = max(0, top - self.margin), min(self.height, bottom + self.margin)
         rows = self.reader.read(first, end)
-        colours = self.colours(rows)
-        inside = colours.clip(0, 1).astype(np.float32, copy=False)
+        inside, outside = self.colours(rows)
         if end > self.done:
-            self.keep(rows[self.done - first :], (colours - inside)[self.done - first :])
+            self.keep(rows[self.done - first :], outside[self.done - first :])
             self.done = end
         part = np.ascontiguousarray(inside[top - first : bottom - first])
         return torch.from_numpy(part).permute(2, 0, 1).expand(self.channels, -1, -1)
 
-    def colours(self, rows: Samples) -> Samples:
-        """(n, w, c) in sRGB, float64 where a profile led there; outside of [0, 1] what sRGB does not hold."""
+    def colours(self, rows: Samples) -> tuple[Samples, Samples]:
+        """(n, w, c) float32 in sRGB and [0, 1], and the light that this leaves out, float64."""
         flow, header = self.flow, self.flow.header
         values = unit(rows[..., : header.channels], flow.low, flow.high)
         if header.alpha:
             values = bled(values, rows[..., -1])
-        return values if flow.colour is None else flow.colour.to_srgb(values)
+        if flow.colour is None:
+            return values.clip(0, 1), values  # nobody asks for the second
+        linear = flow.colour.to_linear(values)
+        inside = encoded(linear).clip(0, 1).astype(np.float32)
+        return inside, linear - decoded(inside.astype(np.float64))
 
     def keep(self, rows: Samples, outside: Samples) -> None:
         """New rows: alpha and what lies outside of sRGB wait for the result."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from restore_cli.image.picture import Samples
 
-__all__ = ["Colour", "colour_of", "is_table"]
+__all__ = ["Colour", "colour_of", "decoded", "encoded", "is_table"]
 
 Floats = NDArray[np.float64]
 Curve = Callable[[Floats], Floats]
@@ -36,16 +36,13 @@ class Colour:
     matrix: Floats | None
     """linear RGB -> linear sRGB; None for gray"""
 
-    def to_srgb(self, rows: Samples) -> Samples:
-        """The same colours in sRGB, float64; those outside of it get values below 0 or above 1."""
+    def to_linear(self, rows: Samples) -> Samples:
+        """The same colours in linear sRGB, float64; those outside of it get values below 0 or above 1."""
         linear = np.stack([curve(rows[..., i].astype(np.float64)) for i, (curve, _) in enumerate(self.curves)], -1)
-        if self.matrix is not None:
-            linear = linear @ self.matrix.T
-        return encoded(linear)
+        return linear if self.matrix is None else linear @ self.matrix.T
 
-    def from_srgb(self, rows: Samples) -> Samples:
-        """The inverse."""
-        linear = decoded(rows.astype(np.float64))
+    def from_linear(self, linear: Samples) -> Samples:
+        """The inverse, float32."""
         if self.matrix is not None:
             linear = linear @ np.linalg.inv(self.matrix).T
         return np.stack([back(linear[..., i]) for i, (_, back) in enumerate(self.curves)], -1).astype(np.float32)
@@ -77,13 +74,13 @@ def is_table(icc: bytes | None, channels: int) -> bool:
 def is_srgb(colour: Colour, channels: int) -> bool:
     """Whether the profile is sRGB but for rounding."""
     ramp = probe_colours(channels)
-    return bool(np.abs(colour.to_srgb(ramp) - ramp).max() < SAME)
+    return bool(np.abs(encoded(colour.to_linear(ramp)) - ramp).max() < SAME)
 
 
 def invertible(colour: Colour, channels: int) -> bool:
     """Whether going there and back is the identity, in steps of 16 bits."""
     ramp = probe_colours(channels)
-    return bool(np.abs(colour.from_srgb(colour.to_srgb(ramp)) - ramp).max() < 0.5 / 65535)
+    return bool(np.abs(colour.from_linear(colour.to_linear(ramp)) - ramp).max() < 0.5 / 65535)
 
 
 def probe_colours(channels: int) -> Samples:
