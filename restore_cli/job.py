@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_cli.errors import ImageError, OutputError, RestoreError, UsageError, WeightsError
-from restore_cli.image.codec import SUFFIXES, Header, decode, encode, probe
+from restore_cli.finish import Finish
+from restore_cli.image.codec import FORMAT_SUFFIX, MAX_PIXELS, SUFFIXES, Header, format_of
+from restore_cli.image.note import Note
 from restore_cli.inputs import Input, collect
 from restore_cli.naming import Naming, outputs
 from restore_cli.weights.catalogue import Catalogue, Entry, Request
@@ -42,6 +45,13 @@ class Job:
     batch: int | None = None
     overwrite: bool = False
     offline: bool = False
+    format: str | None = None
+    """a value of SUFFIXES; None for the input's"""
+    frame: int | None = None
+    """counted from 1; None for every one"""
+    jpeg_quality: int | None = None
+    max_pixels: int = MAX_PIXELS
+    finish: Finish = field(default_factory=Finish)
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ class Bench:
     chosen: dict[Request, tuple[Entry, Path]] = field(default_factory=dict)
     loaded: dict[str, Network] = field(default_factory=dict)
     tilings: dict[str, Tiling] = field(default_factory=dict)
+    sums: dict[Path, str] = field(default_factory=dict)
 
     def model(self, header: Header) -> tuple[str, Network]:
         """The name and the model for a picture of that kind, fetched and loaded where it is not yet."""
@@ -123,20 +134,30 @@ class Bench:
         return self.chosen[request]
 
     def restore(self, item: Input, output: Path) -> Result:
-        """Decode, restore, encode. Raises RestoreError."""
-        from restore_cli.restoration import default_tiling, restore_picture
+        """Rows from one file through the model into another. Raises RestoreError."""
+        from restore_cli.document import Target, Wishes, open_sources, restore_file
+        from restore_cli.restoration import default_tiling
 
-        start = time.perf_counter()
-        name, model = self.model(probe(item.path))
-        picture = decode(item.path)
-        job = self.job
+        start, job = time.perf_counter(), self.job
+        format = job.format or format_of(output)
+        wishes = Wishes(job.finish, job.max_pixels, job.frame, job.jpeg_quality)
+        sources = open_sources(item.path, format, wishes)
+        name, model = self.model(sources[0].header)
+        target = Target(output, format, Note(job.request.task, name, self.sha256(name), model.contract.scale))
         tiling = self.tilings.get(name) or default_tiling(model.contract, job.tile, job.overlap, job.batch)
-        restored, trace = restore_picture(model, picture, tiling, self.watch.on_tile)
-        self.tilings[name] = trace.tiling
         make_folder(output.parent)
-        encode(restored, output)
+        size, trace = restore_file(model, sources, target, wishes, tiling, self.watch.on_tile)
+        self.tilings[name] = trace.tiling
         seconds = time.perf_counter() - start
-        return Result(item.path, output, "done", name, seconds, (restored.width, restored.height), notes(trace, tiling))
+        return Result(item.path, output, "done", name, seconds, size, notes(trace, tiling))
+
+    def sha256(self, name: str) -> str:
+        """Of the checkpoint that is used."""
+        path = self.job.weights or next((path for entry, path in self.chosen.values() if entry.name == name), None)
+        if path is not None and path not in self.sums:
+            with path.open("rb") as file:
+                self.sums[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self.sums[path] if path is not None else ""
 
 
 def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
@@ -197,10 +218,11 @@ def check_request(job: Job) -> None:
 def naming(job: Job, bench: Bench) -> Naming:
     """The words of output names; they stand before any picture is opened, so that no two outputs are one."""
     task = job.request.task
+    forced = FORMAT_SUFFIX[job.format] if job.format else None
     if job.weights is not None:
-        return Naming(task, job.weights.stem, bench.own(job.weights).contract.scale, job.output, SUFFIXES)
+        return Naming(task, job.weights.stem, bench.own(job.weights).contract.scale, job.output, SUFFIXES, forced)
     entry = job.catalogue.select(job.request)[0]
-    return Naming(task, entry.model, entry.scale, job.output, SUFFIXES)
+    return Naming(task, entry.model, entry.scale, job.output, SUFFIXES, forced)
 
 
 def check_own(request: Request, weights: Path, network: Network) -> None:

@@ -27,6 +27,8 @@ class Naming:
     output: str | None
     suffixes: Mapping[str, str]
     """known suffixes and their formats"""
+    forced: str | None = None
+    """the suffix of the format that was asked for"""
 
     @property
     def template(self) -> bool:
@@ -40,6 +42,8 @@ class Naming:
 
     def suffix(self, path: Path) -> str:
         """The result's: the input's own, but PNG for an enlarged lossy picture and where it names no format."""
+        if self.forced is not None:
+            return self.forced
         own = path.suffix.lower()
         return ".png" if own not in self.suffixes or (self.task == "sr" and own in LOSSY) else path.suffix
 
@@ -80,12 +84,22 @@ def is_folder(inputs: Sequence[Input], naming: Naming) -> bool:
     if path.is_dir() or naming.output.endswith(("/", "\\")):
         return True
     if path.suffix.lower() in naming.suffixes:
+        refuse_contradiction(path, naming)
         if len(inputs) > 1:
             raise UsageError(
                 f"-o {naming.output} is one file for {len(inputs)} inputs", hint=f"-o {path.with_suffix('')}/"
             )
         return False
     return True
+
+
+def refuse_contradiction(path: Path, naming: Naming) -> None:
+    """UsageError where a name says another format than was asked for."""
+    if naming.forced and naming.suffixes[path.suffix.lower()] != naming.suffixes[naming.forced]:
+        asked = naming.suffixes[naming.forced].lower()
+        raise UsageError(
+            f"-o {path} names another format than --format {asked}", f"-o {path.with_suffix(naming.forced)}"
+        )
 
 
 def place(item: Input, naming: Naming, folder: bool, *, whole_name: bool) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ from restore_cli.image.picture import Picture
 from restore_cli.tiling.engine import Trace, bands, is_out_of_memory
 from restore_cli.tiling.plan import Tiling
 
-__all__ = ["default_tiling", "restore_array", "restore_picture"]
+__all__ = ["attempts", "channels_for", "default_tiling", "restore_array", "restore_picture"]
 
 Array = NDArray[Any]
 OnTile = Callable[[int, int], None]
+T = TypeVar("T")
 
 TILE = 256
 """Tile side where the model has no wish of its own, input px."""
@@ -61,16 +62,23 @@ def restore_array(
     the one that went through. Raises OutOfMemory at the smallest tile, UsageError where the channels do not fit.
     """
     rows = ArrayRows(pixels, channels_for(model.contract, pixels.shape[2]))
+    return attempts(lambda trace: assemble(model, rows, trace), model.contract, max(pixels.shape[:2]), tiling, on_tile)
+
+
+def attempts(
+    work: Callable[[Trace], T], contract: Contract, side: int, tiling: Tiling, on_tile: OnTile
+) -> tuple[T, Trace]:
+    """What `work` gives, begun again with a smaller tiling each time that memory runs out. Raises OutOfMemory."""
     while True:
         trace = Trace(tiling, on_tile=on_tile)
         try:
-            return assemble(model, rows, trace), trace
+            return work(trace), trace
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         # the error and its traceback are gone here, and with them the tensors that they held
         torch.cuda.empty_cache()
-        smaller = tiling.smaller(model.contract, max(pixels.shape[:2]))
+        smaller = tiling.smaller(contract, side)
         if smaller is None:
             raise OutOfMemory(f"out of memory at the smallest tile, {tiling.tile} px", hint="--device cpu")
         tiling = smaller

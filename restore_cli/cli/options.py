@@ -74,6 +74,18 @@ class Options(Selection):
         str | None,
         Option("--output", "-o", help="A file, a folder, or a template with {stem} {task} {model} {scale}."),
     ] = None
+    format: Annotated[
+        str | None, Option(help="Output format: png, jpeg, webp, tiff, bmp, avif. Default: the input's.")
+    ] = None
+    frame: Annotated[int | None, Option(help="Only this frame or page, counted from 1. Default: all.")] = None
+    resize: Annotated[str | None, Option(help="Final size: 2x of the input, WIDTHxHEIGHT, WIDTHx or xHEIGHT.")] = None
+    bit_depth: Annotated[str, Option(help="auto (the input's), 8, 16.")] = "auto"
+    dither: Annotated[bool, Option("--dither", help="Dither where the output has 8 bits.")] = False
+    alpha: Annotated[str, Option(help="Transparency of enlarged pictures: model, lanczos, drop.")] = "model"
+    icc: Annotated[str, Option(help="Colour profile: keep, or srgb to convert to sRGB.")] = "keep"
+    jpeg_quality: Annotated[int | None, Option(help="1 to 100. Default: the source's, at least 90; else 95.")] = None
+    strip: Annotated[bool, Option("--strip", help="Leave out all metadata but the colour profile.")] = False
+    max_pixels: Annotated[int, Option(help="Refuse pictures of more px.")] = 2_000_000_000
     overwrite: Annotated[bool, Option("--overwrite", help="Write outputs again that are there already.")] = False
     compare: Annotated[
         bool, Option("--compare", help="Write a sheet of input and result beside the result: NAME_compare.png.")

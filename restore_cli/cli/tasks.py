@@ -10,6 +10,9 @@ import typer
 from restore_cli.cli.console import Downloads, complain, note, say, tiles
 from restore_cli.cli.options import OF_TASK, Options, Selection, command
 from restore_cli.errors import NothingToDo, RestoreError, UsageError
+from restore_cli.finish import Finish
+from restore_cli.image.codec import FORMAT_SUFFIX, SUFFIXES
+from restore_cli.image.resize import target_size
 from restore_cli.job import Job, Result, Watch, run
 from restore_cli.naming import sheet_path
 from restore_cli.weights.catalogue import Request, read_catalogue
@@ -40,8 +43,7 @@ def add_tasks(app: typer.Typer) -> None:
 
 def perform(task: str, options: Options) -> None:
     """Restore, report each picture, exit with the code that says how it went."""
-    wanted = job_for(task, options)
-    job = replace(wanted, inputs=tuple(options.inputs), output=options.output, overwrite=options.overwrite)
+    job = with_files(job_for(task, options), options)
     downloads = Downloads(job.catalogue.entry, options.quiet)
     done = skipped = 0
     errors: list[RestoreError] = []
@@ -62,9 +64,7 @@ def perform(task: str, options: Options) -> None:
 
 def job_for(task: str, options: Selection) -> Job:
     """The selection as a Job without inputs. UsageError for sizes that cannot be."""
-    for name, value, least in (("tile", options.tile, 0), ("overlap", options.overlap, 0), ("batch", options.batch, 1)):
-        if value is not None and value < least:
-            raise UsageError(f"--{name} {value}: expected {least} or more")
+    check_least(options, tile=0, overlap=0, batch=1)
     request = Request(task, options.model, options.variant, options.scale, options.noise, options.quality)
     return Job(
         request=request,
@@ -78,6 +78,48 @@ def job_for(task: str, options: Selection) -> Job:
         batch=options.batch,
         offline=options.offline,
     )
+
+
+def with_files(job: Job, options: Options) -> Job:
+    """The job with its inputs and outputs. UsageError for what cannot be."""
+    check_least(options, frame=1, jpeg_quality=1, max_pixels=1)
+    if options.jpeg_quality is not None and options.jpeg_quality > 100:
+        raise UsageError(f"--jpeg-quality {options.jpeg_quality}: expected 1 to 100")
+    resize = resize_checked(options.resize)
+    return replace(
+        job,
+        inputs=tuple(options.inputs),
+        output=options.output,
+        overwrite=options.overwrite,
+        format=format_named(options.format),
+        frame=options.frame,
+        jpeg_quality=options.jpeg_quality,
+        max_pixels=options.max_pixels,
+        finish=Finish(options.bit_depth, options.dither, options.alpha, options.icc, resize, options.strip),
+    )
+
+
+def check_least(options: Selection, **least: int) -> None:
+    """UsageError for an option below the least that it can be."""
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        if value is not None and value < smallest:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: expected {smallest} or more")
+
+
+def format_named(name: str | None) -> str | None:
+    """A value of SUFFIXES for what was typed. UsageError for another word."""
+    found = SUFFIXES.get(f".{name.lower()}") if name else None
+    if name and found is None:
+        raise UsageError(f"--format {name}: expected {', '.join(value.lower() for value in FORMAT_SUFFIX)}")
+    return found
+
+
+def resize_checked(wish: str | None) -> str | None:
+    """The wish, if it can be meant. UsageError."""
+    if wish is not None:
+        target_size(wish, (1, 1))
+    return wish
 
 
 def report(result: Result, quiet: bool) -> None:

@@ -10,10 +10,23 @@ from PIL import ExifTags, Image
 
 from restore_cli.image.picture import Metadata
 
-__all__ = ["collect", "descriptive", "orientation", "profile_for", "rewritable", "upright"]
+__all__ = [
+    "IPTC_KEY",
+    "assembled",
+    "collect",
+    "descriptive",
+    "orientation",
+    "packed_profile",
+    "profile_for",
+    "rewritable",
+    "unpacked_profile",
+    "upright",
+]
 
 _EXIF = b"Exif\0\0"
 _XMP_KEY = "XML:com.adobe.xmp"
+IPTC_KEY = "Raw profile type iptc"
+_IPTC_RESOURCE = 0x0404  # of a Photoshop block
 _SUB_FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 # EXIF shares its first folder with TIFF's layout tags (sizes, strips, compression), which belong to the old file.
 _DESCRIPTIVE = (
@@ -35,14 +48,44 @@ def orientation(image: Image.Image) -> int:
 
 
 def collect(image: Image.Image) -> Metadata:
-    """What the loaded image says beside its pixels, as it will be true of the upright picture."""
-    info, text = image.info, _text(image)
-    turned, exif = upright(_exif(image))
+    """What the opened file says beside its pixels, as it will be true of the upright picture."""
+    info = image.info
+    comment = info.get("comment")
+    text = {"Comment": comment.decode("utf-8", "replace")} if isinstance(comment, bytes) and comment else {}
+    resources = info.get("photoshop")
+    iptc = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
+    return assembled(info.get("icc_profile"), _exif(image), info.get("xmp"), info.get("dpi"), text, iptc)[1]
+
+
+def assembled(
+    icc: object, exif: bytes | None, xmp: object, dpi: object, text: dict[str, str], iptc: object
+) -> tuple[int, Metadata]:
+    """The orientation that is still to be applied, and the metadata as they will be true after."""
+    text = dict(text)
+    turned, exif = upright(exif or unpacked_profile(text.get("Raw profile type exif")))
     in_text = text.pop(_XMP_KEY, "").encode()
-    xmp = info["xmp"] if isinstance(info.get("xmp"), bytes) else in_text
+    block = xmp if isinstance(xmp, bytes) else in_text
+    iptc = iptc if isinstance(iptc, bytes) else unpacked_profile(text.get(IPTC_KEY))
     if turned != 1:
-        xmp = _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
-    return Metadata(_profile(info.get("icc_profile")), exif, xmp or None, _dpi(info.get("dpi")), text)
+        block = _XMP_ORIENTATION.sub(rb"\g<1>1", block)
+    kept = {key: value for key, value in text.items() if not key.startswith("Raw profile type")}
+    return turned, Metadata(_profile(icc), exif, block or None, _dpi(dpi), kept, iptc or None)
+
+
+def packed_profile(name: str, data: bytes) -> bytes:
+    """A block as ImageMagick and ExifTool keep it in the text of a PNG: three lines, then hexadecimal."""
+    digits = data.hex()
+    lines = [digits[i : i + 72] for i in range(0, len(digits), 72)]
+    return "\n".join(["", name, f"{len(data):8d}", *lines, ""]).encode()
+
+
+def unpacked_profile(text: str | None) -> bytes | None:
+    """The block that such a text holds."""
+    try:
+        found = bytes.fromhex("".join(text.split("\n")[3:])) if text else b""
+    except ValueError:
+        return None
+    return found or None
 
 
 def upright(exif: bytes | None) -> tuple[int, bytes | None]:
@@ -113,21 +156,8 @@ def _profile(icc: object) -> bytes | None:
 
 
 def _exif(image: Image.Image) -> bytes | None:
-    if image.format == "TIFF":  # its tags are the EXIF; Pillow has applied the orientation
-        kept = descriptive(image.getexif())
-        return kept.tobytes() if len(kept) else None
     block = image.info.get("exif")
-    if isinstance(block, bytes):
-        return block
-    return _exif_from_text(image.info.get("Raw profile type exif"))
-
-
-def _exif_from_text(text: object) -> bytes | None:
-    """EXIF as ImageMagick wrote it before PNG had a chunk for it: three lines, then hexadecimal."""
-    try:
-        return bytes.fromhex("".join(text.split("\n")[3:])) if isinstance(text, str) else None
-    except ValueError:
-        return None
+    return block if isinstance(block, bytes) else None
 
 
 def _dpi(dpi: object) -> tuple[float, float] | None:
@@ -136,12 +166,3 @@ def _dpi(dpi: object) -> tuple[float, float] | None:
     across, down = float(dpi[0]), float(dpi[1])
     sound = all(math.isfinite(value) and 0 < value <= 65535 for value in (across, down))  # JPEG has 16 bits for it
     return (across, down) if sound else None
-
-
-def _text(image: Image.Image) -> dict[str, str]:
-    """Keywords of a PNG (the image must be loaded: they may follow the pixels) and the comment of a JPEG."""
-    found = getattr(image, "text", None)
-    if isinstance(found, dict):
-        return {str(key): str(value) for key, value in found.items() if not key.startswith("Raw profile type")}
-    comment = image.info.get("comment")
-    return {"Comment": comment.decode("utf-8", "replace")} if isinstance(comment, bytes) and comment else {}

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Metadata", "Picture", "Pixels"]
+__all__ = ["PEAK", "Metadata", "Picture", "Pixels", "Samples"]
 
 Pixels = NDArray[np.uint8]
+Samples = NDArray[Any]
+"""uint8, uint16 or float32"""
+
+PEAK = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+"""The value of white, for each kind of sample."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +28,18 @@ class Metadata:
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None  # across, down
     text: Mapping[str, str] = field(default_factory=dict)  # PNG keywords; "Comment" is also JPEG's comment
+    iptc: bytes | None = None  # IIM records
+    png: Mapping[bytes, bytes] = field(default_factory=dict)  # colour chunks that only PNG has: gAMA, cHRM, cICP, sRGB
+    duration: float | None = None  # of this frame of an animation, ms
+    loop: int | None = None  # how often an animation is shown, 0 for ever
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
 class Picture:
-    """An upright 8-bit picture: pixels as they are shown, orientation already applied."""
+    """An upright picture: pixels as they are shown, orientation already applied."""
 
-    pixels: Pixels  # (h, w, c), c = 1 (gray) or 3 (RGB)
-    alpha: Pixels | None = None  # (h, w), 255 is opaque, not premultiplied
+    pixels: Samples  # (h, w, c), c = 1 (gray) or 3 (RGB); uint8, uint16 or float32
+    alpha: Samples | None = None  # (h, w) of the same kind, its peak is opaque, not premultiplied
     metadata: Metadata = field(default_factory=Metadata)
     format: str = "PNG"  # of the file it came from: a name in codec.SUFFIXES
     jpeg_quality: int | None = None  # 1-100, estimated from the quantisation tables
@@ -37,10 +47,10 @@ class Picture:
 
     def __post_init__(self) -> None:
         shape, dtype = self.pixels.shape, self.pixels.dtype
-        if dtype != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape:
-            raise ValueError(f"pixels are {dtype} {shape}, not uint8 (h, w, 1) or (h, w, 3)")
-        if self.alpha is not None and (self.alpha.dtype != np.uint8 or self.alpha.shape != shape[:2]):
-            raise ValueError(f"alpha is {self.alpha.dtype} {self.alpha.shape}, not uint8 {shape[:2]}")
+        if str(dtype) not in PEAK or len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape:
+            raise ValueError(f"pixels are {dtype} {shape}, not uint8, uint16 or float32 of (h, w, 1) or (h, w, 3)")
+        if self.alpha is not None and (self.alpha.dtype != dtype or self.alpha.shape != shape[:2]):
+            raise ValueError(f"alpha is {self.alpha.dtype} {self.alpha.shape}, not {dtype} {shape[:2]}")
 
     @property
     def height(self) -> int:
@@ -62,4 +72,4 @@ class Picture:
     @property
     def opaque(self) -> bool:
         """True where nothing is lost by leaving alpha out."""
-        return self.alpha is None or bool(self.alpha.min() == 255)
+        return self.alpha is None or bool(self.alpha.min() >= PEAK[str(self.alpha.dtype)])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
+import numpy as np
 from PIL import Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -16,7 +17,10 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-__all__ = ["OPENERS", "held"]
+from restore_cli.image.header import Unsupported
+from restore_cli.image.picture import Pixels
+
+__all__ = ["OPENERS", "held", "planes", "turned"]
 
 # `Image.open` would try every format it knows and then say only "cannot identify": these say what is wrong.
 OPENERS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
@@ -27,7 +31,18 @@ OPENERS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
     "BMP": BmpImageFile,
     "AVIF": AvifImageFile,
 }
-_lock = threading.Lock()
+_lock = threading.RLock()
+_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"}
+_TURNS: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF orientation -> upright
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a[::-1].swapaxes(0, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a[:, ::-1].swapaxes(0, 1),
+}
 
 
 @contextmanager
@@ -44,3 +59,22 @@ def held() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = limit, truncated
+
+
+def turned(pixels: Pixels, orientation: int) -> Pixels:
+    """Upright."""
+    return _TURNS[orientation](pixels)
+
+
+def planes(image: ImageFile.ImageFile) -> Pixels:
+    """The loaded image as (h, w, c), alpha last where it has one: a channel, in the palette, a clear colour."""
+    if image.mode not in _MODES:
+        raise Unsupported(f"{image.mode} pixels in this format", "kind")
+    clear = image.info.pop("transparency", None) if image.mode in ("1", "L", "RGB") else None
+    palette = "RGBA" if image.has_transparency_data else "RGB"
+    mode = {"1": "L", "La": "LA", "P": palette, "PA": "RGBA", "RGBa": "RGBA", "RGBX": "RGB"}.get(image.mode, image.mode)
+    samples: Pixels = np.atleast_3d(np.asarray(image if mode == image.mode else image.convert(mode)))
+    if clear is None:
+        return samples
+    alpha = np.where(np.all(samples == np.asarray(clear), axis=2, keepdims=True), 0, 255)
+    return np.concatenate([samples, alpha.astype(np.uint8)], 2)

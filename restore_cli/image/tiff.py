@@ -1,85 +1,156 @@
-"""A TIFF writer: deflate with horizontal differencing, in strips.
+"""A TIFF writer: deflate, in strips, any depth, beyond 4 GiB as BigTIFF, rows as they come.
 
-Pillow writes compressed TIFF through libtiff, which cannot write the EXIF and GPS folders from memory; its own
-directory can, but leaves pixels uncompressed. Here Pillow lays out the directory and the strips are ours.
+Pillow writes compressed TIFF through libtiff, which cannot write the EXIF and GPS folders from memory and holds the
+whole picture. Here Pillow lays out the directory, behind the pixels, and the pixels are ours.
 """
 
 from __future__ import annotations
 
+import struct
 import zlib
-from io import BytesIO
-from itertools import accumulate
+from collections.abc import Iterator
 from typing import IO
 
+import numpy as np
 from PIL import Image, TiffImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from restore_cli.image.metadata import descriptive
-from restore_cli.image.picture import Metadata, Pixels
+from restore_cli.image.picture import Metadata, Samples
+from restore_cli.image.stream import Stream
 
 __all__ = ["write_tiff"]
 
 _STRIP = 1 << 18  # bytes of pixels per strip: large enough to compress well, small enough to read a part
-_ICC, _XMP, _PREDICTOR = 34675, 700, 317
+_BIG = 2**32 - 2**25  # bytes of pixels from which on offsets need 64 bits, with room for what deflate may add
+_ICC, _XMP, _IPTC, _PREDICTOR = 34675, 700, 33723, 317
 
 
-def write_tiff(samples: Pixels, sink: IO[bytes], metadata: Metadata) -> None:
-    """(h, w, c), c = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha -> a little-endian TIFF (TIFF 6.0)."""
-    height, width, channels = samples.shape
-    rows = min(height, max(1, _STRIP // (width * channels)))
-    strips = [_compressed(samples[top : top + rows]) for top in range(0, height, rows)]
+def write_tiff(pages: Iterator[Stream], sink: IO[bytes], size: int) -> None:
+    """Little-endian pages; `size` is the bytes of all their samples, BigTIFF from 4 GiB on."""
+    big = size > _BIG
+    sink.write(b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4))
+    link = 8 if big else 4  # where the offset of the next directory stands
+    for page in pages:
+        rows = min(page.height, max(1, _STRIP // (page.width * page.channels * page.dtype.itemsize)))
+        starts, counts = write_strips(page, sink, rows)
+        if sink.tell() % 2:
+            sink.write(b"\0")
+        at = sink.tell()
+        directory = laid_out(page, rows, starts, counts, at, big)
+        link = relink(sink, link, at, directory, big)
+
+
+def write_strips(page: Stream, sink: IO[bytes], rows: int) -> tuple[list[int], list[int]]:
+    """Offsets and lengths of the strips of `rows` rows each."""
+    starts: list[int] = []
+    counts: list[int] = []
+    for strip in strips(page, rows):
+        data = zlib.compress(predicted(strip), 6 if strip.dtype == np.uint8 else 4)
+        starts.append(sink.tell())
+        counts.append(len(data))
+        sink.write(data)
+    return starts, counts
+
+
+def strips(page: Stream, rows: int) -> Iterator[Samples]:
+    """The blocks cut anew into strips."""
+    held: Samples | None = None
+    for block in page.blocks:
+        held = block if held is None or not held.shape[0] else np.concatenate([held, block])
+        while held.shape[0] >= rows:
+            yield held[:rows]
+            held = held[rows:]
+    if held is not None and held.shape[0]:
+        yield held
+
+
+def predicted(rows: Samples) -> bytes:
+    """Differences to the left neighbour: modulo 2^bits for integers (predictor 2), of byte planes for floats (3)."""
+    if rows.dtype != np.float32:
+        difference = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).copy()
+        difference[:, 1:] -= rows[:, :-1]
+        return difference.tobytes()
+    n, width, channels = rows.shape
+    planes = np.ascontiguousarray(rows, ">f4").view(np.uint8).reshape(n, width * channels, 4).transpose(0, 2, 1)
+    flat = planes.reshape(n, -1)  # the most significant bytes of a row first (Adobe's technical note 3)
+    difference = flat.copy()
+    difference[:, channels:] -= flat[:, :-channels]
+    return difference.tobytes()
+
+
+def laid_out(page: Stream, rows: int, starts: list[int], counts: list[int], at: int, big: bool) -> bytes:
+    """The directory's bytes for offset `at`; without EXIF where that holds what no TIFF tag can."""
+    metadata = page.metadata
+    plain = Metadata(metadata.icc, None, metadata.xmp, iptc=metadata.iptc)
     try:
-        folder = _folder(samples.shape, rows, strips, metadata)
-        head = _serialised(folder)
-    except Exception:  # EXIF may hold what no TIFF tag can; the picture is worth more
-        head = _serialised(_folder(samples.shape, rows, strips, Metadata(metadata.icc, None, metadata.xmp)))
-    sink.write(head)
-    sink.writelines(strips)
+        data = folder_of(page, rows, counts, metadata, big).tobytes(at)
+    except Exception:  # EXIF may hold anything; the picture is worth more
+        data = folder_of(page, rows, counts, plain, big).tobytes(at)
+    return with_starts(data, starts, at, big)
 
 
-def _compressed(rows: Pixels) -> bytes:
-    """A strip after predictor 2: each sample less the one to its left, modulo 256."""
-    difference = rows.copy()
-    difference[:, 1:] -= rows[:, :-1]
-    return zlib.compress(difference.tobytes(), 6)
+def with_starts(data: bytes, starts: list[int], at: int, big: bool) -> bytes:
+    """The directory with its strip offsets filled in: Pillow would shift them behind itself."""
+    out = bytearray(data)
+    head, entry, value, word = ("<Q", 20, 12, "Q") if big else ("<H", 12, 8, "I")
+    (entries,) = struct.unpack_from(head, out)
+    first = struct.calcsize(head)
+    for where in range(first, first + entries * entry, entry):
+        if struct.unpack_from("<H", out, where)[0] == TiffImagePlugin.STRIPOFFSETS:
+            place = where + value
+            if len(starts) > 1:
+                place = struct.unpack_from("<" + word, out, place)[0] - at
+            struct.pack_into(f"<{len(starts)}{word}", out, place, *starts)
+    return bytes(out)
 
 
-def _folder(shape: tuple[int, ...], rows: int, strips: list[bytes], metadata: Metadata) -> ImageFileDirectory_v2:
-    height, width, channels = shape
-    folder = ImageFileDirectory_v2()
-    folder[TiffImagePlugin.IMAGEWIDTH], folder[TiffImagePlugin.IMAGELENGTH] = width, height
-    folder[TiffImagePlugin.BITSPERSAMPLE] = (8,) * channels
-    folder[TiffImagePlugin.SAMPLESPERPIXEL] = channels
+def folder_of(page: Stream, rows: int, counts: list[int], metadata: Metadata, big: bool) -> ImageFileDirectory_v2:
+    """Every tag of a page; strip offsets are zero."""
+    folder = ImageFileDirectory_v2(b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4))
+    real = page.dtype == np.float32
+    folder[TiffImagePlugin.IMAGEWIDTH], folder[TiffImagePlugin.IMAGELENGTH] = page.width, page.height
+    folder[TiffImagePlugin.BITSPERSAMPLE] = (8 * page.dtype.itemsize,) * page.channels
+    folder[TiffImagePlugin.SAMPLEFORMAT] = (3 if real else 1,) * page.channels
+    folder[TiffImagePlugin.SAMPLESPERPIXEL] = page.channels
     folder[TiffImagePlugin.COMPRESSION] = 8  # deflate
-    folder[_PREDICTOR] = 2
-    folder[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 1 if channels < 3 else 2  # black is zero, RGB
+    folder[_PREDICTOR] = 3 if real else 2
+    folder[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 1 if page.channels < 3 else 2  # black is zero, RGB
     folder[TiffImagePlugin.PLANAR_CONFIGURATION] = 1
-    if channels in (2, 4):
+    if page.alpha:
         folder[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha, not premultiplied
     folder[TiffImagePlugin.ROWSPERSTRIP] = rows
-    folder[TiffImagePlugin.STRIPBYTECOUNTS] = tuple(map(len, strips))
-    folder[TiffImagePlugin.STRIPOFFSETS] = tuple(accumulate(map(len, strips[:-1]), initial=0))
-    _describe(folder, metadata)
+    for tag, values in (
+        (TiffImagePlugin.STRIPBYTECOUNTS, counts),
+        (TiffImagePlugin.STRIPOFFSETS, [0] * len(counts)),
+    ):
+        folder.tagtype[tag] = 16 if big else 4  # 64 or 32 bits
+        folder[tag] = tuple(values)
+    describe(folder, metadata)
     return folder
 
 
-def _describe(folder: ImageFileDirectory_v2, metadata: Metadata) -> None:
+def describe(folder: ImageFileDirectory_v2, metadata: Metadata) -> None:
+    """What stands beside the pixels."""
     if metadata.dpi:
         folder[TiffImagePlugin.X_RESOLUTION], folder[TiffImagePlugin.Y_RESOLUTION] = metadata.dpi
         folder[TiffImagePlugin.RESOLUTION_UNIT] = 2  # inch
-    if metadata.icc:
-        folder[_ICC] = metadata.icc
-    if metadata.xmp:
-        folder.tagtype[_XMP] = 1  # bytes
-        folder[_XMP] = metadata.xmp
+    for tag, value in ((_ICC, metadata.icc), (_XMP, metadata.xmp), (_IPTC, metadata.iptc)):
+        if value:
+            folder.tagtype[tag] = 7 if tag == _ICC else 1  # undefined, bytes
+            folder[tag] = value
     if metadata.exif:
         tags: Image.Exif = descriptive(metadata.exif)
         for tag in tags:
             folder[tag] = tags[tag]
 
 
-def _serialised(folder: ImageFileDirectory_v2) -> bytes:
-    """Header and directory; strip offsets, counted from the first strip so far, are moved behind them."""
-    buffer = BytesIO()
-    folder.save(buffer)
-    return buffer.getvalue()
+def relink(sink: IO[bytes], link: int, at: int, directory: bytes, big: bool) -> int:
+    """Write the directory, make the one before point to it, and say where its own pointer stands."""
+    sink.write(directory)
+    end = sink.tell()
+    sink.seek(link)
+    sink.write(struct.pack("<Q" if big else "<I", at))
+    sink.seek(end)
+    entries: int = struct.unpack_from("<Q" if big else "<H", directory)[0]
+    return at + (8 + 20 * entries if big else 2 + 12 * entries)

@@ -1,84 +1,122 @@
-"""One function per format: samples and metadata -> bytes of a file, with the settings that docs/ explain.
+"""One function per format: rows and metadata -> a file.
 
-Samples are (h, w, c): 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha.
+Samples are (h, w, c): 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha. PNG and TIFF are written as rows come; the
+others, whose libraries want the whole picture, hold it once in 8 bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from io import BytesIO
-from typing import IO
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from restore_cli.image.metadata import profile_for, rewritable
-from restore_cli.image.picture import Metadata, Picture, Pixels
+from restore_cli.image.picture import Metadata, Pixels
+from restore_cli.image.pillow import held
+from restore_cli.image.png import write_png
+from restore_cli.image.reasons import line
+from restore_cli.image.stream import Stream
 from restore_cli.image.tiff import write_tiff
 
-__all__ = ["HOLDS_ALPHA", "LONGEST_SIDE", "MOST_BYTES", "serialise"]
+__all__ = ["DEPTHS", "HOLDS_ALPHA", "HOLDS_FRAMES", "LONGEST_SIDE", "MOST_BYTES", "Refused", "Settings", "write"]
 
 HOLDS_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
-LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "AVIF": 65535}  # px, of the libraries that write them
-MOST_BYTES = {"TIFF": 2**32 - 2**24, "BMP": 2**32 - 2**16}  # of samples: offsets in these files have 32 bits
+HOLDS_FRAMES = ("TIFF", "PNG", "WEBP", "AVIF")
+DEPTHS = {"PNG": (8, 16), "TIFF": (8, 16, 32), "JPEG": (8,), "WEBP": (8,), "BMP": (8,), "AVIF": (8,)}
+LONGEST_SIDE = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383, "AVIF": 65535}  # px, of the libraries that write them
+MOST_BYTES = {"BMP": 2**32 - 2**16}  # of samples: its offsets have 32 bits
 
 _JPEG_MARKER = 65533  # bytes that fit into one marker: EXIF and XMP have no way to span several
 _XMP_OVERHEAD = 29
 
 
-def serialise(picture: Picture, format: str) -> bytes | memoryview:
-    """The whole file. Alpha that says nothing is left out where the format has no place for it."""
-    samples = picture.pixels
-    if picture.alpha is not None and format in HOLDS_ALPHA:
-        samples = np.concatenate([samples, picture.alpha[:, :, None]], axis=2)
-    buffer = BytesIO()
-    _WRITERS[format](samples, buffer, picture.metadata)
-    return buffer.getbuffer()
+@dataclass(frozen=True)
+class Settings:
+    """How lossy formats are written."""
+
+    jpeg_quality: int = 95
+    subsampling: str = "4:4:4"
+
+
+def write(pages: Iterator[Stream], first: Stream, count: int, sink: IO[bytes], format: str, settings: Settings) -> None:
+    """`count` pages of the first one's kind."""
+    if format == "TIFF":
+        write_tiff(pages, sink, first.nbytes * count)
+    elif format == "PNG" and count == 1:
+        write_png(next(pages), sink)
+    else:
+        kept = [(gathered(page), page.metadata) for page in pages]
+        try:
+            with held():
+                _WRITERS[format]([array for array, _ in kept], sink, [metadata for _, metadata in kept], settings)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # Pillow's writers raise whatever their library says
+            raise Refused(line(error)) from error
+
+
+class Refused(Exception):
+    """A library's writer would not have it."""
+
+
+def gathered(page: Stream) -> Pixels:
+    """All rows in one array."""
+    out = np.empty((page.height, page.width, page.channels), np.uint8)
+    top = 0
+    for block in page.blocks:
+        out[top : top + block.shape[0]] = block
+        top += block.shape[0]
+    return out
 
 
 def _image(samples: Pixels) -> Image.Image:
     return Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else np.ascontiguousarray(samples))
 
 
-def _write_png(samples: Pixels, sink: IO[bytes], metadata: Metadata) -> None:
-    """Level 3: on photographs a third of the time of level 6 and no larger (zlib-ng)."""
-    text = PngInfo()
-    for key, value in metadata.text.items():
-        text.add_text(key, value)
-    if metadata.xmp:
-        text.add_itxt("XML:com.adobe.xmp", metadata.xmp)
-    _image(samples).save(
-        sink,
-        "PNG",
-        compress_level=3,
-        icc_profile=metadata.icc,
-        exif=metadata.exif,
-        dpi=metadata.dpi,
-        pnginfo=text,
-    )
+def _frames(arrays: list[Pixels], times: list[Metadata]) -> dict[str, Any]:
+    """What Pillow's writers want to know of an animation."""
+    if len(arrays) == 1:
+        return {}
+    durations = [round(100 if time.duration is None else time.duration) for time in times]
+    options = {"save_all": True, "append_images": [_image(a) for a in arrays[1:]], "duration": durations}
+    return options if times[0].loop is None else {**options, "loop": times[0].loop}
 
 
-def _write_jpeg(samples: Pixels, sink: IO[bytes], metadata: Metadata) -> None:
-    """Quality 95 and no colour subsampling: what was restored is not thrown away again."""
+def _write_jpeg(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
+    """What was restored is not thrown away again: quality 95 and no colour subsampling, unless asked."""
+    metadata = pages[0]
     exif, xmp = metadata.exif or b"", metadata.xmp or b""
     comment = metadata.text.get("Comment", "").encode()
-    _image(samples).save(
+    _image(arrays[0]).save(
         sink,
         "JPEG",
-        quality=95,
-        subsampling="4:4:4",
+        quality=settings.jpeg_quality,
+        subsampling=settings.subsampling,
         icc_profile=metadata.icc,
         exif=exif if len(exif) <= _JPEG_MARKER else b"",
         xmp=xmp if len(xmp) <= _JPEG_MARKER - _XMP_OVERHEAD else b"",
         dpi=metadata.dpi or (0, 0),
         comment=comment if len(comment) <= _JPEG_MARKER else b"",
+        extra=photoshop(metadata.iptc),
     )
 
 
-def _write_webp(samples: Pixels, sink: IO[bytes], metadata: Metadata) -> None:
+def photoshop(iptc: bytes | None) -> bytes:
+    """IPTC as the APP13 marker of a JPEG, or nothing where it is too long for one."""
+    if not iptc or len(iptc) > _JPEG_MARKER - 40:
+        return b""
+    padded = iptc + bytes(len(iptc) % 2)
+    body = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + len(iptc).to_bytes(4, "big") + padded
+    return b"\xff\xed" + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def _write_webp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
     """Lossless, with colours kept under transparency. WebP has no gray: three equal channels."""
-    _image(samples).save(
+    metadata = pages[0]
+    _image(arrays[0]).save(
         sink,
         "WEBP",
         lossless=True,
@@ -86,18 +124,21 @@ def _write_webp(samples: Pixels, sink: IO[bytes], metadata: Metadata) -> None:
         icc_profile=profile_for(metadata, channels=3),
         exif=metadata.exif or b"",
         xmp=metadata.xmp or b"",
+        **_frames(arrays, pages),
     )
 
 
-def _write_bmp(samples: Pixels, sink: IO[bytes], metadata: Metadata) -> None:
+def _write_bmp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
     """No metadata but the resolution: the format's other headers are read by few."""
-    _image(samples).save(sink, "BMP", dpi=metadata.dpi or (96, 96))
+    metadata = pages[0]
+    _image(arrays[0]).save(sink, "BMP", dpi=metadata.dpi or (96, 96))
 
 
-def _write_avif(samples: Pixels, sink: IO[bytes], metadata: Metadata) -> None:
+def _write_avif(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
     """Quality 90, no colour subsampling; gray stays one channel, gray with alpha becomes RGB with alpha."""
-    channels = samples.shape[2]
-    _image(samples).save(
+    metadata = pages[0]
+    channels = arrays[0].shape[2]
+    _image(arrays[0]).save(
         sink,
         "AVIF",
         quality=90,
@@ -105,14 +146,29 @@ def _write_avif(samples: Pixels, sink: IO[bytes], metadata: Metadata) -> None:
         icc_profile=profile_for(metadata, channels=1 if channels == 1 else 3) or b"",
         exif=metadata.exif if metadata.exif and rewritable(metadata.exif) else b"",
         xmp=metadata.xmp or b"",
+        **_frames(arrays, pages),
     )
 
 
-_WRITERS: dict[str, Callable[[Pixels, IO[bytes], Metadata], None]] = {
-    "PNG": _write_png,
+def _write_apng(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
+    """An animation, in 8 bits."""
+    metadata = pages[0]
+    _image(arrays[0]).save(
+        sink,
+        "PNG",
+        icc_profile=metadata.icc,
+        exif=metadata.exif,
+        dpi=metadata.dpi,
+        blend=0,
+        disposal=0,
+        **_frames(arrays, pages),
+    )
+
+
+_WRITERS: dict[str, Callable[[list[Pixels], IO[bytes], list[Metadata], Settings], None]] = {
+    "PNG": _write_apng,
     "JPEG": _write_jpeg,
     "WEBP": _write_webp,
-    "TIFF": write_tiff,
     "BMP": _write_bmp,
     "AVIF": _write_avif,
 }

@@ -7,6 +7,7 @@ import zlib
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,30 +107,48 @@ def test_what_is_no_image(tmp_path: Path, data: bytes, line: str) -> None:
 @pytest.mark.parametrize(
     ("data", "line"),
     [
-        (png(2, 2, 16, 0, bytes(10)), "16 bits per channel"),
-        (png(2, 2, 16, 2, bytes(26)), "16 bits per channel"),
-        (png(2, 2, 16, 4, bytes(18)), "16 bits per channel"),
-        (png(2, 2, 16, 6, bytes(34)), "16 bits per channel"),
-        (tiff_of(1, (16,)), "16 bits per channel"),
-        (tiff_of(1, (16, 16), extra=(2,)), "16 bits per channel"),
-        (tiff_of(2, (16, 16, 16)), "16 bits per channel"),
-        (tiff_of(2, (32, 32, 32), kind=3), "32-bit floating-point samples"),
-        (tiff_of(1, (32,), kind=3), "32-bit floating-point samples"),
         (tiff_of(1, (32,)), "32 bits per channel"),
+        (tiff_of(1, (64,), kind=3), "64-bit floating-point samples"),
         (tiff_of(1, (8,), kind=2), "signed samples"),
-        (tiff_of(5, (8,) * 4), "CMYK colours"),
-        (tiff_of(6, (8,) * 3), "YCbCr colours"),
-        (tiff_of(8, (8,) * 3), "Lab colours"),
+        (tiff_of(9, (8,) * 3), "colours of kind 9"),
+        (tiff_of(5, (8,) * 5, extra=(2,)), "transparency beside"),
         (tiff_of(2, (8,) * 4, extra=(0,)), "extra channels"),
+        (tiff_of(2, (8,) * 4), "extra channels"),
         (tiff_of(2, (8,) * 5, extra=(2, 0)), "extra channels"),
+        (tiff_of(2, (8, 16, 8)), "channels of different depths"),
     ],
 )
-def test_what_8_bits_of_gray_or_rgb_would_damage(tmp_path: Path, data: bytes, line: str) -> None:
+def test_what_would_be_damaged(tmp_path: Path, data: bytes, line: str) -> None:
     found = refused(data, tmp_path, "a b.tif")
     assert found.startswith(line)
     assert "(try: magick '" in found
     with pytest.raises(ImageError):
         probe(tmp_path / "a b.tif")
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "shape"),
+    [
+        (png(2, 2, 16, 0, bytes(10)), "uint16", (2, 2, 1)),
+        (png(2, 2, 16, 2, bytes(26)), "uint16", (2, 2, 3)),
+        (png(2, 2, 16, 4, bytes(18)), "uint16", (2, 2, 1)),
+        (png(2, 2, 16, 6, bytes(34)), "uint16", (2, 2, 3)),
+        (tiff_of(1, (16,)), "uint16", (4, 4, 1)),
+        (tiff_of(1, (16, 16), extra=(2,)), "uint16", (4, 4, 1)),
+        (tiff_of(2, (16, 16, 16)), "uint16", (4, 4, 3)),
+        (tiff_of(2, (32, 32, 32), kind=3), "float32", (4, 4, 3)),
+        (tiff_of(1, (32,), kind=3), "float32", (4, 4, 1)),
+        (tiff_of(5, (8,) * 4), "uint16", (4, 4, 3)),
+        (tiff_of(5, (16,) * 4), "uint16", (4, 4, 3)),
+        (tiff_of(6, (8,) * 3), "uint8", (4, 4, 3)),
+        (tiff_of(8, (8,) * 3), "uint16", (4, 4, 3)),
+        (tiff_of(8, (16,) * 3), "uint16", (4, 4, 3)),
+    ],
+)
+def test_depth_and_colours_that_are_read(tmp_path: Path, data: bytes, kind: str, shape: tuple[int, ...]) -> None:
+    (tmp_path / "in").write_bytes(data)
+    found = decode(tmp_path / "in")
+    assert (str(found.pixels.dtype), found.pixels.shape) == (kind, shape)
 
 
 def test_8_bit_tiff_made_the_same_way_is_read(tmp_path: Path) -> None:
@@ -139,31 +158,29 @@ def test_8_bit_tiff_made_the_same_way_is_read(tmp_path: Path) -> None:
     assert found.alpha[0].tolist() == [3, 7, 11, 15]
 
 
-@pytest.mark.parametrize("bits", [10, 12])
-def test_deep_avif_is_refused(tmp_path: Path, bits: int) -> None:
-    data = bytearray(encoded("AVIF"))
-    at = data.index(b"av1C") + 4
-    data[at + 2] |= 0x40 if bits == 10 else 0x60
-    assert refused(bytes(data), tmp_path).startswith(f"{bits} bits per channel")
-
-
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])
-def test_cmyk_is_refused(tmp_path: Path, format: str) -> None:
-    Image.new("CMYK", (8, 8)).save(tmp_path / "c", format)
-    line = refused((tmp_path / "c").read_bytes(), tmp_path, "in.jpg")
-    assert line.startswith("CMYK ")
-    assert line.endswith("in-rgb.png)")
+def test_cmyk_without_a_profile_is_seen_through_the_stated_one(tmp_path: Path, format: str) -> None:
+    inks = np.zeros((8, 8, 4), np.uint8)
+    inks[:, 4:, :3] = 255
+    inks[4:, :, 3] = 255
+    Image.fromarray(inks, "CMYK").save(tmp_path / "c", format)
+    found = decode(tmp_path / "c")
+    assert found.metadata.icc is None
+    assert found.pixels[0, 0].min() > 64000  # no ink: white
+    assert found.pixels[7, 7].max() < 9000  # all inks: black
 
 
-@pytest.mark.parametrize(
-    ("format", "noun"), [("PNG", "frames"), ("WEBP", "frames"), ("AVIF", "frames"), ("TIFF", "pages")]
-)
-def test_several_frames_are_refused(tmp_path: Path, format: str, noun: str) -> None:
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "AVIF", "TIFF"])
+def test_each_frame_is_read_by_its_number(tmp_path: Path, format: str) -> None:
     frames = [Image.fromarray(smooth()), Image.fromarray(255 - smooth())]
-    frames[0].save(tmp_path / "a", format, save_all=True, append_images=frames[1:])
-    line = refused((tmp_path / "a").read_bytes(), tmp_path)
-    assert line.startswith(f"holds 2 {noun}, one is supported so far")
-    assert "'[0]'" in line
+    options: dict[str, Any] = {"lossless": True} if format == "WEBP" else {}
+    frames[0].save(tmp_path / "a", format, save_all=True, append_images=frames[1:], **options)
+    assert probe(tmp_path / "a").frames == 2
+    for number, frame in enumerate(frames):
+        found = decode(tmp_path / "a", frame=number).pixels[..., :3].astype(int)
+        assert np.abs(found - np.asarray(frame)).mean() < (8 if format == "AVIF" else 0.01)
+    with pytest.raises(ImageError, match="holds 2 pictures, --frame 3 is not there"):
+        decode(tmp_path / "a", frame=2)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -179,7 +196,7 @@ def test_truncated_deflate_tiff_of_ours(tmp_path: Path, capfd: pytest.CaptureFix
     encode(Picture(smooth()), tmp_path / "out.tif")
     data = (tmp_path / "out.tif").read_bytes()
     for end in (len(data) // 2, len(data) - 1):
-        assert "damaged TIFF" in refused(data[:end], tmp_path)
+        assert "damaged" in refused(data[:end], tmp_path)
     assert capfd.readouterr() == ("", "")
 
 
@@ -210,10 +227,11 @@ def test_any_bytes_give_a_picture_or_an_error(tmp_path: Path, head: bytes, tail:
 
 
 def test_absurd_size_is_refused_by_the_header(tmp_path: Path) -> None:
-    bomb = png(40_000, 25_000, 8, 2, bytes(100_000))
-    assert refused(bomb, tmp_path).startswith("claims 40000×25000 px, the limit is 500,000,000 px")
-    with pytest.raises(ImageError, match="claims"):
+    bomb = png(40_000, 60_000, 8, 2, bytes(100_000))
+    assert refused(bomb, tmp_path).startswith("claims 40000×60000 px, the limit is 2,000,000,000 px")
+    with pytest.raises(ImageError, match=r"claims.*--max-pixels 2400000000"):
         probe(tmp_path / "in.png")
+    assert refused(png(30_000, 30_000, 8, 2, bytes(100_000)), tmp_path).startswith("damaged")
     with pytest.raises(ImageError, match=r"claims 48×40 px, the limit is 1,000 px"):
         decode(BytesIO(encoded("WEBP")), max_pixels=1000)
     # Pillow alone would refuse 360 million pixels and warn of half as many; that the file is short is the better reason

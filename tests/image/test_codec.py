@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
-from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from restore_cli.errors import OutputError
+from restore_cli.image import tiff
 from restore_cli.image.codec import SUFFIXES, decode, encode, probe
 from restore_cli.image.picture import Metadata, Picture, Pixels
 
@@ -123,7 +124,7 @@ def test_jpeg_is_written_at_quality_95_without_subsampling(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".avif"])
 def test_metadata_survives(tmp_path: Path, suffix: str) -> None:
-    metadata = Metadata(profile(), photo_exif(), XMP % 1, (300.0, 150.0))
+    metadata = Metadata(profile(), photo_exif(), XMP % 1, (300.0, 150.0), iptc=b"\x1c\x02\x19\x00\x03key")
     encode(Picture(smooth(), None, metadata), tmp_path / f"a{suffix}")
     first = decode(tmp_path / f"a{suffix}")
     encode(first, tmp_path / f"b{suffix}")  # and survives again: nothing wears off
@@ -138,6 +139,7 @@ def test_metadata_survives(tmp_path: Path, suffix: str) -> None:
         assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] == b"note"
         assert exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] == (1.0, 2.0, 3.0)
         if suffix in (".png", ".jpg", ".tif"):
+            assert found.iptc == metadata.iptc
             assert found.dpi == pytest.approx((300.0, 150.0), abs=0.02)
 
 
@@ -414,3 +416,40 @@ def test_xmp_of_a_png_is_not_text(tmp_path: Path) -> None:
     Image.fromarray(smooth()).save(tmp_path / "in.png", pnginfo=info)
     found = decode(tmp_path / "in.png").metadata
     assert (found.xmp, found.text) == (XMP % 1, {"Title": "A picture"})
+
+
+def test_colour_chunks_of_a_png_survive(tmp_path: Path) -> None:
+    chunks = {b"gAMA": (45455).to_bytes(4, "big"), b"cHRM": bytes(range(32)), b"cICP": bytes([12, 13, 0, 1])}
+    encode(Picture(smooth(), None, Metadata(png=chunks)), tmp_path / "out.png")
+    assert decode(tmp_path / "out.png").metadata.png == chunks
+
+
+def test_long_iptc_in_a_tiff_is_read_whole(tmp_path: Path) -> None:
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    directory.tagtype[33723] = 4  # long integers, as most programs state it
+    block = b"\x1c\x02\x19\x00\x04key1\x1c\x02\x05\0\x02ab"
+    directory[33723] = int.from_bytes(block[:4], "little")
+    Image.fromarray(smooth()).save(tmp_path / "in.tif", tiffinfo=directory)
+    assert decode(tmp_path / "in.tif").metadata.iptc == block[:4]
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize(("channels", "alpha"), [(1, False), (1, True), (3, False), (3, True)])
+def test_every_depth_survives_in_tiff_and_png(tmp_path: Path, kind: str, channels: int, alpha: bool) -> None:
+    random = np.random.default_rng(3)
+    values = random.random((70, 90, channels + alpha), np.float32)
+    samples = values if kind == "float32" else (values * np.iinfo(kind).max).astype(kind)
+    picture = Picture(samples[..., :channels], samples[..., -1] if alpha else None)
+    for suffix in (".tif",) if kind == "float32" else (".tif", ".png"):
+        encode(picture, tmp_path / f"out{suffix}")
+        found = decode(tmp_path / f"out{suffix}")
+        assert found.pixels.dtype == kind
+        assert_same(found, picture)
+
+
+def test_a_tiff_beyond_4_gib_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiff, "_BIG", 1000)
+    picture = random_picture(300, 200, 3, alpha=True)
+    encode(picture, tmp_path / "out.tif")
+    assert (tmp_path / "out.tif").read_bytes()[:4] == b"II+\0"
+    assert_same(decode(tmp_path / "out.tif"), picture)

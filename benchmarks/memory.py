@@ -1,0 +1,120 @@
+"""Peak memory against megapixels: `restore`, which reads and writes rows, and the plain way: load, run, save.
+
+    python -m benchmarks.memory              # small strips, a minute or two
+    python -m benchmarks.memory --full       # 4000×60000 enlarged twice, 20000×20000 denoised
+
+The model has next to no arithmetic: what is measured is the way of the pixels. Peaks are those of a whole process of
+its own, interpreter and libraries included, as the kernel counted them (VmHWM).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from restore_cli.image.codec import SUFFIXES, Settings, write_streams
+from restore_cli.image.picture import Samples
+from restore_cli.image.stream import Stream
+from restore_cli.models.load import build
+from restore_cli.models.swinir import SwinIRConfig
+
+SMALL = (("sr", 1000, 1500), ("sr", 1000, 6000), ("denoise", 3000, 3000))
+FULL = (("sr", 4000, 6000), ("sr", 4000, 60_000), ("denoise", 20_000, 20_000))
+REPORT = """
+import atexit, pathlib, sys
+peak = pathlib.Path(sys.argv.pop(1))
+status = pathlib.Path("/proc/self/status")
+atexit.register(lambda: peak.write_text(status.read_text().split("VmHWM:")[1].split()[0]))
+"""
+PLAIN_LIMIT = 30_000_000
+"""px beyond which the plain way is not tried: it would take all memory"""
+
+COMMAND = """
+from restore_cli.cli.main import main
+main()
+"""
+PLAIN = """
+import sys, torch
+from pathlib import Path
+from restore_cli.image.codec import decode, encode
+from restore_cli.image.picture import Picture
+from restore_cli.models.load import load_file
+from restore_cli.restoration import default_tiling, restore_array
+weights, source, output = map(Path, sys.argv[1:])
+model = load_file(weights, torch.device("cpu"), torch.float32)
+encode(Picture(restore_array(model, decode(source).pixels, default_tiling(model.contract))[0]), output)
+"""
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="Peak memory against megapixels.")
+    parser.add_argument("--full", action="store_true", help="the sizes that the project promises")
+    parser.add_argument("--suffix", default=".png", choices=sorted(SUFFIXES), help="of input and output")
+    parser.add_argument("--no-plain", action="store_true", help="only restore itself")
+    given = parser.parse_args()
+    print("| task | size, px | Mpx in | Mpx out | restore, MiB | s | load, run, save, MiB |")  # noqa: T201
+    print("|---|---|---|---|---|---|---|")  # noqa: T201
+    with tempfile.TemporaryDirectory() as folder:
+        for task, width, height in FULL if given.full else SMALL:
+            print(row(Path(folder), task, width, height, given.suffix, plain=not given.no_plain), flush=True)  # noqa: T201
+
+
+def row(folder: Path, task: str, width: int, height: int, suffix: str, *, plain: bool) -> str:
+    """One line of the table."""
+    scale = 2 if task == "sr" else 1
+    weights, source, output = folder / f"x{scale}.safetensors", folder / f"in{suffix}", folder / f"out{suffix}"
+    write_weights(weights, scale)
+    write_picture(source, width, height)
+    options = ("--weights", weights, "--device", "cpu", "-o", output, "--overwrite", "--quiet")
+    ours, seconds = peak(folder, COMMAND, task, source, *options)
+    plain = plain and width * height <= PLAIN_LIMIT
+    held = peak(folder, PLAIN, weights, source, output)[0] if plain else None
+    area = width * height / 1e6
+    known = "not tried" if held is None else f"{held:.0f}"
+    return f"| {task} | {width}×{height} | {area:.0f} | {area * scale**2:.0f} | {ours:.0f} | {seconds:.0f} | {known} |"
+
+
+def peak(folder: Path, code: str, *arguments: str | Path) -> tuple[float, float]:
+    """(MiB, s) that Python took at most for this code."""
+    start, report = time.perf_counter(), folder / "peak"
+    subprocess.run([sys.executable, "-c", REPORT + code, report, *arguments], check=True)
+    return int(report.read_text()) / 1024, time.perf_counter() - start
+
+
+def write_weights(path: Path, scale: int) -> None:
+    """A SwinIR without blocks: three convolutions of four channels."""
+    head = "pixelshuffledirect" if scale > 1 else ""
+    config = SwinIRConfig(scale, 3, 4, (), (), 8, 2.0, head, "1conv", 1.0)
+    torch.manual_seed(0)
+    tensors = {key: value.contiguous() for key, value in build("swinir", vars(config)).state_dict().items()}
+    save_file(tensors, path, {"architecture": "swinir", "config": json.dumps(vars(config))})
+
+
+def write_picture(path: Path, width: int, height: int) -> None:
+    """Waves with noise, like a photograph to a compressor, made as they are written."""
+
+    def blocks() -> Iterator[Samples]:
+        random = np.random.default_rng(0)
+        grain = random.normal(0, 6, (256, width, 3))
+        for top in range(0, height, 256):
+            y, x = np.mgrid[top : min(top + 256, height), :width]
+            waves = 128 + 90 * np.sin(x / 50 + y / 90)[..., None] * np.array([1, 0.8, 0.6])
+            yield (waves + grain[: len(y)]).clip(0, 255).astype(np.uint8)
+
+    stream = Stream(width, height, 3, np.dtype(np.uint8), blocks())
+    write_streams(iter([stream]), 1, path, SUFFIXES[path.suffix], Settings())
+
+
+if __name__ == "__main__":
+    main()

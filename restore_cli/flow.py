@@ -1,0 +1,246 @@
+"""One picture: rows in, made fit for the model, restored, brought back to what they were, rows out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restore_cli.contract import Contract, Model
+from restore_cli.errors import ImageError
+from restore_cli.finish import Finish
+from restore_cli.image.bleed import MARGIN, bled
+from restore_cli.image.colour import Colour, colour_of, decoded, encoded, is_table
+from restore_cli.image.header import Header
+from restore_cli.image.picture import PEAK, Samples
+from restore_cli.image.resize import Resizer
+from restore_cli.image.rows import Queue, Reader, blocks
+from restore_cli.image.source import Source
+from restore_cli.restoration import channels_for
+from restore_cli.tiling.engine import Trace, bands
+
+__all__ = ["Flow", "flow_of", "opaque"]
+
+AHEAD = 4
+"""rows that are read beyond a strip where something is carried beside the model, so that it is there in time"""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How the pixels of one source pass through a model."""
+
+    source: Source
+    finish: Finish
+    low: float
+    """what the model sees as 0, of floating-point files"""
+    high: float
+    colour: Colour | None
+    alpha: bool
+    """whether the result has transparency"""
+
+    @property
+    def header(self) -> Header:
+        """Of the source."""
+        return self.source.header
+
+    def restored(self, model: Model, trace: Trace) -> Iterator[Samples]:
+        """Finished rows (n, width·scale, c) float32 in the source's colours, alpha last, not yet clipped."""
+        scale = model.contract.scale
+        rows = ModelRows(self, channels_for(model.contract, self.header.channels), scale)
+        alpha = self.alphas(model, trace, rows) if self.alpha else None
+        for band in bands(model, rows, trace):
+            colours = self.back(channels_last(band, self.header.channels), rows.beyond)
+            if alpha is None:
+                yield colours
+            else:
+                yield np.concatenate([colours, alpha(colours.shape[0])], 2)
+
+    def back(self, pixels: Samples, beyond: Queue | None) -> Samples:
+        """What the model gave, in the colours and the range of the source."""
+        if self.colour is not None and beyond is not None:  # light adds up; its coded values do not
+            light = decoded(pixels.clip(0, 1).astype(np.float64))
+            pixels = self.colour.from_linear(light + beyond.pop(pixels.shape[0]))
+        if (self.low, self.high) != (0.0, 1.0):
+            pixels = pixels * np.float32(self.high - self.low) + np.float32(self.low)
+        return pixels
+
+    def alphas(self, model: Model, trace: Trace, rows: ModelRows) -> Callable[[int], Samples]:
+        """A function that gives the next n rows of the result's alpha, (n, width·scale, 1)."""
+        if rows.alpha is not None:
+            return rows.alpha.pop
+        queue = Queue()
+        finished = bands(Flat(model), AlphaRows(self, channels_for(model.contract, 1)), Trace(trace.tiling))
+
+        def pop(count: int) -> Samples:
+            while queue.size < count:
+                queue.push(channels_last(next(finished), 1))
+            return queue.pop(count)
+
+        return pop
+
+
+def flow_of(source: Source, finish: Finish) -> Flow:
+    """Reads a floating-point file once for its range. Raises ImageError where that is not finite."""
+    header, icc = source.header, source.metadata.icc
+    low, high = range_of(source) if header.depth == 32 else (0.0, 1.0)
+    colour = colour_of(icc, header.channels) if (low, high) == (0.0, 1.0) else None
+    if finish.icc == "srgb" and colour is None and is_table(icc, header.channels):
+        raise ImageError(f"{source.name}: its colour profile is a table, which is not converted", "--icc keep")
+    return Flow(source, finish, low, high, colour, header.alpha and finish.alpha != "drop")
+
+
+def range_of(source: Source) -> tuple[float, float]:
+    """(0, 1) where all colours lie inside, else their least and their greatest."""
+    low, high = np.inf, -np.inf
+    reader = source.rows()
+    for block in blocks(reader, source.header.width * 16):
+        if not np.isfinite(block).all():
+            raise ImageError(f"{source.name}: holds values that are not finite, numbers are expected")
+        colours = block[..., : source.header.channels]
+        low, high = min(low, float(colours.min())), max(high, float(colours.max()))
+    if low >= 0 and high <= 1:
+        return 0.0, 1.0
+    return low, high if high > low else low + 1
+
+
+def opaque(source: Source) -> bool:
+    """Whether nothing is lost without its alpha: reads it once."""
+    if not source.header.alpha:
+        return True
+    return all(bool((b[..., -1] >= PEAK[str(b.dtype)]).all()) for b in blocks(source.rows(), source.header.width * 8))
+
+
+@dataclass
+class ModelRows:
+    """What the model sees: colours in sRGB, clipped, spread under transparency. Keeps what it must not see."""
+
+    flow: Flow
+    channels: int
+    scale: int
+    reader: Reader = field(init=False)
+    alpha: Queue | None = field(init=False, default=None)
+    """of the result, where the model has no part in it"""
+    beyond: Queue | None = field(init=False, default=None)
+    """light outside of sRGB, and what float32 does not hold"""
+
+    def __post_init__(self) -> None:
+        flow, header = self.flow, self.flow.header
+        self.reader = flow.source.rows()
+        self.done = 0
+        self.margin = MARGIN if header.alpha else AHEAD if flow.colour else 0
+        self.resizer: Resizer | None = None
+        if flow.colour is not None and flow.finish.icc == "keep":
+            self.beyond = Queue()
+        if flow.alpha and (self.scale == 1 or flow.finish.alpha == "lanczos"):
+            self.alpha = Queue()
+            size = header.width, header.height
+            self.resizer = None if self.scale == 1 else Resizer(size, (size[0] * self.scale, size[1] * self.scale))
+
+    @property
+    def height(self) -> int:
+        """Px."""
+        return self.flow.header.height
+
+    @property
+    def width(self) -> int:
+        """Px."""
+        return self.flow.header.width
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """(channels, bottom - top, w) float32 in [0, 1]."""
+        first, end = max(0, top - self.margin), min(self.height, bottom + self.margin)
+        rows = self.reader.read(first, end)
+        inside, outside = self.colours(rows)
+        if end > self.done:
+            self.keep(rows[self.done - first :], outside[self.done - first :])
+            self.done = end
+        part = np.ascontiguousarray(inside[top - first : bottom - first])
+        return torch.from_numpy(part).permute(2, 0, 1).expand(self.channels, -1, -1)
+
+    def colours(self, rows: Samples) -> tuple[Samples, Samples]:
+        """(n, w, c) float32 in sRGB and [0, 1], and the light that this leaves out, float64."""
+        flow, header = self.flow, self.flow.header
+        values = unit(rows[..., : header.channels], flow.low, flow.high)
+        if header.alpha:
+            values = bled(values, rows[..., -1])
+        if flow.colour is None:
+            return values.clip(0, 1), values  # nobody asks for the second
+        linear = flow.colour.to_linear(values)
+        inside = encoded(linear).clip(0, 1).astype(np.float32)
+        return inside, linear - decoded(inside.astype(np.float64))
+
+    def keep(self, rows: Samples, outside: Samples) -> None:
+        """New rows: alpha and what lies outside of sRGB wait for the result."""
+        if self.alpha is not None:
+            alpha = unit(rows[..., -1:], 0, 1)
+            self.alpha.push(alpha if self.resizer is None else self.resizer.push(alpha).clip(0, 1))
+        if self.beyond is not None:
+            self.beyond.push(outside.repeat(self.scale, 0).repeat(self.scale, 1) if self.scale > 1 else outside)
+
+
+@dataclass
+class AlphaRows:
+    """Transparency as the model sees it: a gray picture."""
+
+    flow: Flow
+    channels: int
+
+    def __post_init__(self) -> None:
+        self.reader = self.flow.source.rows()
+
+    @property
+    def height(self) -> int:
+        """Px."""
+        return self.flow.header.height
+
+    @property
+    def width(self) -> int:
+        """Px."""
+        return self.flow.header.width
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """(channels, bottom - top, w) float32 in [0, 1]."""
+        alpha = unit(self.reader.read(top, bottom)[..., -1:], 0, 1)
+        return torch.from_numpy(alpha).permute(2, 0, 1).expand(self.channels, -1, -1)
+
+
+class Flat:
+    """The model, asked only where there is something to restore: an even tile stays as it is, to the bit."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    @property
+    def contract(self) -> Contract:
+        """The model's."""
+        return self.model.contract
+
+    @property
+    def exact(self) -> Model | None:
+        """The model's."""
+        return self.model.exact
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h·scale, w·scale)."""
+        value = x.flatten()[0]
+        if not bool((x == value).all()):
+            return self.model(x)
+        b, c, h, w = x.shape
+        scale = self.contract.scale
+        return value.expand(b, c, h * scale, w * scale).clone()
+
+
+def unit(rows: Samples, low: float, high: float) -> Samples:
+    """Samples of any kind -> float32, where low..high (of their peak) is 0..1."""
+    values = rows.astype(np.float32) / np.float32(PEAK[str(rows.dtype)])
+    return values if (low, high) == (0.0, 1.0) else (values - np.float32(low)) / np.float32(high - low)
+
+
+def channels_last(band: Tensor, channels: int) -> Samples:
+    """(c, n, w) -> (n, w, channels): the mean where three stand for one."""
+    band = band if channels == band.shape[0] or channels > 1 else band.mean(0, keepdim=True)
+    out: Samples = band.permute(1, 2, 0).numpy()
+    return out

@@ -1,0 +1,38 @@
+"""What is said of a file that could not be read."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+__all__ = ["command", "line", "reason"]
+
+_COMMANDS = {  # of ImageMagick, that make a readable copy: what the copy's name gets, and how
+    "depth": ("-16bit", "magick {0} -depth 16 {1}"),
+    "colour": ("-rgb", "magick {0} -colorspace sRGB {1}"),
+    "kind": ("-converted", "magick {0} {1}"),
+}
+
+
+def command(step: str, name: str) -> str | None:
+    """The next command to type: one of ImageMagick's for a known step, else the step itself."""
+    if step not in _COMMANDS:
+        return step or None
+    addition, text = _COMMANDS[step]
+    copy = Path(name).with_suffix("").name + addition + ".png"
+    return text.format(shlex.quote(name), shlex.quote(copy))
+
+
+def reason(error: OSError) -> str:
+    """The system's reason in our words."""
+    known = {
+        FileNotFoundError: "no such file",
+        IsADirectoryError: "is a folder, not an image",
+        PermissionError: "no permission to read it",
+    }
+    return known.get(type(error)) or error.strerror or f"damaged ({line(error)})"
+
+
+def line(error: Exception) -> str:
+    """What a library said, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,349 @@
+"""Files opened for reading: what one says of itself at once, its rows as often as they are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from stat import S_ISREG
+from typing import IO
+
+import numpy as np
+import pyvips
+from PIL import ImageFile, JpegImagePlugin, MpoImagePlugin
+
+from restore_cli.errors import ImageError, RestoreError
+from restore_cli.image import vips
+from restore_cli.image.header import TITLES, Header, Unreadable, Unsupported, avif_bits, sniff
+from restore_cli.image.jpeg import estimate_quality
+from restore_cli.image.metadata import assembled, collect, orientation
+from restore_cli.image.picture import Metadata, Samples
+from restore_cli.image.pillow import OPENERS, held, planes, turned
+from restore_cli.image.png import scan_png
+from restore_cli.image.reasons import command, line, reason
+from restore_cli.image.rows import Fetch, Reader
+from restore_cli.image.tiffdir import ICC, IPTC, XMP, Page, read_pages
+
+__all__ = ["MAX_PIXELS", "Source", "open_source"]
+
+MAX_PIXELS = 2_000_000_000
+_SUBSAMPLING = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
+Opener = Callable[[], Fetch]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One picture of a file. Its rows are (n, w, c), upright, alpha last and not multiplied into the colours."""
+
+    name: str
+    header: Header
+    metadata: Metadata
+    opener: Opener
+
+    def rows(self) -> Reader:
+        """A fresh stream of its rows; what is damaged behind the header is an ImageError when it is reached."""
+        with failures(self.name):
+            fetch = self.opener()
+
+        def guarded(top: int, bottom: int) -> Samples:
+            with failures(self.name):
+                return fetch(top, bottom)
+
+        return Reader(guarded, self.header.height, self.header.width)
+
+
+def open_source(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Source:
+    """What a file holds; pixels are not decoded yet. Content decides the format, not the name. Raises ImageError."""
+    name = str(path) if isinstance(path, Path) else str(getattr(path, "name", "image"))
+    with failures(name), held():
+        file = path if isinstance(path, Path) and S_ISREG(path.stat().st_mode) else contents(path)
+        with file.open("rb") if isinstance(file, Path) else BytesIO(file) as stream:
+            head = stream.read(32)
+            if not head:
+                raise Unreadable("an empty file, 0 bytes")
+            format = sniff(head)
+            header, metadata, opener = FORMATS.get(format, of_pillow)(stream, file, format, frame, max_pixels)
+    return Source(name, header, metadata, opener)
+
+
+def contents(path: Path | IO[bytes]) -> bytes:
+    """All of a stream, or of a pipe, which can be read but once."""
+    if isinstance(path, Path):
+        return path.read_bytes()
+    if path.seekable():
+        path.seek(0)
+    return path.read()
+
+
+@contextmanager
+def failures(name: str) -> Iterator[None]:
+    """Anything that goes wrong meanwhile is an ImageError of one line."""
+    try:
+        yield
+    except RestoreError:
+        raise
+    except Unreadable as error:
+        raise ImageError(f"{name}: {error}") from error
+    except Unsupported as error:
+        raise ImageError(f"{name}: {error.what}", command(error.step, name)) from error
+    except pyvips.Error as error:
+        raise ImageError(f"{name}: {vips.failure(error)}") from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: not enough memory to hold its pixels") from error
+    except OSError as error:
+        raise ImageError(f"{name}: {reason(error)}") from error
+    except Exception as error:  # parsers raise whatever the bytes lead them to
+        raise ImageError(f"{name}: damaged, or of a kind that cannot be read ({line(error)})") from error
+
+
+Found = tuple[Header, Metadata, Opener]
+
+
+def limited(width: int, height: int, max_pixels: int) -> None:
+    """Unreadable for a header that claims more than is allowed: before any memory is asked for."""
+    if width < 1 or height < 1:
+        raise Unreadable(f"damaged: it claims {width}×{height} px")
+    if width * height > max_pixels:
+        claim = f"claims {width}×{height} px, the limit is {max_pixels:_} px".replace("_", ",")
+        raise Unsupported(claim, f"--max-pixels {width * height}")
+
+
+def of_png(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:
+    """PNG: chunks by our own reader, pixels by libvips; the frames of an animation by Pillow."""
+    limited(*png_size(stream), max_pixels)
+    facts = scan_png(stream)
+    if facts.frames > 1 and facts.bits <= 8:
+        return of_pillow(stream, file, format, frame, max_pixels)
+    refuse_frame(frame, 1)
+    turn, metadata = assembled(facts.icc, facts.exif, None, facts.dpi, facts.text, None)
+    metadata = replace(metadata, png=facts.colours)
+    depth = 16 if facts.bits == 16 else 8
+    header = Header("PNG", *upright_size(facts.width, facts.height, turn), facts.channels, facts.alpha, depth=depth)
+    return header, metadata, vips_opener("PNG", file, header, turn)
+
+
+def png_size(stream: IO[bytes]) -> tuple[int, int]:
+    """Width and height as claimed: checked before the file is read to its end."""
+    stream.seek(0)
+    head = stream.read(24)
+    if len(head) < 24:
+        raise Unreadable("damaged PNG: it ends in its header")
+    return max(1, int.from_bytes(head[16:20], "big")), max(1, int.from_bytes(head[20:24], "big"))
+
+
+def of_tiff(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:
+    """TIFF: directories by Pillow's reader, pixels by libtiff."""
+    pages = read_pages(stream)
+    refuse_frame(frame, len(pages))
+    page = pages[frame]
+    width, height = page.number(256, 0), page.number(257, 0)
+    limited(width, height, max_pixels)
+    turn, metadata = assembled(page.block(ICC), page.exif, page.block(XMP), page.dpi, {}, page.block(IPTC))
+    photometric = page.number(262, 0)
+    if photometric in (5, 8):  # their profile is spent on the way to sRGB
+        metadata = replace(metadata, icc=None)
+    compression = page.tags.get(259)
+    header = Header(
+        "TIFF",
+        *upright_size(width, height, turn),
+        page.channels,
+        page.alpha is not None,
+        depth=page.depth,
+        frames=len(pages),
+        compression=str(compression),
+    )
+    if photometric == 8 and page.depth == 8:  # which libvips fails to read
+        return header, metadata, lab_opener(file, frame)
+    convert = {5: "cmyk", 6: "opaque", 8: "lab"}.get(photometric)
+    return header, metadata, vips_opener("TIFF", file, header, turn, frame, convert, tiff_finish(page))
+
+
+def lab_opener(file: Path | bytes, frame: int) -> Opener:
+    """8-bit Lab, read whole by Pillow, which turns it upright, and brought to 16-bit sRGB."""
+
+    def opener() -> Fetch:
+        with held(), file.open("rb") if isinstance(file, Path) else BytesIO(file) as stream:
+            image = opened(stream, "TIFF")
+            image.seek(frame)
+            image.load()
+            return vips.row_fetcher(vips.lab_to_srgb(np.asarray(image)))
+
+    return opener
+
+
+def tiff_finish(page: Page) -> Callable[[Samples], Samples] | None:
+    """Colours that transparency was multiplied into are divided by it again."""
+    return unmultiplied if page.alpha == "associated" else None
+
+
+def unmultiplied(rows: Samples) -> Samples:
+    """(n, w, c + alpha): colours divided by alpha; black where nothing is left to divide."""
+    peak = 1.0 if rows.dtype == np.float32 else float(np.iinfo(rows.dtype).max)
+    alpha = rows[..., -1:].astype(np.float64) / peak
+    colours = np.divide(rows[..., :-1], alpha, out=np.zeros(rows[..., :-1].shape), where=alpha > 0)
+    if rows.dtype != np.float32:
+        colours = np.rint(colours.clip(0, peak))
+    return np.concatenate([colours.astype(rows.dtype), rows[..., -1:]], 2)
+
+
+def of_jpeg(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:
+    """JPEG: markers by Pillow, pixels by libvips, which says what libjpeg only warns of."""
+    image = opened(stream, format)
+    frames = stereo_frames(image)
+    if frames > 1:
+        return of_pillow(stream, file, format, frame, max_pixels)
+    refuse_frame(frame, 1)
+    limited(*image.size, max_pixels)
+    turn, metadata = orientation(image), collect(image)
+    cmyk = image.mode == "CMYK"
+    header = Header(
+        "JPEG",
+        *upright_size(*image.size, turn),
+        1 if image.mode == "L" else 3,
+        False,
+        estimate_quality(image.quantization) if isinstance(image, JpegImagePlugin.JpegImageFile) else None,
+        _SUBSAMPLING.get(JpegImagePlugin.get_sampling(image)),
+    )
+    metadata = replace(metadata, icc=None) if cmyk else metadata
+    return header, metadata, vips_opener("JPEG", file, header, turn, convert="cmyk" if cmyk else None)
+
+
+def stereo_frames(image: ImageFile.ImageFile) -> int:
+    """Pictures of a stereo pair or a panorama. Cameras hide a preview behind the photograph, phones a gain map: 1."""
+    if not isinstance(image, MpoImagePlugin.MpoImageFile):
+        return 1
+    entries = (image.mpinfo or {}).get(0xB002, [])
+    several = any(str(entry["Attribute"]["MPType"]).startswith("Multi-Frame") for entry in entries)
+    return len(entries) if several else 1
+
+
+def of_webp(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:
+    """WebP and AVIF: containers by Pillow; pixels of deep AVIF by libvips."""
+    if format == "AVIF":
+        stream.seek(0)
+        bits = avif_bits(stream.read())
+        if bits > 8:
+            return of_deep_avif(stream, file, frame, max_pixels)
+    return of_pillow(stream, file, format, frame, max_pixels)
+
+
+def of_deep_avif(stream: IO[bytes], file: Path | bytes, frame: int, max_pixels: int) -> Found:
+    """10 and 12 bits, widened to 16 by libheif, upright."""
+    refuse_frame(frame, 1)
+    image = opened(stream, "AVIF")
+    limited(*image.size, max_pixels)
+    metadata = collect(image)
+    pixels = vips.opened("AVIF", file)
+    channels, alpha = (1 if pixels.bands < 3 else 3), pixels.bands in (2, 4)
+    header = Header("AVIF", pixels.width, pixels.height, channels, alpha, depth=16)
+    return header, metadata, vips_opener("AVIF", file, header, 1)
+
+
+def of_pillow(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:
+    """One frame of anything that Pillow reads in 8 bits; it is held whole."""
+    image = opened(stream, format)
+    frames = int(getattr(image, "n_frames", 1))
+    refuse_frame(frame, frames)
+    limited(*image.size, max_pixels)
+    turn, metadata = orientation(image), collect(image)
+    if format == "PNG":
+        facts = scan_png(stream)
+        turn, metadata = assembled(facts.icc, facts.exif, None, facts.dpi, facts.text, None)
+    if frames > 1:
+        metadata = timed(image, frame, metadata)
+        image = opened(stream, format)
+    channels = 1 if image.mode in ("1", "L", "LA", "La") else 3
+    alpha = image.has_transparency_data
+    size = upright_size(*image.size, turn)
+    header = Header("JPEG" if format == "JPEG" else format, *size, channels, alpha, frames=frames)
+
+    def opener() -> Fetch:
+        with held(), file.open("rb") if isinstance(file, Path) else BytesIO(file) as again:
+            picture = opened(again, format)
+            picture.seek(frame)
+            picture.load()
+            samples = fitted(turned(planes(picture), turn), header)
+        return lambda top, bottom: samples[top:bottom]
+
+    return header, metadata, opener
+
+
+def timed(image: ImageFile.ImageFile, frame: int, metadata: Metadata) -> Metadata:
+    """How long a frame is shown, which is known once it is decoded."""
+    image.seek(frame)
+    image.load()
+    duration, loop = image.info.get("duration"), image.info.get("loop")
+    return replace(
+        metadata,
+        duration=float(duration) if isinstance(duration, int | float) and duration >= 0 else None,
+        loop=loop if isinstance(loop, int) else None,
+    )
+
+
+def fitted(samples: Samples, header: Header) -> Samples:
+    """Later frames of an animation may have gained or lost a channel: as many as the first one has."""
+    channels = header.channels + header.alpha
+    if samples.shape[2] == channels:
+        return np.ascontiguousarray(samples)
+    colours = samples[..., : 3 if samples.shape[2] > 2 else 1]
+    colours = colours if colours.shape[2] == header.channels else colours.repeat(header.channels, 2)
+    opaque = np.full((*samples.shape[:2], 1), 255, np.uint8)
+    alpha = samples[..., -1:] if samples.shape[2] in (2, 4) else opaque
+    return np.concatenate([colours[..., : header.channels], alpha], 2)[..., :channels]
+
+
+FORMATS: dict[str, Callable[[IO[bytes], Path | bytes, str, int, int], Found]] = {
+    "PNG": of_png,
+    "TIFF": of_tiff,
+    "JPEG": of_jpeg,
+    "WEBP": of_webp,
+    "AVIF": of_webp,
+}
+
+
+def opened(stream: IO[bytes], format: str) -> ImageFile.ImageFile:
+    """The file as Pillow sees it, not yet decoded."""
+    stream.seek(0)
+    try:
+        return OPENERS[format](stream, "")
+    except (SyntaxError, OSError, ValueError) as error:
+        raise Unreadable(f"damaged {TITLES[format]}, or of a kind that cannot be read ({line(error)})") from error
+
+
+def refuse_frame(frame: int, frames: int) -> None:
+    """Frames are counted from 0 here, from 1 by people."""
+    if frame >= frames:
+        raise Unsupported(f"holds {frames} picture{'s' if frames > 1 else ''}, --frame {frame + 1} is not there", "")
+
+
+def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
+    """Width and height after orientation."""
+    return (width, height) if orientation < 5 else (height, width)
+
+
+def vips_opener(
+    format: str,
+    file: Path | bytes,
+    header: Header,
+    orientation: int,
+    page: int = 0,
+    convert: str | None = None,
+    finish: Callable[[Samples], Samples] | None = None,
+) -> Opener:
+    """Rows in the order of the file; a turned picture is unpacked first, beyond 100 MB into a temporary file."""
+
+    def opener() -> Fetch:
+        image = vips.opened(format, file, page=page, sequential=orientation == 1)
+        image = vips.to_srgb(image, convert) if convert else image
+        image = vips.turned(image, orientation) if orientation != 1 else image
+        channels = header.channels + header.alpha
+        if (image.width, image.height, image.bands) != (header.width, header.height, channels):
+            found = f"{image.width}×{image.height} px in {image.bands} channels"
+            expected = f"{header.width}×{header.height} px in {channels}"
+            raise Unreadable(f"damaged {TITLES[format]}: its header says {expected}, its pixels are {found}")
+        fetch = vips.row_fetcher(image)
+        return fetch if finish is None else lambda top, bottom: finish(fetch(top, bottom))
+
+    return opener

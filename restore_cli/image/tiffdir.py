@@ -1,0 +1,161 @@
+"""TIFF directories: what each page says of itself (TIFF 6.0 and BigTIFF), checked before libtiff sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import IO
+
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from restore_cli.image.header import Unreadable, Unsupported
+from restore_cli.image.metadata import descriptive
+
+__all__ = ["Page", "read_pages"]
+
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
+STRIPS, STRIP_BYTES, TILES, TILE_BYTES = 273, 279, 324, 325
+ORIENTATION, SAMPLES, ACROSS, DOWN, UNIT, EXTRA, SAMPLE_FORMAT = 274, 277, 282, 283, 296, 338, 339
+XMP, IPTC, ICC, PREDICTOR = 700, 33723, 34675, 317
+MOST_PAGES = 10_000
+COLOURS = {0: 1, 1: 1, 2: 3, 3: 3, 5: 4, 6: 3, 8: 3}
+"""Photometric interpretations and their channels once read: gray, gray, RGB, palette, CMYK, YCbCr, Lab."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One picture of the file."""
+
+    tags: ImageFileDirectory_v2
+    exif: bytes | None
+
+    def numbers(self, tag: int, default: int) -> tuple[int, ...]:
+        """The whole numbers of a tag. Raises Unreadable."""
+        value = self.tags.get(tag, default)
+        values = value if isinstance(value, tuple) else (value,)
+        if not values or not all(isinstance(item, int) for item in values):
+            raise Unreadable(f"damaged TIFF: tag {tag} is {str(value)[:20]!r}")
+        return values
+
+    def number(self, tag: int, default: int) -> int:
+        """The first of them."""
+        return self.numbers(tag, default)[0]
+
+    @property
+    def depth(self) -> int:
+        """8, 16 or 32 (floating point)."""
+        bits = max(self.numbers(BITS, 1))
+        return 8 if bits <= 8 else bits
+
+    @property
+    def channels(self) -> int:
+        """1 gray, 3 colour; alpha apart."""
+        return 1 if self.number(PHOTOMETRIC, 0) < 2 else 3
+
+    @property
+    def alpha(self) -> str | None:
+        """How transparency is kept: "associated" (multiplied into the colours), "free", or None for none."""
+        if EXTRA not in self.tags:
+            return None
+        return "associated" if self.number(EXTRA, 2) == 1 else "free"
+
+    @property
+    def dpi(self) -> tuple[float, float] | None:
+        """Across and down."""
+        unit = {2: 1.0, 3: 2.54}.get(self.number(UNIT, 2))
+        try:
+            across, down = float(self.tags[ACROSS]), float(self.tags[DOWN])
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            return None
+        return (across * unit, down * unit) if unit else None
+
+    def block(self, tag: int) -> bytes | None:
+        """The bytes of a tag, whatever type it states: IPTC is often called long integers."""
+        return self.tags._tagdata.get(tag)
+
+
+def read_pages(stream: IO[bytes], most: int = MOST_PAGES) -> list[Page]:
+    """Every page in order, the first `most` of them. Raises Unreadable, Unsupported."""
+    stream.seek(0)
+    head = stream.read(8)
+    big = b"+" in head[2:4]
+    head += stream.read(8) if big else b""
+    pages: list[Page] = []
+    seen: set[int] = set()
+    try:
+        tags = ImageFileDirectory_v2(head)
+        while tags.next and tags.next not in seen and len(pages) < most:
+            offset = tags.next
+            seen.add(offset)
+            tags = ImageFileDirectory_v2(head)
+            stream.seek(offset)
+            tags.load(stream)
+            pages.append(Page(tags, exif_at(stream, offset, head, big)))
+    except Exception as error:  # the parser raises whatever the bytes lead it to
+        raise Unreadable(f"damaged TIFF: {error}") from error
+    if not pages:
+        raise Unreadable("damaged TIFF: its list of tags is not whole")
+    for page in pages:
+        check_page(page, stream)
+    return pages
+
+
+def exif_at(stream: IO[bytes], offset: int, head: bytes, big: bool) -> bytes | None:
+    """The descriptive tags of a page as an EXIF block."""
+    exif = Image.Exif()
+    exif.bigtiff, exif.endian = big, "<" if head[:2] == b"II" else ">"
+    try:
+        exif.load_from_fp(stream, offset)
+        kept = descriptive(exif)
+        turned = exif.get(ORIENTATION, 1)
+        if isinstance(turned, int) and 1 < turned <= 8:
+            kept[ORIENTATION] = turned
+        return kept.tobytes() if len(kept) else None
+    except Exception:  # EXIF may hold anything; the picture is worth more
+        return None
+
+
+def check_page(page: Page, stream: IO[bytes]) -> None:
+    """Raises for what would come out as something else (signed as unsigned, extra channels as none)."""
+    if WIDTH not in page.tags or HEIGHT not in page.tags:
+        raise Unreadable("damaged TIFF: its list of tags is not whole")
+    kinds, bits = set(page.numbers(SAMPLE_FORMAT, 1)), set(page.numbers(BITS, 1))
+    if len(bits) > 1 or len(kinds) > 1:
+        raise Unsupported("channels of different depths", "kind")
+    depth = bits.pop()
+    if kinds == {3} and depth != 32:
+        raise Unsupported(f"{depth}-bit floating-point samples, 32-bit ones are supported", "depth")
+    if kinds <= {1, 4} and depth not in (1, 2, 4, 8, 16):
+        raise Unsupported(f"{depth} bits per channel, 8, 16 and 32-bit floating point are supported", "depth")
+    signed = {2} if page.number(PHOTOMETRIC, 0) == 8 else set()  # a and b of Lab are
+    if not kinds <= {1, 3, 4} | signed:  # 1: unsigned, 4: not stated
+        raise Unsupported("signed samples, unsigned ones are supported", "depth")
+    check_colour(page)
+    check_ends(page, stream)
+
+
+def check_colour(page: Page) -> None:
+    """Gray, RGB, palette, CMYK, YCbCr, Lab, with at most one channel more, which says that it is transparency."""
+    photometric = page.number(PHOTOMETRIC, 0)
+    if photometric not in COLOURS:
+        raise Unsupported(f"colours of kind {photometric}; gray, RGB, CMYK, YCbCr and Lab are supported", "colour")
+    stored = 1 if photometric == 3 else COLOURS[photometric]
+    extra = page.number(SAMPLES, 1) - stored
+    stated = page.numbers(EXTRA, 2)
+    if extra < 0:
+        raise Unreadable(f"damaged TIFF: it states {extra + stored} channels, its colours have {stored}")
+    if extra > 1 or (extra and (EXTRA not in page.tags or stated[0] not in (1, 2))) or len(stated) > 1:
+        raise Unsupported("extra channels that are not stated to be transparency", "kind")
+    if extra and photometric in (3, 5, 6, 8):
+        raise Unsupported("transparency beside a palette, CMYK, YCbCr or Lab", "colour")
+    if (photometric in (5, 8) and page.depth == 32) or (photometric == 6 and page.depth > 8):
+        raise Unsupported("CMYK, YCbCr or Lab of that depth", "colour")
+
+
+def check_ends(page: Page, stream: IO[bytes]) -> None:
+    """libtiff says on standard error what it thinks of a short file: find out before it does."""
+    size = stream.seek(0, 2)
+    for starts, counts in ((STRIPS, STRIP_BYTES), (TILES, TILE_BYTES)):
+        spans = zip(page.numbers(starts, 0), page.numbers(counts, 0), strict=False)
+        if any(start + count > size for start, count in spans):
+            raise Unreadable("damaged TIFF: it ends before its pixels do")

@@ -1,0 +1,43 @@
+"""Every odd file comes out right, every damaged one gives one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import Run
+from corpus import good, write_bad, write_good
+
+from restore_cli.image.codec import decode
+from restore_cli.image.picture import Picture, Samples
+
+
+def joined(picture: Picture) -> Samples:
+    """Colours and alpha in one array."""
+    return picture.pixels if picture.alpha is None else np.concatenate([picture.pixels, picture.alpha[..., None]], 2)
+
+
+@pytest.mark.parametrize("name", good())
+def test_odd_files_are_read_as_they_are(tmp_path: Path, name: str) -> None:
+    make, held = good()[name]
+    (tmp_path / name).write_bytes(make())
+    found = joined(decode(tmp_path / name))
+    if held is None:
+        assert found.shape == (40, 56, 3)
+    else:
+        assert found.dtype == held.dtype
+        assert np.array_equal(found, held)
+
+
+def test_a_folder_of_odd_and_damaged_files(restore: Run, x2: Path) -> None:
+    Path("good").mkdir()
+    Path("bad").mkdir()
+    sound, damaged = write_good(Path("good")), write_bad(Path("bad"))
+    ran = restore("sr", "--weights", x2, "good", "bad", "-o", "out/")
+    lines = [line for line in ran.err.splitlines() if line.startswith("restore: ")]
+    assert ran.code == 1
+    assert len(lines) == len(damaged), ran.err
+    for name in damaged:
+        assert sum(f"{name}: " in line for line in lines) == 1, (name, ran.err)
+    assert len(list(Path("out").iterdir())) == len(sound)
