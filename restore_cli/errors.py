@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "ChecksumMismatch",
     "ImageError",
+    "Interrupted",
     "NothingToDo",
     "OutOfMemory",
     "OutputError",
@@ -70,3 +71,9 @@ class OutOfMemory(RestoreError):
     """Memory ran out at the smallest tile."""
 
     code = 5
+
+
+class Interrupted(RestoreError):
+    """The person at the terminal asked to stop."""
+
+    code = 130

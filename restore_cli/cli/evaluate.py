@@ -19,9 +19,7 @@ from typer import Argument, Option
 
 from restore_cli.cli.console import Downloads, note, say, say_table, tiles
 from restore_cli.cli.options import Selection, command
-from restore_cli.cli.tasks import Interrupted, job_for
-from restore_cli.errors import OutputError, UsageError
-from restore_cli.job import Watch
+from restore_cli.errors import Interrupted, OutputError, UsageError
 
 if TYPE_CHECKING:
     from restore_cli.evaluation import Row, Summary, Trial
@@ -99,7 +97,9 @@ def perform(options: Evaluation) -> None:
 
 def measured(options: Evaluation) -> Iterator[Row]:
     """The rows, restored or given, with a progress bar where somebody looks."""
+    from restore_cli.cli.perform import job_for
     from restore_cli.evaluation import evaluate, evaluate_folders
+    from restore_cli.job import Watch
 
     if options.border is not None and options.border < 0:
         raise UsageError(f"--border {options.border}: expected 0 or more")
