@@ -49,6 +49,17 @@ def test_sr_works_offline_and_names_the_larger_ones(scale: int, restore: Run) ->
         assert image.size == (24 * scale, 16 * scale)
 
 
+@pytest.mark.parametrize("task", ["denoise"])
+def test_other_tasks_work_offline_too(task: str, restore: Run) -> None:
+    Image.fromarray(noise(40, 56)).save("in.jpg", quality=30)
+    ran = restore(task, "in.jpg")
+    assert ran.code == 0, ran.err
+    assert f"lite-{task}" in ran.out
+    assert "--model" in ran.err
+    with Image.open(f"in_{task}.jpg") as image:
+        assert image.size == (56, 40)
+
+
 def test_a_model_that_is_named_is_not_replaced_by_a_bundled_one(restore: Run) -> None:
     save(Path("in.png"), noise(16, 24))
     assert restore("sr", "in.png", "--model", "hat").code == 4
