@@ -1,9 +1,10 @@
-"""What SwinIR and HAT really share. Feature maps are (b, h, w, c)."""
+"""What the families share. Feature maps are (b, h, w, c)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -14,13 +15,16 @@ __all__ = [
     "BLOCKED",
     "DIV2K_MEAN",
     "HEAD_WIDTH",
+    "Activation",
     "Blocks",
     "Mlp",
     "PatchNorm",
     "WindowAttention",
     "channels_first",
     "channels_last",
+    "linear",
     "upsampler",
+    "widened",
 ]
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -32,6 +36,11 @@ HEAD_WIDTH = 64
 BLOCKED = -100.0
 """Added to the score of two pixels that are not neighbours in the picture; the published value."""
 
+HEAD_STEP = 16
+"""Attention heads are widened to multiples of this: what a vector unit or a matrix unit takes at a time."""
+
+Activation = Literal["none", "gelu", "swish"]
+
 
 def channels_first(x: Tensor) -> Tensor:
     """(b, h, w, c) -> (b, c, h, w), a view."""
@@ -41,6 +50,36 @@ def channels_first(x: Tensor) -> Tensor:
 def channels_last(x: Tensor) -> Tensor:
     """(b, c, h, w) -> (b, h, w, c), a view."""
     return x.permute(0, 2, 3, 1)
+
+
+def widened(x: Tensor) -> Tensor:
+    """(..., d) -> (..., n·HEAD_STEP), filled with zeros."""
+    return F.pad(x, (0, -x.shape[-1] % HEAD_STEP))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation = "none") -> Tensor:
+    """(..., c) -> (..., len(weight)): x · weightᵀ + bias, then the activation.
+
+    On a CPU oneDNN does both in one pass and with its widest vectors: two to three times as fast as PyTorch's own
+    way, which asks MKL for the product. That pass has no gradient, so training takes the plain way.
+    """
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    if fits_onednn(x, dtype):
+        kind = "none" if activation == "gelu" else ""  # of the two GELUs the exact one
+        weight, bias = weight.to(dtype), bias if bias is None else bias.to(dtype)
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(dtype), weight, bias, activation, [], kind)
+        return out
+    out = F.linear(x, weight, bias)
+    if activation == "none":
+        return out
+    return F.gelu(out) if activation == "gelu" else F.silu(out)
+
+
+def fits_onednn(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether oneDNN's fused product is there for this tensor."""
+    if x.device.type != "cpu" or torch.is_grad_enabled() or not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def relative_position_index(window: int) -> Tensor:
