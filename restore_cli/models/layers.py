@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import product
 from typing import Literal
 
 import torch
@@ -135,33 +136,27 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c); h and w are multiples of the window."""
-        if self.shift:
-            x = x.roll((-self.shift, -self.shift), (1, 2))
-        split = "b (y i) (x j) (t heads d) -> t b y x heads (i j) d"
-        qkv = rearrange(self.qkv(x), split, t=3, heads=self.heads, i=self.window, j=self.window)
-        out = self.attend(qkv, self.additive_bias() if self.bias is None else self.bias)
-        out = rearrange(out, "b y x heads (i j) d -> b (y i) (x j) (heads d)", i=self.window)
-        out = self.proj(out)
-        return out.roll((self.shift, self.shift), (1, 2)) if self.shift else out
-
-    def attend(self, qkv: Tensor, bias: Tensor) -> Tensor:
-        """(3, b, y, x, heads, n, d) -> (b, y, x, heads, n, d), each kind of window under its own bias."""
+        biases = self.additive_bias() if self.bias is None else self.bias
         if not self.shift:
-            return attend(qkv, bias[0])
-        inner, right, bottom, corner = bias
-        upper = torch.cat([attend(qkv[:, :, :-1, :-1], inner), attend(qkv[:, :, :-1, -1:], right)], 2)
-        lower = torch.cat([attend(qkv[:, :, -1:, :-1], bottom), attend(qkv[:, :, -1:, -1:], corner)], 2)
-        return torch.cat([upper, lower], 1)
+            return self.attend(x, biases[0])
+        x = x.roll((-self.shift, -self.shift), (1, 2))
+        out = torch.empty_like(x)
+        inner, edge = slice(0, -self.window), slice(-self.window, None)
+        for (rows, columns), bias in zip(product((inner, edge), repeat=2), biases, strict=True):
+            part = x[:, rows, columns]
+            if part.numel():
+                out[:, rows, columns] = self.attend(part, bias)
+        return out.roll((self.shift, self.shift), (1, 2))
 
-
-def attend(qkv: Tensor, bias: Tensor) -> Tensor:
-    """(3, b, y, x, heads, n, d) -> (b, y, x, heads, n, d); `bias` (heads, n, n) is added to the scores."""
-    _, b, y, x, heads, n, d = qkv.shape
-    if not y * x:
-        return qkv[2]
-    q, k, v = qkv.reshape(3, b * y * x, heads, n, d)
-    out: Tensor = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
-    return out.view(b, y, x, heads, n, d)
+    def attend(self, x: Tensor, bias: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c), all windows under one bias (heads, n, n), which is added to the scores."""
+        windows = rearrange(x, "b (y i) (x j) c -> (b y x) (i j) c", i=self.window, j=self.window)
+        qkv = linear(windows, self.qkv.weight, self.qkv.bias)
+        q, k, v = rearrange(qkv, "n p (t heads d) -> t n heads p d", t=3, heads=self.heads)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+        out = linear(rearrange(out, "n heads p d -> n p (heads d)"), self.proj.weight, self.proj.bias)
+        grid = {"y": x.shape[1] // self.window, "x": x.shape[2] // self.window, "i": self.window}
+        return rearrange(out, "(b y x) (i j) c -> b (y i) (x j) c", **grid)
 
 
 class Mlp(nn.Module):
@@ -174,7 +169,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., c) -> (..., c)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        hidden = linear(x, self.fc1.weight, self.fc1.bias, "gelu")
+        return linear(hidden, self.fc2.weight, self.fc2.bias)
 
 
 class PatchNorm(nn.Module):
