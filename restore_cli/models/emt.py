@@ -17,6 +17,9 @@ __all__ = ["EMT", "EMTConfig"]
 DF2K_MEAN = (0.4690, 0.4490, 0.4036)
 """Mean RGB of DF2K in [0, 1]; the published checkpoints expect inputs without it."""
 
+EPSILON = 1e-5
+"""Added to the variance under the root of the batch norm; the published value."""
+
 
 @dataclass(frozen=True)
 class EMTConfig:
@@ -87,12 +90,10 @@ class MixedBlock(nn.Module):
         return x
 
 
-def norm_as_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def norm_as_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """(scale, offset) of each channel in a batch norm whose statistics change no more."""
-    if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("the batch norm keeps no statistics")
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
+    scale = norm.get_parameter("weight") * torch.rsqrt(norm.get_buffer("running_var") + EPSILON)
+    return scale, norm.get_parameter("bias") - norm.get_buffer("running_mean") * scale
 
 
 class StripedAttention(nn.Module):
@@ -122,11 +123,12 @@ class StripedAttention(nn.Module):
         The batch norm is in them, and zeros widen the heads to d, a multiple of HEAD_STEP.
         """
         scale, offset = norm_as_affine(self.attn[1])
-        weight, bias = self.attn[0].weight[..., 0, 0] * scale[:, None], self.attn[0].bias * scale + offset
+        weight = self.attn.get_parameter("0.weight")[..., 0, 0] * scale[:, None]
+        bias = self.attn.get_parameter("0.bias") * scale + offset
         grid = {"s": len(self.windows), "heads": self.heads}
         weight = widened(rearrange(weight, "(s t heads d) c -> s t heads c d", t=2, **grid))
         bias = widened(rearrange(bias, "(s t heads d) -> s t heads d", t=2, **grid))
-        out = widened(rearrange(self.proj[0].weight[..., 0, 0], "c (s heads d) -> c s heads d", **grid))
+        out = widened(rearrange(self.proj.get_parameter("0.weight")[..., 0, 0], "c (s heads d) -> c s heads d", **grid))
         return rearrange(weight, "s t heads c d -> s (t heads d) c"), bias.flatten(1), out.flatten(1)
 
     def prepare(self) -> None:
@@ -139,7 +141,8 @@ class StripedAttention(nn.Module):
         if weight is None or bias is None or out is None:
             weight, bias, out = self.folded()
         shares = zip(weight, bias, self.windows, strict=True)
-        return linear(torch.cat([self.attend(x, *share) for share in shares], -1), out, self.proj[0].bias)
+        mixed = torch.cat([self.attend(x, *share) for share in shares], -1)
+        return linear(mixed, out, self.proj.get_parameter("0.bias"))
 
     def attend(self, x: Tensor, weight: Tensor, bias: Tensor, window: tuple[int, int]) -> Tensor:
         """(b, h, w, c) -> (b, h, w, heads·d); sides are reflected up to whole windows, as published."""

@@ -78,7 +78,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activatio
 
 def fits_onednn(x: Tensor, dtype: torch.dtype) -> bool:
     """Whether oneDNN's fused product is there for this tensor."""
-    if x.device.type != "cpu" or torch.is_grad_enabled() or not torch.backends.mkldnn.is_available():
+    here = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if x.device.type != "cpu" or torch.is_grad_enabled() or not here:
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

@@ -145,7 +145,8 @@ def network(
     for layer in module.modules():
         if callable(prepare := getattr(layer, "prepare", None)):
             prepare()
-    return Network(module.to(device, memory_format=torch.channels_last), device, precision)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs want more beside a layout
+    return Network(module.to(device), device, precision)
 
 
 def check(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, architecture: str) -> None:

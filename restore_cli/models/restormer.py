@@ -133,7 +133,10 @@ class Level(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h, w)."""
-        return channels_first(super().forward(channels_last(x).contiguous()))
+        x = channels_last(x).contiguous()
+        for block in self:
+            x = block(x)
+        return channels_first(x)
 
 
 class Block(nn.Module):
@@ -195,7 +198,7 @@ class TransposedAttention(nn.Module):
         """(b, h, w, c) -> (b, h, w, c). Attention and projection are one small matrix per picture."""
         b, h, w, c = x.shape
         qkv = channels_last(self.qkv_dwconv(channels_first(pointwise(x, self.qkv))))
-        q, k, v = qkv.reshape(b, h * w, 3 * c).split(c, -1)
+        q, k, v = qkv.reshape(b, h * w, 3 * c).chunk(3, -1)
         split = "b n (heads c) -> b heads n c"
         q, k = (rearrange(F.normalize(part, dim=1), split, heads=self.heads) for part in (q, k))
         scores = (q.mT @ k * self.temperature).softmax(-1)
