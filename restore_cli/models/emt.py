@@ -10,11 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_cli.contract import Contract
+from restore_cli.models.layers import Activation, channels_first, channels_last, linear, widened
 
 __all__ = ["EMT", "EMTConfig"]
 
 DF2K_MEAN = (0.4690, 0.4490, 0.4036)
 """Mean RGB of DF2K in [0, 1]; the published checkpoints expect inputs without it."""
+
+EPSILON = 1e-5
+"""Added to the variance under the root of the batch norm; the published value."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class EMT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale)."""
         shallow = self.head(255 * x - self.mean)
-        return (self.tail(self.body(shallow) + shallow) + self.mean) / 255
+        deep = channels_first(self.body(channels_last(shallow).contiguous()))
+        return (self.tail(deep + shallow) + self.mean) / 255
 
 
 class MixedBlock(nn.Module):
@@ -78,11 +83,17 @@ class MixedBlock(nn.Module):
         self.mlp_list = nn.ModuleList(ShiftMlp(config.dim, hidden) for _ in range(config.layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, c, h, w)."""
+        """(b, h, w, c) -> (b, h, w, c)."""
         for mix, mlp in zip(self.sa_list, self.mlp_list, strict=True):
             x = x + mix(x)
             x = x + mlp(x)
         return x
+
+
+def norm_as_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """(scale, offset) of each channel in a batch norm whose statistics change no more."""
+    scale = norm.get_parameter("weight") * torch.rsqrt(norm.get_buffer("running_var") + EPSILON)
+    return scale, norm.get_parameter("bias") - norm.get_buffer("running_mean") * scale
 
 
 class StripedAttention(nn.Module):
@@ -90,6 +101,10 @@ class StripedAttention(nn.Module):
 
     Section 3.3, SWSA. Scores are neither scaled nor biased; shifted windows wrap around unmasked.
     """
+
+    weight_in: Tensor | None
+    bias_in: Tensor | None
+    weight_out: Tensor | None
 
     def __init__(self, config: EMTConfig, shifted: bool) -> None:
         super().__init__()
@@ -99,45 +114,90 @@ class StripedAttention(nn.Module):
         self.heads, self.windows, self.shifted = config.heads, config.windows, shifted
         self.attn = nn.Sequential(nn.Conv2d(dim, 2 * dim, 1), nn.BatchNorm2d(2 * dim))
         self.proj = nn.Sequential(nn.Conv2d(dim, dim, 1))
+        for name in ("weight_in", "bias_in", "weight_out"):
+            self.register_buffer(name, None, persistent=False)
+
+    def folded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights in (shares, 2·heads·d, c) and out (c, shares·heads·d), bias in (shares, 2·heads·d).
+
+        The batch norm is in them, and zeros widen the heads to d, a multiple of HEAD_STEP.
+        """
+        scale, offset = norm_as_affine(self.attn[1])
+        weight = self.attn.get_parameter("0.weight")[..., 0, 0] * scale[:, None]
+        bias = self.attn.get_parameter("0.bias") * scale + offset
+        grid = {"s": len(self.windows), "heads": self.heads}
+        weight = widened(rearrange(weight, "(s t heads d) c -> s t heads c d", t=2, **grid))
+        bias = widened(rearrange(bias, "(s t heads d) -> s t heads d", t=2, **grid))
+        out = widened(rearrange(self.proj.get_parameter("0.weight")[..., 0, 0], "c (s heads d) -> c s heads d", **grid))
+        return rearrange(weight, "s t heads c d -> s (t heads d) c"), bias.flatten(1), out.flatten(1)
+
+    def prepare(self) -> None:
+        """Fold the weights once, when they change no more."""
+        self.weight_in, self.bias_in, self.weight_out = (part.contiguous() for part in self.folded())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, c, h, w)."""
-        shares = self.attn(x).chunk(len(self.windows), 1)
-        mixed = [self.attend(share, window) for share, window in zip(shares, self.windows, strict=True)]
-        return self.proj(torch.cat(mixed, 1))
+        """(b, h, w, c) -> (b, h, w, c)."""
+        weight, bias, out = self.weight_in, self.bias_in, self.weight_out
+        if weight is None or bias is None or out is None:
+            weight, bias, out = self.folded()
+        shares = zip(weight, bias, self.windows, strict=True)
+        mixed = torch.cat([self.attend(x, *share) for share in shares], -1)
+        return linear(mixed, out, self.proj.get_parameter("0.bias"))
 
-    def attend(self, qv: Tensor, window: tuple[int, int]) -> Tensor:
-        """(b, 2·c, h, w) -> (b, c, h, w); sides are reflected up to whole windows, as published."""
-        h, w = qv.shape[-2:]
+    def attend(self, x: Tensor, weight: Tensor, bias: Tensor, window: tuple[int, int]) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, heads·d); sides are reflected up to whole windows, as published."""
+        h, w = x.shape[1:3]
         i, j = window
         if h % i or w % j:
-            qv = F.pad(qv, (0, -w % j, 0, -h % i), mode="reflect")
+            x = channels_last(F.pad(channels_first(x), (0, -w % j, 0, -h % i), mode="reflect"))
         if self.shifted:
-            qv = qv.roll((i // 2, j // 2), (2, 3))
-        split = "b (t heads d) (y i) (x j) -> t (b y x) heads (i j) d"
-        q, v = rearrange(qv, split, t=2, heads=self.heads, i=i, j=j)
+            x = x.roll((i // 2, j // 2), (1, 2))
+        windows = rearrange(x, "b (y i) (x j) c -> (b y x) (i j) c", i=i, j=j)
+        split = "n p (t heads d) -> t n heads p d"
+        q, v = rearrange(linear(windows, weight, bias), split, t=2, heads=self.heads)
         out = F.scaled_dot_product_attention(q, q, v, scale=1.0)
-        grid = {"y": qv.shape[-2] // i, "x": qv.shape[-1] // j, "i": i}
-        out = rearrange(out, "(b y x) heads (i j) d -> b (heads d) (y i) (x j)", **grid)
+        grid = {"y": x.shape[1] // i, "x": x.shape[2] // j, "i": i}
+        out = rearrange(out, "(b y x) heads (i j) d -> b (y i) (x j) (heads d)", **grid)
         if self.shifted:
-            out = out.roll((-(i // 2), -(j // 2)), (2, 3))
-        return out[..., :h, :w]
+            out = out.roll((-(i // 2), -(j // 2)), (1, 2))
+        return out[:, :h, :w]
 
 
 class PixelMixer(nn.Module):
-    """Every fifth channel moves by a pixel left, right, up, down, or not at all, around the edges (section 3.4, PM)."""
+    """Every fifth channel moves by a pixel left, right, up, down, or not at all, around the edges (section 3.4, PM).
+
+    The move, the difference with the input and the batch norm are one depthwise convolution.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         if dim % 5:
             raise ValueError(f"dim {dim} does not divide into five directions")
         self.norm = nn.BatchNorm2d(dim)
+        self.register_buffer("weight", None, persistent=False)
+        self.register_buffer("bias", None, persistent=False)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """(c, 1, 3, 3) weights and (c,) biases of the depthwise convolution."""
+        scale, offset = norm_as_affine(self.norm)
+        moves = torch.zeros(5, 3, 3, device=scale.device)
+        for way, (y, x) in enumerate([(1, 2), (1, 0), (2, 1), (0, 1), (1, 1)]):
+            moves[way, y, x] += 1
+            moves[way, 1, 1] -= 1
+        return moves.repeat(len(scale) // 5, 1, 1)[:, None] * scale[:, None, None, None], offset
+
+    def prepare(self) -> None:
+        """Fold the weights once, when they change no more."""
+        self.weight, self.bias = self.folded()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, c, h, w)."""
-        left, right, up, down, still = rearrange(x, "b (c way) h w -> way b c h w", way=5)
-        moved = (left.roll(-1, 3), right.roll(1, 3), up.roll(-1, 2), down.roll(1, 2), still)
-        return self.norm(torch.stack(moved, 2).flatten(1, 2) - x)
+        """(b, h, w, c) -> (b, h, w, c)."""
+        weight, bias = self.folded() if self.weight is None else (self.weight, self.bias)
+        around = F.pad(channels_first(x), (1, 1, 1, 1), mode="circular")
+        return channels_last(F.conv2d(around, weight, bias, groups=x.shape[-1]))
 
 
 class ShiftMlp(nn.Module):
@@ -149,8 +209,8 @@ class ShiftMlp(nn.Module):
         self.fc2 = ShiftConvolution(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, c, h, w)."""
-        return self.fc2(F.silu(self.fc1(x)))
+        """(b, h, w, c) -> (b, h, w, c)."""
+        return self.fc2(self.fc1(x, "swish"))
 
 
 class ShiftConvolution(nn.Conv2d):
@@ -159,15 +219,19 @@ class ShiftConvolution(nn.Conv2d):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, channels_in, h, w) -> (b, channels_out, h, w); zeros move in."""
-        fifth = self.in_channels // 5
-        left, right, up, down, still = torch.split(x, [fifth] * 4 + [self.in_channels - 4 * fifth], 1)
-        moved = [
-            F.pad(left, (-1, 1, 0, 0)),
-            F.pad(right, (1, -1, 0, 0)),
-            F.pad(up, (0, 0, -1, 1)),
-            F.pad(down, (0, 0, 1, -1)),
-            still,
-        ]
-        return super().forward(torch.cat(moved, 1))
+    def forward(self, x: Tensor, activation: Activation = "none") -> Tensor:
+        """(b, h, w, channels_in) -> (b, h, w, channels_out); zeros move in."""
+        return linear(moved(x), self.weight[..., 0, 0], self.bias, activation)
+
+
+def moved(x: Tensor) -> Tensor:
+    """(b, h, w, c) -> (b, h, w, c): four fifths of the channels a pixel left, right, up, down, zeros behind them."""
+    fifth = x.shape[-1] // 5
+    left, right, up, down = (slice(way * fifth, (way + 1) * fifth) for way in range(4))
+    out = torch.zeros_like(x)
+    out[:, :, :-1, left] = x[:, :, 1:, left]
+    out[:, :, 1:, right] = x[:, :, :-1, right]
+    out[:, :-1, :, up] = x[:, 1:, :, up]
+    out[:, 1:, :, down] = x[:, :-1, :, down]
+    out[..., 4 * fifth :] = x[..., 4 * fifth :]
+    return out

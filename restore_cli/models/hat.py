@@ -19,6 +19,7 @@ from restore_cli.models.layers import (
     WindowAttention,
     channels_first,
     channels_last,
+    linear,
     upsampler,
 )
 
@@ -209,21 +210,22 @@ class OverlappingCrossAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        _, h, w, _ = x.shape
-        q, k, v = self.qkv(self.norm1(x)).chunk(3, -1)
-        q = rearrange(
-            q, "b (y i) (x j) (heads d) -> (b y x) heads (i j) d", heads=self.heads, i=self.window, j=self.window
-        )
+        _, h, w, c = x.shape
+        qkv = linear(self.norm1(x), self.qkv.weight, self.qkv.bias)
+        cut = "b (y i) (x j) (heads d) -> (b y x) heads (i j) d"
+        q = rearrange(qkv[..., :c], cut, heads=self.heads, i=self.window, j=self.window)
+        split = "n p (t heads d) -> t n heads p d"
+        k, v = rearrange(self.surroundings(qkv[..., c:]), split, t=2, heads=self.heads)
         bias = self.additive_bias() if self.bias is None else self.bias
-        out = F.scaled_dot_product_attention(q, self.surroundings(k), self.surroundings(v), attn_mask=bias)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         grid = {"y": h // self.window, "x": w // self.window, "i": self.window}
         out = rearrange(out, "(b y x) heads (i j) d -> b (y i) (x j) (heads d)", **grid)
-        x = x + self.proj(out)
+        x = x + linear(out, self.proj.weight, self.proj.bias)
         return x + self.mlp(self.norm2(x))
 
     def surroundings(self, x: Tensor) -> Tensor:
-        """(b, h, w, c) -> (windows, heads, wide², d), zeros beyond the picture."""
+        """(b, h, w, c) -> (windows, wide², c), zeros beyond the picture."""
         margin = (self.wide - self.window) // 2
         x = F.pad(x, (0, 0, margin, margin, margin, margin))
         x = x.unfold(1, self.wide, self.window).unfold(2, self.wide, self.window)
-        return rearrange(x, "b y x (heads d) i j -> (b y x) heads (i j) d", heads=self.heads)
+        return rearrange(x, "b y x c i j -> (b y x) (i j) c")

@@ -1,9 +1,11 @@
-"""What SwinIR and HAT really share. Feature maps are (b, h, w, c)."""
+"""What the families share. Feature maps are (b, h, w, c)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import product
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -14,13 +16,16 @@ __all__ = [
     "BLOCKED",
     "DIV2K_MEAN",
     "HEAD_WIDTH",
+    "Activation",
     "Blocks",
     "Mlp",
     "PatchNorm",
     "WindowAttention",
     "channels_first",
     "channels_last",
+    "linear",
     "upsampler",
+    "widened",
 ]
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -32,6 +37,11 @@ HEAD_WIDTH = 64
 BLOCKED = -100.0
 """Added to the score of two pixels that are not neighbours in the picture; the published value."""
 
+HEAD_STEP = 16
+"""Attention heads are widened to multiples of this: what a vector unit or a matrix unit takes at a time."""
+
+Activation = Literal["none", "gelu", "swish"]
+
 
 def channels_first(x: Tensor) -> Tensor:
     """(b, h, w, c) -> (b, c, h, w), a view."""
@@ -41,6 +51,37 @@ def channels_first(x: Tensor) -> Tensor:
 def channels_last(x: Tensor) -> Tensor:
     """(b, c, h, w) -> (b, h, w, c), a view."""
     return x.permute(0, 2, 3, 1)
+
+
+def widened(x: Tensor) -> Tensor:
+    """(..., d) -> (..., n·HEAD_STEP), filled with zeros."""
+    return F.pad(x, (0, -x.shape[-1] % HEAD_STEP))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation = "none") -> Tensor:
+    """(..., c) -> (..., len(weight)): x · weightᵀ + bias, then the activation.
+
+    On a CPU oneDNN does both in one pass and with its widest vectors: two to three times as fast as PyTorch's own
+    way, which asks MKL for the product. That pass has no gradient, so training takes the plain way.
+    """
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    if fits_onednn(x, dtype):
+        kind = "none" if activation == "gelu" else ""  # of the two GELUs the exact one
+        weight, bias = weight.to(dtype), bias if bias is None else bias.to(dtype)
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(dtype), weight, bias, activation, [], kind)
+        return out
+    out = F.linear(x, weight, bias)
+    if activation == "none":
+        return out
+    return F.gelu(out) if activation == "gelu" else F.silu(out)
+
+
+def fits_onednn(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether oneDNN's fused product is there for this tensor."""
+    here = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if x.device.type != "cpu" or torch.is_grad_enabled() or not here:
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def relative_position_index(window: int) -> Tensor:
@@ -96,33 +137,27 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c); h and w are multiples of the window."""
-        if self.shift:
-            x = x.roll((-self.shift, -self.shift), (1, 2))
-        split = "b (y i) (x j) (t heads d) -> t b y x heads (i j) d"
-        qkv = rearrange(self.qkv(x), split, t=3, heads=self.heads, i=self.window, j=self.window)
-        out = self.attend(qkv, self.additive_bias() if self.bias is None else self.bias)
-        out = rearrange(out, "b y x heads (i j) d -> b (y i) (x j) (heads d)", i=self.window)
-        out = self.proj(out)
-        return out.roll((self.shift, self.shift), (1, 2)) if self.shift else out
-
-    def attend(self, qkv: Tensor, bias: Tensor) -> Tensor:
-        """(3, b, y, x, heads, n, d) -> (b, y, x, heads, n, d), each kind of window under its own bias."""
+        biases = self.additive_bias() if self.bias is None else self.bias
         if not self.shift:
-            return attend(qkv, bias[0])
-        inner, right, bottom, corner = bias
-        upper = torch.cat([attend(qkv[:, :, :-1, :-1], inner), attend(qkv[:, :, :-1, -1:], right)], 2)
-        lower = torch.cat([attend(qkv[:, :, -1:, :-1], bottom), attend(qkv[:, :, -1:, -1:], corner)], 2)
-        return torch.cat([upper, lower], 1)
+            return self.attend(x, biases[0])
+        x = x.roll((-self.shift, -self.shift), (1, 2))
+        out = torch.empty_like(x)
+        inner, edge = slice(0, -self.window), slice(-self.window, None)
+        for (rows, columns), bias in zip(product((inner, edge), repeat=2), biases, strict=True):
+            part = x[:, rows, columns]
+            if part.numel():
+                out[:, rows, columns] = self.attend(part, bias)
+        return out.roll((self.shift, self.shift), (1, 2))
 
-
-def attend(qkv: Tensor, bias: Tensor) -> Tensor:
-    """(3, b, y, x, heads, n, d) -> (b, y, x, heads, n, d); `bias` (heads, n, n) is added to the scores."""
-    _, b, y, x, heads, n, d = qkv.shape
-    if not y * x:
-        return qkv[2]
-    q, k, v = qkv.reshape(3, b * y * x, heads, n, d)
-    out: Tensor = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
-    return out.view(b, y, x, heads, n, d)
+    def attend(self, x: Tensor, bias: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c), all windows under one bias (heads, n, n), which is added to the scores."""
+        windows = rearrange(x, "b (y i) (x j) c -> (b y x) (i j) c", i=self.window, j=self.window)
+        qkv = linear(windows, self.qkv.weight, self.qkv.bias)
+        q, k, v = rearrange(qkv, "n p (t heads d) -> t n heads p d", t=3, heads=self.heads)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+        out = linear(rearrange(out, "n heads p d -> n p (heads d)"), self.proj.weight, self.proj.bias)
+        grid = {"y": x.shape[1] // self.window, "x": x.shape[2] // self.window, "i": self.window}
+        return rearrange(out, "(b y x) (i j) c -> b (y i) (x j) c", **grid)
 
 
 class Mlp(nn.Module):
@@ -135,7 +170,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., c) -> (..., c)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        hidden = linear(x, self.fc1.weight, self.fc1.bias, "gelu")
+        return linear(hidden, self.fc2.weight, self.fc2.bias)
 
 
 class PatchNorm(nn.Module):

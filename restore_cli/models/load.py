@@ -145,6 +145,7 @@ def network(
     for layer in module.modules():
         if callable(prepare := getattr(layer, "prepare", None)):
             prepare()
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs want more beside a layout
     return Network(module.to(device), device, precision)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_cli.contract import Contract
+from restore_cli.models.layers import channels_first, channels_last, linear
 
 __all__ = ["Restormer", "RestormerConfig"]
 
@@ -44,8 +45,8 @@ class Restormer(nn.Module):
         self.config = config
         dim, blocks, heads = config.dim, config.blocks, config.heads
 
-        def level(width: int, count: int, heads: int) -> nn.Sequential:
-            return nn.Sequential(*(Block(width, heads, config.expansion, config.norm_bias) for _ in range(count)))
+        def level(width: int, count: int, heads: int) -> Level:
+            return Level(*(Block(width, heads, config.expansion, config.norm_bias) for _ in range(count)))
 
         self.patch_embed = PatchEmbedding(config.channels_in, dim)
         self.encoder_level1 = level(dim, blocks[0], heads[0])
@@ -127,6 +128,17 @@ class Upsample(nn.Module):
         return self.body(x)
 
 
+class Level(nn.Sequential):
+    """Blocks in a row, with pixels before channels inside."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        x = channels_last(x).contiguous()
+        for block in self:
+            x = block(x)
+        return channels_first(x)
+
+
 class Block(nn.Module):
     """Channel attention, then a gated feed-forward part, each behind a layer norm and beside a shortcut."""
 
@@ -138,7 +150,7 @@ class Block(nn.Module):
         self.ffn = GatedFeedForward(dim, int(dim * expansion))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, c, h, w)."""
+        """(b, h, w, c) -> (b, h, w, c)."""
         x = x + self.attn(self.norm1(x))
         return x + self.ffn(self.norm2(x))
 
@@ -151,13 +163,13 @@ class ChannelNorm(nn.Module):
         self.body = Affine(dim, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, c, h, w). Without a bias the mean stays in, though not in the variance."""
+        """(b, h, w, c) -> (b, h, w, c). Without a bias the mean stays in, though not in the variance."""
         weight, bias = self.body.weight, self.body.bias
-        variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
-        scale = torch.rsqrt(variance + EPSILON)
-        if bias is None:
-            return x * scale * weight[:, None, None]
-        return (x - mean) * scale * weight[:, None, None] + bias[:, None, None]
+        if bias is not None:
+            return F.layer_norm(x, weight.shape, weight, bias, EPSILON)
+        # torch.var goes through the channels one by one; these two passes take them many at a time
+        deviation = torch.linalg.vector_norm(x - x.mean(-1, keepdim=True), dim=-1, keepdim=True)
+        return x * torch.rsqrt(deviation.square() / x.shape[-1] + EPSILON) * weight
 
 
 class Affine(nn.Module):
@@ -183,13 +195,16 @@ class TransposedAttention(nn.Module):
         self.project_out = nn.Conv2d(dim, dim, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, c, h, w)."""
-        h, w = x.shape[-2:]
-        qkv = self.qkv_dwconv(self.qkv(x))
-        q, k, v = rearrange(qkv, "b (t heads c) h w -> t b heads c (h w)", t=3, heads=self.heads)
-        scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * self.temperature
-        out = rearrange(scores.softmax(-1) @ v, "b heads c (h w) -> b (heads c) h w", h=h, w=w)
-        return self.project_out(out)
+        """(b, h, w, c) -> (b, h, w, c). Attention and projection are one small matrix per picture."""
+        b, h, w, c = x.shape
+        qkv = channels_last(self.qkv_dwconv(channels_first(pointwise(x, self.qkv))))
+        q, k, v = qkv.reshape(b, h * w, 3 * c).chunk(3, -1)
+        split = "b n (heads c) -> b heads n c"
+        q, k = (rearrange(F.normalize(part, dim=1), split, heads=self.heads) for part in (q, k))
+        scores = (q.mT @ k * self.temperature).softmax(-1)
+        out = rearrange(self.project_out.weight, "o (heads c) 1 1 -> heads o c", heads=self.heads)
+        weights = rearrange(out @ scores, "b heads o c -> b o (heads c)")
+        return torch.stack([linear(*pair, None) for pair in zip(v, weights, strict=True)]).view(b, h, w, c)
 
 
 class GatedFeedForward(nn.Module):
@@ -202,6 +217,12 @@ class GatedFeedForward(nn.Module):
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, c, h, w)."""
-        gate, value = self.dwconv(self.project_in(x)).chunk(2, 1)
-        return self.project_out(F.gelu(gate) * value)
+        """(b, h, w, c) -> (b, h, w, c)."""
+        hidden = channels_last(self.dwconv(channels_first(pointwise(x, self.project_in))))
+        gate, value = hidden.chunk(2, -1)
+        return pointwise(F.gelu(gate) * value, self.project_out)
+
+
+def pointwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """(b, h, w, c) -> (b, h, w, out), by a 1×1 convolution as the matrix product that it is."""
+    return linear(x, convolution.weight[..., 0, 0], convolution.bias)
