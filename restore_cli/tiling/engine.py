@@ -92,7 +92,7 @@ def padded_strip(rows: Rows, top: int, bottom: int, high: int, wide: int) -> Ten
     ys = reflected(rows.height, high)[top:bottom]
     first, end = min(ys), max(ys) + 1
     strip = rows.read(first, end)
-    if end - first < len(ys):
+    if ys != list(range(first, end)):
         strip = strip[:, torch.tensor(ys) - first]
     return strip if rows.width == wide else strip[:, :, torch.tensor(reflected(rows.width, wide))]
 

@@ -68,7 +68,7 @@ def test_tiling_cannot_be_seen_by_a_pointwise_model(height: int, width: int, til
     assert torch.equal(restored(Nearest(), image, tiling), image.repeat_interleave(2, 1).repeat_interleave(2, 2))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=300)
 @given(
     height=st.integers(1, 150),
     width=st.integers(1, 150),
@@ -85,6 +85,12 @@ def test_any_size_any_tiling(
     image = torch.rand(3, height, width)
     out = restored(Nearest(scale, grid, multiple), image, Tiling(tile, overlap, batch))
     assert torch.equal(out, image.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
+
+
+def test_a_last_row_of_tiles_that_is_mostly_reflected() -> None:
+    """Row 32 and its seven reflections are as many rows as lie between the first and the last of them."""
+    image = torch.rand(3, 33, 33)
+    assert torch.equal(restored(Nearest(1), image, Tiling(8, 0)), image)
 
 
 @pytest.mark.parametrize("multiple", [1, 8])
