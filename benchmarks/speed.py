@@ -158,14 +158,19 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 def peak(case: Case, who: str, side: int) -> int:
-    """Bytes that the first call adds to this process's peak; Linux counts it in KiB."""
-    import resource
-
+    """Bytes that the first call adds to this process's peak."""
     device, state = torch.device("cpu"), weights(case)
     call: Call = ours(case, state, device, torch.float32) if who == "ours" else Peer(peer(case, state, device), device)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = high_water()
     call(picture(side))
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return high_water() - before
+
+
+def high_water() -> int:
+    """The most memory that this process has held, bytes; 0 where there is no /proc."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
 def peak_of_child(case: Case, who: str, side: int) -> int:
