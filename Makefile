@@ -6,7 +6,7 @@ SOURCES := restore_cli tests training benchmarks
 BENCH ?= ../shared/bench
 WEIGHTS ?= $(wildcard ../shared/checkpoints/*.pth)
 
-.PHONY: demo test lint types tests gpu results fmt clean
+.PHONY: demo test lint types tests gpu results bench bench-gpu fmt clean
 
 demo: $(VENV)/.installed
 	$(BIN)/restore sr --model lite examples/cat.png --overwrite
@@ -29,6 +29,12 @@ gpu: $(VENV)/.dev
 results: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.results --bench $(BENCH) --weights $(WEIGHTS)
 
+bench: .venv-bench/.installed
+	.venv-bench/bin/python -m benchmarks.speed
+
+bench-gpu: .venv-bench/.installed
+	.venv-bench/bin/python -m benchmarks.speed --device cuda --side 256 --rounds 9
+
 fmt: $(VENV)/.dev
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
@@ -42,5 +48,11 @@ $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .[dev]
 	touch $@
 
+.venv-bench/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --no-deps spandrel==0.4.2 spandrel_extra_arches==0.2.0
+	touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

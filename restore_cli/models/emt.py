@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_cli.contract import Contract
-from restore_cli.models.layers import Activation, channels_first, channels_last, linear, widened
+from restore_cli.models.layers import Activation, channels_first, channels_last, exact, linear, widened
 
 __all__ = ["EMT", "EMTConfig"]
 
@@ -65,9 +65,9 @@ class EMT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale)."""
-        shallow = self.head(255 * x - self.mean)
+        shallow = exact(self.head, 255 * x - self.mean)
         deep = channels_first(self.body(channels_last(shallow).contiguous()))
-        return (self.tail(deep + shallow) + self.mean) / 255
+        return (exact(self.tail, deep + shallow) + self.mean) / 255
 
 
 class MixedBlock(nn.Module):

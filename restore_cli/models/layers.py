@@ -23,6 +23,7 @@ __all__ = [
     "WindowAttention",
     "channels_first",
     "channels_last",
+    "exact",
     "linear",
     "upsampler",
     "widened",
@@ -74,6 +75,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activatio
     if activation == "none":
         return out
     return F.gelu(out) if activation == "gelu" else F.silu(out)
+
+
+def exact(module: nn.Module, x: Tensor) -> Tensor:
+    """The module in float32 under autocast too: for the convolutions where colours become features and back."""
+    with torch.autocast(x.device.type, enabled=False):
+        return module(x.float())
 
 
 def fits_onednn(x: Tensor, dtype: torch.dtype) -> bool:

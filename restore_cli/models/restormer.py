@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_cli.contract import Contract
-from restore_cli.models.layers import channels_first, channels_last, linear
+from restore_cli.models.layers import channels_first, channels_last, exact, linear
 
 __all__ = ["Restormer", "RestormerConfig"]
 
@@ -75,11 +75,11 @@ class Restormer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) in [0, 1] -> (b, channels_out, h, w)."""
-        shallow = self.patch_embed(x)
+        shallow = exact(self.patch_embed, x)
         deep = self.refinement(self.body(shallow))
         if self.skip_conv is not None:
-            return self.output(deep + self.skip_conv(shallow))
-        return x + self.output(deep)
+            return exact(self.output, deep + self.skip_conv(shallow))
+        return x + exact(self.output, deep)
 
     def body(self, x: Tensor) -> Tensor:
         """(b, dim, h, w) -> (b, 2·dim, h, w): down four levels and up again, with a shortcut at each."""

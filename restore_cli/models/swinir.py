@@ -18,6 +18,7 @@ from restore_cli.models.layers import (
     WindowAttention,
     channels_first,
     channels_last,
+    exact,
     upsampler,
 )
 
@@ -92,9 +93,9 @@ class SwinIR(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) in [0, 1] -> (b, c, h·scale, w·scale)."""
         x = (x - self.mean) * self.config.value_range
-        shallow = self.conv_first(x)
+        shallow = exact(self.conv_first, x)
         deep = self.conv_after_body(self.body(shallow)) + shallow
-        out = self.reconstruct(deep) if self.config.head else x + self.conv_last(deep)
+        out = self.reconstruct(deep) if self.config.head else x + exact(self.conv_last, deep)
         return out / self.config.value_range + self.mean
 
     def body(self, x: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ class SwinIR(nn.Module):
     def reconstruct(self, x: Tensor) -> Tensor:
         """(b, dim, h, w) -> (b, c, h·scale, w·scale)."""
         if self.config.head == "pixelshuffledirect":
-            return self.upsample(x)
+            return exact(self.upsample, x)
         x = self.conv_before_upsample(x)
         if self.config.head == "pixelshuffle":
             x = self.upsample(x)

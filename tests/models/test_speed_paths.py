@@ -1,0 +1,85 @@
+"""What is folded, fused or laid out for speed computes what the plain form computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from published import golden
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.plain_emt import PlainEMT
+from restore_cli.models.emt import EMTConfig, moved
+from restore_cli.models.layers import Activation, linear, widened
+from restore_cli.models.load import COMPUTED, build, computed_dropped, frozen, network
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("activation", ["none", "gelu", "swish"])
+@pytest.mark.parametrize("biased", [True, False])
+def test_fused_product_equals_the_plain_one(activation: Activation, biased: bool) -> None:
+    x, weight, bias = torch.randn(2, 5, 7, 60), torch.randn(24, 60), torch.randn(24) if biased else None
+    plain = linear(x, weight, bias, activation)  # with gradients on, the plain way
+    with torch.inference_mode():
+        torch.testing.assert_close(linear(x, weight, bias, activation), plain, rtol=1e-5, atol=1e-5)
+
+
+def test_fused_product_follows_autocast() -> None:
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert linear(torch.randn(8, 16), torch.randn(4, 16), None).dtype == torch.bfloat16
+
+
+def test_products_keep_their_gradients() -> None:
+    x, weight = torch.randn(3, 16, requires_grad=True), torch.randn(4, 16)
+    (slope,) = torch.autograd.grad(linear(x, weight, None, "gelu").sum(), x)
+    assert slope.abs().sum() > 0
+
+
+def test_wider_heads_attend_alike() -> None:
+    q, v = torch.randn(2, 3, 64, 10), torch.randn(2, 3, 64, 10)
+    wide = F.scaled_dot_product_attention(widened(q), widened(q), widened(v), scale=1.0)
+    assert wide.shape[-1] == 16
+    torch.testing.assert_close(wide[..., :10], F.scaled_dot_product_attention(q, q, v, scale=1.0))
+
+
+def test_moves_bring_zeros_in() -> None:
+    x = torch.arange(1.0, 46.0).view(1, 3, 3, 5)
+    out = moved(x)
+    assert out[0, :, -1, 0].tolist() == out[0, :, 0, 1].tolist() == [0, 0, 0]
+    assert out[0, -1, :, 2].tolist() == out[0, 0, :, 3].tolist() == [0, 0, 0]
+    assert torch.equal(out[0, :, :-1, 0], x[0, :, 1:, 0])
+    assert torch.equal(out[..., 4], x[..., 4])
+
+
+def test_emt_equals_its_plain_form() -> None:
+    _, ours, weights, _, _ = golden("emt_x4")
+    words: dict[str, Any] = {key: frozen(value) for key, value in ours.items()}
+    config = EMTConfig(**words)
+    plain = PlainEMT(config)
+    state = computed_dropped(weights, COMPUTED)
+    plain.load_state_dict(state, strict=True)
+    side = max(max(window) for window in config.windows)
+    x = F.interpolate(torch.rand(1, 3, 4, 4), size=(2 * side, 2 * side), mode="bicubic").clamp(0, 1)
+    with torch.inference_mode():
+        expected = plain.eval()(x)
+    assert relative(network("emt", ours, state, Path("emt"), CPU, torch.float32)(x), expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["swinir_classical_x4", "hat_x4", "restormer_withbias", "emt_x4"])
+def test_prepared_and_trainable_forms_agree(name: str) -> None:
+    architecture, ours, weights, _, _ = golden(name)
+    state = computed_dropped(weights, COMPUTED)
+    net = network(architecture, ours, state, Path(name), CPU, torch.float32)
+    module = build(architecture, ours).eval()
+    module.load_state_dict(state)
+    x = F.interpolate(torch.rand(1, net.contract.channels, 4, 4), size=(64, 64), mode="bicubic").clamp(0, 1)
+    assert relative(net(x), module(x).detach()) < 1e-5
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Relative error in the Frobenius norm."""
+    return float((found - expected).norm() / expected.norm())
