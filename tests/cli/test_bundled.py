@@ -49,7 +49,7 @@ def test_sr_works_offline_and_names_the_larger_ones(scale: int, restore: Run) ->
         assert image.size == (24 * scale, 16 * scale)
 
 
-@pytest.mark.parametrize("task", ["denoise"])
+@pytest.mark.parametrize("task", ["denoise", "dejpeg"])
 def test_other_tasks_work_offline_too(task: str, restore: Run) -> None:
     Image.fromarray(noise(40, 56)).save("in.jpg", quality=30)
     ran = restore(task, "in.jpg")

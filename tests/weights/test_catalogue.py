@@ -105,11 +105,11 @@ def test_dropped_buffers_are_those_that_a_published_file_has_too_much(form: str)
         (Request("deblur", variant="defocus"), ["restormer-deblur-defocus"]),
         (Request("deblur", variant="dual-pixel"), ["restormer-deblur-dual-pixel"]),
         (Request("derain", channels=1), ["restormer-derain"]),
-        (Request("dejpeg"), ["swinir-jpeg-color-40"]),
-        (Request("dejpeg", quality=1), ["swinir-jpeg-color-10"]),
-        (Request("dejpeg", quality=25), ["swinir-jpeg-color-20"]),
-        (Request("dejpeg", quality=26, channels=1), ["swinir-jpeg-gray-30"]),
-        (Request("dejpeg", quality=95), ["swinir-jpeg-color-40"]),
+        (Request("dejpeg"), ["lite-dejpeg", "swinir-jpeg-color-40"]),
+        (Request("dejpeg", "swinir", quality=1), ["swinir-jpeg-color-10"]),
+        (Request("dejpeg", quality=25), ["lite-dejpeg", "swinir-jpeg-color-20"]),
+        (Request("dejpeg", "swinir", quality=26, channels=1), ["swinir-jpeg-gray-30"]),
+        (Request("dejpeg", "lite", quality=95), ["lite-dejpeg"]),
     ],
 )
 def test_a_request_means(request_: Request, expected: list[str]) -> None:
