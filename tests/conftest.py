@@ -8,9 +8,13 @@ import pytest
 import torch
 from command import Ran, Run
 from huggingface_hub import constants
+from hypothesis import HealthCheck, settings
 from pictures import checkpoint
 
 from restore_cli.cli.main import main
+
+settings.register_profile("restore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("restore")  # a busy machine is no failure
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

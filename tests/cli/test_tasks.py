@@ -222,7 +222,9 @@ def test_ctrl_c_ends_with_130(tmp_path: Path, x1: Path) -> None:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
-        time.sleep(6)
+        while not list(tmp_path.glob(".restore-*.part")):  # the result has begun
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
