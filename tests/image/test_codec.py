@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pyvips
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
@@ -453,3 +454,17 @@ def test_a_tiff_beyond_4_gib_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.Mo
     encode(picture, tmp_path / "out.tif")
     assert (tmp_path / "out.tif").read_bytes()[:4] == b"II+\0"
     assert_same(decode(tmp_path / "out.tif"), picture)
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_deep_avif_is_read_deep(tmp_path: Path, bits: int, channels: int) -> None:
+    samples = np.dstack([smooth(), smooth(channels=1)])[..., :channels].astype(np.uint16) * 256
+    image = pyvips.Image.new_from_array(samples).copy(interpretation="rgb16")
+    (tmp_path / "in.avif").write_bytes(
+        image.heifsave_buffer(compression="av1", bitdepth=bits, Q=95, subsample_mode="off")
+    )
+    header, found = probe(tmp_path / "in.avif"), decode(tmp_path / "in.avif")
+    assert (header.depth, found.pixels.dtype, header.alpha) == (16, np.uint16, channels == 4)
+    assert np.abs(found.pixels.astype(float) - samples[..., :3]).mean() < 900
+    assert np.unique(found.pixels & 255).size > 1
