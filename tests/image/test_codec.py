@@ -465,6 +465,7 @@ def test_deep_avif_is_read_deep(tmp_path: Path, bits: int, channels: int) -> Non
         image.heifsave_buffer(compression="av1", bitdepth=bits, Q=95, subsample_mode="off")
     )
     header, found = probe(tmp_path / "in.avif"), decode(tmp_path / "in.avif")
-    assert (header.depth, found.pixels.dtype, header.alpha) == (16, np.uint16, channels == 4)
+    assert (header.depth, header.alpha) == (16, channels == 4)
+    assert found.pixels.dtype == np.uint16
     assert np.abs(found.pixels.astype(float) - samples[..., :3]).mean() < 900
     assert np.unique(found.pixels & 255).size > 1
