@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_cli.contract import Contract
+from restore_cli.models.attention import attention, windowed
 from restore_cli.models.layers import (
     DIV2K_MEAN,
     HEAD_WIDTH,
@@ -210,22 +211,18 @@ class OverlappingCrossAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        _, h, w, c = x.shape
-        qkv = linear(self.norm1(x), self.qkv.weight, self.qkv.bias)
-        cut = "b (y i) (x j) (heads d) -> (b y x) heads (i j) d"
-        q = rearrange(qkv[..., :c], cut, heads=self.heads, i=self.window, j=self.window)
-        split = "n p (t heads d) -> t n heads p d"
-        k, v = rearrange(self.surroundings(qkv[..., c:]), split, t=2, heads=self.heads)
+        split = "b h w (t heads d) -> t b h w heads d"
+        q, *kv = rearrange(linear(self.norm1(x), self.qkv.weight, self.qkv.bias), split, t=3, heads=self.heads)
         bias = self.additive_bias() if self.bias is None else self.bias
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        grid = {"y": h // self.window, "x": w // self.window, "i": self.window}
-        out = rearrange(out, "(b y x) heads (i j) d -> b (y i) (x j) (heads d)", **grid)
-        x = x + linear(out, self.proj.weight, self.proj.bias)
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        near, target = (windowed(part, self.window, self.window) for part in (q, out))
+        attention([near, *map(self.surroundings, kv)], bias[0], q.shape[-1] ** -0.5, target)
+        x = x + linear(out.flatten(3), self.proj.weight, self.proj.bias)
         return x + self.mlp(self.norm2(x))
 
     def surroundings(self, x: Tensor) -> Tensor:
-        """(b, h, w, c) -> (windows, wide², c), zeros beyond the picture."""
+        """(b, h, w, heads, d) -> (b, y, x, heads, wide, wide, d), zeros beyond the picture."""
         margin = (self.wide - self.window) // 2
-        x = F.pad(x, (0, 0, margin, margin, margin, margin))
+        x = F.pad(x, (0, 0, 0, 0, margin, margin, margin, margin))
         x = x.unfold(1, self.wide, self.window).unfold(2, self.wide, self.window)
-        return rearrange(x, "b y x c i j -> (b y x) (i j) c")
+        return rearrange(x, "b y x heads d i j -> b y x heads i j d")

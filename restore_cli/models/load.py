@@ -145,7 +145,8 @@ def network(
     for layer in module.modules():
         if callable(prepare := getattr(layer, "prepare", None)):
             prepare()
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs want more beside a layout
+        if isinstance(layer, nn.Conv2d):
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs want more beside it
     return Network(module.to(device), device, precision)
 
 
