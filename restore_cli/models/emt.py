@@ -86,8 +86,7 @@ class MixedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
         for mix, mlp in zip(self.sa_list, self.mlp_list, strict=True):
-            x = x + mix(x)
-            x = x + mlp(x)
+            x = mlp(mix(x))
         return x
 
 
@@ -100,7 +99,7 @@ def norm_as_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
 class StripedAttention(nn.Module):
     """Self-attention in striped windows, queries serving as keys, one share of the channels per window form.
 
-    Section 3.3, SWSA. Scores are neither scaled nor biased; shifted windows wrap around unmasked.
+    Section 3.3, SWSA, with the shortcut. Scores are neither scaled nor biased; shifted windows wrap around unmasked.
     """
 
     weight: Tensor | None
@@ -132,7 +131,7 @@ class StripedAttention(nn.Module):
         weight, bias = self.folded() if self.weight is None else (self.weight, self.bias)
         shares = linear(x, weight, bias).chunk(len(self.windows), -1)
         mixed = torch.cat([self.attend(*share) for share in zip(shares, self.windows, strict=True)], -1)
-        return linear(mixed, self.proj.get_parameter("0.weight")[..., 0, 0], self.proj.get_parameter("0.bias"))
+        return x + linear(mixed, self.proj.get_parameter("0.weight")[..., 0, 0], self.proj.get_parameter("0.bias"))
 
     def attend(self, qv: Tensor, window: tuple[int, int]) -> Tensor:
         """(b, h, w, 2·heads·d) -> (b, h, w, heads·d); sides are reflected up to whole windows, as published."""
@@ -145,10 +144,14 @@ class StripedAttention(nn.Module):
         return windows_attention(list(parts), window, shift, [None] * 4, scale=1.0).flatten(3)[:, :h, :w]
 
 
+WAYS = slice(0, None, 5), slice(1, None, 5), slice(2, None, 5), slice(3, None, 5)
+"""The channels that PixelMixer moves left, right, up, down."""
+
+
 class PixelMixer(nn.Module):
     """Every fifth channel moves by a pixel left, right, up, down, or not at all, around the edges (section 3.4, PM).
 
-    The move, the difference with the input and the batch norm are one depthwise convolution.
+    The move, the difference with the input, the batch norm and the shortcut are one depthwise convolution.
     """
 
     weight: Tensor | None
@@ -165,25 +168,32 @@ class PixelMixer(nn.Module):
     def folded(self) -> tuple[Tensor, Tensor]:
         """(c, 1, 3, 3) weights and (c,) biases of the depthwise convolution."""
         scale, offset = norm_as_affine(self.norm)
-        moves = torch.zeros(5, 3, 3, device=scale.device)
-        for way, (y, x) in enumerate([(1, 2), (1, 0), (2, 1), (0, 1), (1, 1)]):
-            moves[way, y, x] += 1
-            moves[way, 1, 1] -= 1
-        return moves.repeat(len(scale) // 5, 1, 1)[:, None] * scale[:, None, None, None], offset
+        weight = torch.zeros(len(scale), 1, 3, 3, device=scale.device)
+        for way, (y, x) in zip(WAYS, [(1, 2), (1, 0), (2, 1), (0, 1)], strict=True):
+            weight[way, 0, y, x] = scale[way]
+            weight[way, 0, 1, 1] = -scale[way]
+        weight[:, :, 1, 1] += 1
+        return weight, offset
 
     def prepare(self) -> None:
         """Fold the weights once, when they change no more."""
         self.weight, self.bias = self.folded()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, h, w, c) -> (b, h, w, c)."""
+        """(b, h, w, c) -> (b, h, w, c), with the shortcut."""
         weight, bias = self.folded() if self.weight is None else (self.weight, self.bias)
-        around = F.pad(channels_first(x), (1, 1, 1, 1), mode="circular")
-        return channels_last(F.conv2d(around, weight, bias, groups=x.shape[-1]))
+        out = channels_last(F.conv2d(channels_first(x), weight, bias, padding=1, groups=x.shape[-1]))
+        # the convolution moves zeros in where the other edge should come
+        left, right, up, down = WAYS
+        out[:, :, -1, left] += weight[left, 0, 1, 2] * x[:, :, 0, left]
+        out[:, :, 0, right] += weight[right, 0, 1, 0] * x[:, :, -1, right]
+        out[:, -1, :, up] += weight[up, 0, 2, 1] * x[:, 0, :, up]
+        out[:, 0, :, down] += weight[down, 0, 0, 1] * x[:, -1, :, down]
+        return out
 
 
 class ShiftMlp(nn.Module):
-    """Two shift convolutions with a SiLU between them."""
+    """Two shift convolutions with a SiLU between them, beside a shortcut."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -192,7 +202,7 @@ class ShiftMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        return self.fc2(self.fc1(x, "swish"))
+        return x + self.fc2(self.fc1(x, "swish"))
 
 
 class ShiftConvolution(nn.Conv2d):
