@@ -18,6 +18,7 @@ from restore_cli.models.layers import (
     Mlp,
     PatchNorm,
     WindowAttention,
+    beside_shortcut,
     channels_first,
     channels_last,
     linear,
@@ -132,7 +133,7 @@ class HybridBlock(nn.Module):
         """(b, h, w, c) -> (b, h, w, c)."""
         normed = self.norm1(x)
         x = x + self.attn(normed) + self.conv_scale * self.conv_block(normed)
-        return x + self.mlp(self.norm2(x))
+        return beside_shortcut(x, lambda part: self.mlp(self.norm2(part)))
 
 
 class ConvolutionBranch(nn.Module):
@@ -218,7 +219,7 @@ class OverlappingCrossAttention(nn.Module):
         near, target = (windowed(part, self.window, self.window) for part in (q, out))
         attention([near, *map(self.surroundings, kv)], bias[0], q.shape[-1] ** -0.5, target)
         x = x + linear(out.flatten(3), self.proj.weight, self.proj.bias)
-        return x + self.mlp(self.norm2(x))
+        return beside_shortcut(x, lambda part: self.mlp(self.norm2(part)))
 
     def surroundings(self, x: Tensor) -> Tensor:
         """(b, h, w, heads, d) -> (b, y, x, heads, wide, wide, d), zeros beyond the picture."""

@@ -16,6 +16,7 @@ from restore_cli.models.layers import (
     Mlp,
     PatchNorm,
     WindowAttention,
+    beside_shortcut,
     channels_first,
     channels_last,
     exact,
@@ -162,4 +163,4 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        return beside_shortcut(x, lambda part: self.mlp(self.norm2(part)))
