@@ -182,8 +182,9 @@ def onednn_products() -> Iterator[None]:
 
 @cache
 def onednn_is_exact() -> bool:
-    """Whether oneDNN makes no use of that: rounding pays only where the processor has a matrix unit."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    """Whether oneDNN is here and makes no use of that: rounding pays only where the processor has a matrix unit."""
+    here = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not here or not hasattr(torch.backends.mkldnn, "matmul"):  # PyTorch before 2.9 cannot be asked
         return False
     steps = torch.arange(2.0 * 64 * 64).view(2, 64, 64)
     a, b = steps.sin(), steps.cos()

@@ -91,9 +91,15 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of that name; `auto` is float16 on CUDA and float32 elsewhere."""
+    """The dtype of that name; `auto` is the fastest whose results look the same (docs/performance.md).
+
+    That is float16 on CUDA, bfloat16 on a CPU that multiplies it by itself, float32 elsewhere.
+    """
+    if name == "auto" and device.type == "cuda":
+        return torch.float16
     if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
+        halves = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if halves else torch.float32
     if name not in PRECISIONS:
         raise UsageError(f"precision {name!r} is none of auto, {', '.join(PRECISIONS)}")
     return PRECISIONS[name]

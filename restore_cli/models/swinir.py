@@ -95,7 +95,7 @@ class SwinIR(nn.Module):
         """(b, c, h, w) in [0, 1] -> (b, c, h·scale, w·scale)."""
         x = (x - self.mean) * self.config.value_range
         shallow = exact(self.conv_first, x)
-        deep = self.conv_after_body(self.body(shallow)) + shallow
+        deep = exact(self.conv_after_body, self.body(shallow)) + shallow
         out = self.reconstruct(deep) if self.config.head else x + exact(self.conv_last, deep)
         return out / self.config.value_range + self.mean
 
