@@ -11,7 +11,7 @@ __all__ = ["write_report"]
 
 DOCS = Path(__file__).parents[1] / "docs"
 START, END = "<!-- measured -->", "<!-- end -->"
-HEADER = """| model | precision | tile | ours s/MP | peer s/MP | peer ÷ ours (pairs) | of limit | agreement, dB | memory, MiB |
+HEADER = """| model | precision | tile | ours s/MP | peer s/MP | peer ÷ ours | of limit | agree, dB | memory, MiB |
 |---|---|--:|--:|--:|--:|--:|--:|--:|
 """
 BAR, LEFT, WIDE = 26, 190, 420

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import zipfile
 from collections.abc import Mapping
 from fnmatch import fnmatch
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from restore_cli.errors import UsageError, WeightsError
 from restore_cli.models.detect import detect
 from restore_cli.models.emt import EMT, EMTConfig
 from restore_cli.models.hat import HAT, HATConfig
+from restore_cli.models.processor import prepare_processor
 from restore_cli.models.restormer import Restormer, RestormerConfig
 from restore_cli.models.swinir import SwinIR, SwinIRConfig
 from restore_cli.weights.catalogue import Entry
@@ -157,22 +155,8 @@ def network(
         if isinstance(layer, nn.Conv2d):
             layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs want more beside it
     if device.type == "cpu":
-        keep_freed_memory()
+        prepare_processor()
     return Network(module.to(device), device, precision)
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of asking the kernel for each anew, which clears them page by page.
-
-    Feature maps beyond 32 MiB took half of the time of a tile of 256 px without this. Other C libraries have no
-    such wish to be told.
-    """
-    mmap_max, trim_threshold = -4, -1  # malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, -1)
 
 
 def check(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, architecture: str) -> None:
