@@ -1,8 +1,8 @@
 """How fast the models are, beside their peers: `make bench`, `make bench-gpu`.
 
-    python -m benchmarks.speed [--device cpu] [--side N] [--rounds 3] [--only NAME …]
+    python -m benchmarks.speed [--device cpu] [--side 256] [--rounds 3] [--only NAME …]
 
-One tile of the model's default side through each model, ours and the peer's in turn, so that a slow minute hits both;
+One tile through each model, ours and the peer's in turn, so that a slow minute hits both;
 medians over the rounds. Each contestant has a process of its own, so that nothing that one of them asks of the process
 helps or hurts another. The limit is a product of two 2048² matrices of the same dtype in the same run; model FLOP are
 counted on the peer.
@@ -29,7 +29,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import CASES, Case, ours, peer, weights
 from benchmarks.report import write_report
-from restore_cli.restoration import default_tiling
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -89,7 +88,7 @@ def main() -> None:
     """Measure, and write the JSON and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--side", type=int, default=0, help="of the square tile, px; the model's own where it is 0")
+    parser.add_argument("--side", type=int, default=256, help="of the square tile, px")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="names of models")
     parser.add_argument("--work", help=argparse.SUPPRESS)
@@ -122,7 +121,6 @@ def measured(case: Case, device: torch.device, side: int, rounds: int, limits: d
     """One case in every precision: a first call that counts FLOP and compares, then rounds in turn."""
     state = weights(case)
     nets = {dtype: ours(case, dict(state), device, dtype) for dtype in limits}
-    side = side or default_tiling(nets[torch.float32].contract).tile
     other, x = Peer(peer(case, dict(state), device), device), picture(side).to(device)
     with FlopCounterMode(display=False) as counter:
         reference = other(x)

@@ -70,9 +70,9 @@ class HAT(nn.Module):
 
     @property
     def contract(self) -> Contract:
-        """Channel attention averages over the tile, so a tile side near the training size's statistics is named."""
+        """Channel attention averages over the tile, so a tile is named, large enough to stand for the picture."""
         w = self.config.window
-        return Contract(self.config.scale, 3, grid=w, multiple=w, minimum=w, overlap=2 * w, tile=16 * w)
+        return Contract(self.config.scale, 3, grid=w, multiple=w, minimum=w, overlap=2 * w, tile=32 * w)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale)."""
