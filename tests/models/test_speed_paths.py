@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from benchmarks.plain_emt import PlainEMT
 from restore_cli.models import attention as attention_module
+from restore_cli.models import layers
 from restore_cli.models.attention import boxes, windows_attention
 from restore_cli.models.emt import EMTConfig, moved
-from restore_cli.models.layers import Activation, linear
+from restore_cli.models.layers import Activation, Mlp, beside_shortcut, linear
 from restore_cli.models.load import COMPUTED, build, computed_dropped, frozen, network
 
 CPU = torch.device("cpu")
@@ -64,6 +65,15 @@ def test_boxes_hold_each_window_once(most: int) -> None:
         assert 0 < seen[box].numel() <= most
         seen[box] += 1
     assert bool((seen == 1).all())
+
+
+@pytest.mark.parametrize("strip", [1, 7, 24, 100])
+def test_a_branch_in_strips_equals_the_whole_one(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, mlp = torch.randn(2, 3, 4, 10), Mlp(10, 20)
+    whole = x + mlp(x)
+    monkeypatch.setattr(layers, "STRIP", strip)
+    with torch.inference_mode():
+        torch.testing.assert_close(beside_shortcut(x, mlp), whole)
 
 
 def test_moves_bring_zeros_in() -> None:
