@@ -19,6 +19,7 @@ from restore_cli.models.layers import (
     PatchNorm,
     WindowAttention,
     beside_shortcut,
+    by_rows,
     channels_first,
     channels_last,
     linear,
@@ -78,8 +79,11 @@ class HAT(nn.Module):
         """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale)."""
         shallow = self.conv_first(x - self.mean)
         deep = self.conv_after_body(self.body(shallow)) + shallow
-        out: Tensor = self.conv_last(self.upsample(self.conv_before_upsample(deep)))
-        return out + self.mean
+        return by_rows(self.reconstruct, deep, self.config.scale) + self.mean
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """(b, dim, h, w) -> (b, 3, h·scale, w·scale)."""
+        return self.conv_last(self.upsample(self.conv_before_upsample(x)))
 
     def body(self, x: Tensor) -> Tensor:
         """(b, dim, h, w) -> (b, dim, h, w)."""

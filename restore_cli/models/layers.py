@@ -23,6 +23,7 @@ __all__ = [
     "PatchNorm",
     "WindowAttention",
     "beside_shortcut",
+    "by_rows",
     "channels_first",
     "channels_last",
     "exact",
@@ -41,6 +42,9 @@ BLOCKED = -100.0
 
 STRIP = 4096
 """Px that each thread takes from one end of a branch to the other at a time."""
+
+ROWS, HALO = 64, 4
+"""Rows that a head enlarges at a time, and the rows around them that it sees, input px."""
 
 Activation = Literal["none", "gelu", "swish"]
 
@@ -86,6 +90,23 @@ def beside_shortcut(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
     for part, target in zip(torch.split(flat, step), torch.split(out, step), strict=True):
         torch.add(part, branch(part), out=target)
     return out.view(x.shape)
+
+
+def by_rows(head: Callable[[Tensor], Tensor], x: Tensor, scale: int) -> Tensor:
+    """(b, c, h, w) -> head(x) (b, c', h·scale, w·scale), where no px of it depends on px more than HALO away.
+
+    Enlarged maps are by far the largest of a network; in rows only a part of them is there at a time.
+    """
+    height = x.shape[2]
+    if torch.is_grad_enabled() or height <= 2 * ROWS:
+        return head(x)
+    parts = []
+    for top in range(0, height, ROWS):
+        bottom = min(top + ROWS, height)
+        first = max(0, top - HALO)
+        out = head(x[:, :, first : bottom + HALO])
+        parts.append(out[:, :, (top - first) * scale : (bottom - first) * scale].clone())
+    return torch.cat(parts, 2)
 
 
 def exact(module: nn.Module, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from restore_cli.models.layers import (
     PatchNorm,
     WindowAttention,
     beside_shortcut,
+    by_rows,
     channels_first,
     channels_last,
     exact,
@@ -96,7 +97,9 @@ class SwinIR(nn.Module):
         x = (x - self.mean) * self.config.value_range
         shallow = exact(self.conv_first, x)
         deep = exact(self.conv_after_body, self.body(shallow)) + shallow
-        out = self.reconstruct(deep) if self.config.head else x + exact(self.conv_last, deep)
+        out = (
+            by_rows(self.reconstruct, deep, self.config.scale) if self.config.head else x + exact(self.conv_last, deep)
+        )
         return out / self.config.value_range + self.mean
 
     def body(self, x: Tensor) -> Tensor:

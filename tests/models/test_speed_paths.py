@@ -76,6 +76,19 @@ def test_a_branch_in_strips_equals_the_whole_one(strip: int, monkeypatch: pytest
         torch.testing.assert_close(beside_shortcut(x, mlp), whole)
 
 
+HEADS = ["swinir_classical_x3", "swinir_classical_x4", "swinir_real_large_x4", "swinir_lightweight_x3", "hat_x4"]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_in_rows_equals_the_whole_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    architecture, ours, weights, _, _ = golden(name)
+    net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
+    x = torch.rand(1, 3, 6 * net.contract.grid, 4 * net.contract.grid)
+    whole = net(x)
+    monkeypatch.setattr(layers, "ROWS", 7)
+    assert relative(net(x), whole) < 1e-6
+
+
 def test_moves_bring_zeros_in() -> None:
     x = torch.arange(1.0, 46.0).view(1, 3, 3, 5)
     out = moved(x)
