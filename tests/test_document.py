@@ -16,7 +16,7 @@ from pictures import noise
 from profiles import GRAY_22, LINEAR, P3
 from torch import Tensor
 
-from restore_cli.document import Target, Wishes, open_sources, restore_file, srgb_profile
+from restore_cli.document import Wishes, open_document, open_sources, restore_file, srgb_profile
 from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.finish import Finish
 from restore_cli.image.codec import SUFFIXES, decode, encode
@@ -35,8 +35,8 @@ def through(
     """The file restored into another, whose suffix says its format."""
     wishes, format = wishes or Wishes(), SUFFIXES[output.suffix]
     sources = open_sources(source, format, wishes)
-    target = Target(output, format, NOTE)
-    return restore_file(model, sources, target, wishes, tiling or Tiling(32, 8), lambda done, total: None)[1]
+    document = open_document(sources, output, format, wishes)
+    return restore_file(model, document, NOTE, tiling or Tiling(32, 8), lambda done, total: None)[1]
 
 
 def deep(height: int, width: int, channels: int, kind: str, seed: int = 0) -> NDArray[Any]:

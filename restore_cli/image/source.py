@@ -23,7 +23,7 @@ from restore_cli.image.picture import Metadata, Samples
 from restore_cli.image.pillow import OPENERS, held, planes, turned
 from restore_cli.image.png import scan_png
 from restore_cli.image.reasons import command, line, reason
-from restore_cli.image.rows import Fetch, Reader
+from restore_cli.image.rows import Fetch, Reader, blocks
 from restore_cli.image.tiffdir import ICC, IPTC, XMP, Page, read_pages
 
 __all__ = ["MAX_PIXELS", "Source", "open_source"]
@@ -52,6 +52,19 @@ class Source:
                 return fetch(top, bottom)
 
         return Reader(guarded, self.header.height, self.header.width)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all its samples, decoded."""
+        return (
+            self.header.width * self.header.height * (self.header.channels + self.header.alpha) * self.header.depth // 8
+        )
+
+    def decoded(self) -> Source:
+        """The same with all its rows in memory. Raises ImageError."""
+        parts = list(blocks(self.rows(), self.header.width * 4))
+        samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return replace(self, opener=lambda: lambda top, bottom: samples[top:bottom])
 
 
 def open_source(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Source:
