@@ -12,9 +12,9 @@ from restore_cli.errors import NothingToDo, OutputError
 from restore_cli.image.codec import FORMAT_SUFFIX, SUFFIXES
 from restore_cli.naming import Naming
 from restore_cli.planning import Plan
-from restore_cli.work import Crew, Job, Result, Step, Watch
+from restore_cli.work import Crew, Job, Result, Step, Watch, Work
 
-__all__ = ["Job", "Result", "Watch", "run"]
+__all__ = ["Job", "Result", "Watch", "look", "run"]
 
 
 def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
@@ -36,8 +36,22 @@ def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
                 halted.set()
             yield written_down(plan, result)
         if not plan.found and not watch.stopping():
-            names = ", ".join(job.asked.paths) or "the list"
-            raise NothingToDo(f"no image in {names}: none of its files ends in {' '.join(SUFFIXES)}")
+            raise nothing_found(job)
+
+
+def look(job: Job, bench: Bench) -> Iterator[Work | Result]:
+    """What `run` would do, and nothing of it done: Work for each input that would be restored. Raises as `run` does."""
+    check_request(job)
+    plan = plan_for(job, bench, bench.watch, looking=True)
+    yield from (step for step in plan.steps() if step is not None)
+    if not plan.found:
+        raise nothing_found(job)
+
+
+def nothing_found(job: Job) -> NothingToDo:
+    """The error for no inputs."""
+    names = ", ".join(job.asked.paths) or "the list"
+    return NothingToDo(f"no image in {names}: none of its files ends in {' '.join(SUFFIXES)}")
 
 
 def going(steps: Iterator[Step], stopping: Callable[[], bool]) -> Iterator[Step]:
@@ -75,13 +89,14 @@ def written_down(plan: Plan, result: Result) -> Result:
     return result
 
 
-def plan_for(job: Job, bench: Bench, watch: Watch) -> Plan:
+def plan_for(job: Job, bench: Bench, watch: Watch, looking: bool = False) -> Plan:
     """What is to be done; no picture is opened, so that no two outputs are one."""
     task = job.request.task
     forced = FORMAT_SUFFIX[job.format] if job.format else None
     if job.weights is not None:
         scale = bench.own(job.weights).contract.scale
         naming = Naming(task, job.weights.stem, scale, job.output, SUFFIXES, forced)
-        return Plan(job, naming, bench.sha256(job.weights.name), watch.passed)
+        return Plan(job, naming, bench.sha256(job.weights.name), watch.passed, looking)
     entry = job.catalogue.select(job.request)[0]
-    return Plan(job, Naming(task, entry.model, entry.scale, job.output, SUFFIXES, forced), None, watch.passed)
+    naming = Naming(task, entry.model, entry.scale, job.output, SUFFIXES, forced)
+    return Plan(job, naming, None, watch.passed, looking)

@@ -43,6 +43,8 @@ class Plan:
     weights: str | None = None
     """sha256 of the checkpoint file that was named"""
     passed: PassedOver = field(default_factory=PassedOver)
+    looking: bool = False
+    """nothing is written, not even that work has begun"""
     manifests: dict[str, Manifest] = field(default_factory=dict)
     open: dict[str, Begun] = field(default_factory=dict)
     """by output"""
@@ -132,6 +134,8 @@ class Plan:
         """The work, written down as begun. Raises OutputError."""
         if there is not None and os.path.exists(item.path) and os.path.samefile(item.path, output):
             raise OutputError(f"{output}: is the input itself, by a link", "-o with another folder")
+        if self.looking:
+            return Work(item.path, output, there)
         manifest, name = self.book(item, output)
         if manifest is not None:
             manifest.add({"output": name, "status": "begun"})
@@ -155,6 +159,7 @@ class Plan:
         if self.job.hash:
             event["sha256"] = self.stamp(item)
         event |= {"options": self.options, "model": result.model, "checkpoint": result.sha256}
+        event["pixels"] = result.pixels
         begun.manifest.add({**event, "result": looked_at(result.output), "seconds": round(result.seconds, 3)})
 
     def stamp(self, item: Input) -> int | str:

@@ -30,6 +30,12 @@ class Job:
     """a checkpoint file instead of a catalogue entry"""
     device: str = "auto"
     """or several with commas between them, or all"""
+    cluster: str | None = None
+    """the address of a Ray cluster, or auto"""
+    workers: int | None = None
+    """on the cluster; None for as many as it has room for"""
+    gpus_per_worker: float | None = None
+    """on the cluster; None for one where it has any"""
     precision: str = "auto"
     tile: int | None = None
     overlap: int | None = None
@@ -43,6 +49,8 @@ class Job:
     keep_times: bool = False
     """outputs get their inputs' time of last change"""
     fail_fast: bool = False
+    watch: bool = False
+    """to go on with what appears in the folders, until stopped"""
     offline: bool = False
     format: str | None = None
     """a value of SUFFIXES; None for the input's"""

@@ -100,7 +100,7 @@ class Worker:
             writing: deque[Result | Future[Result]] = deque()
             stack.callback(self.drop, waiting)
             more = True
-            while more or waiting:
+            while (more or waiting) and not self.watch.stopping():
                 more = more and self.fill(waiting, steps)
                 yield from ready(writing)
                 if not waiting:
