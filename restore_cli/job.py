@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import chain
@@ -15,6 +16,9 @@ from restore_cli.planning import Plan
 from restore_cli.work import Crew, Job, Result, Step, Watch, Work
 
 __all__ = ["Job", "Result", "Watch", "look", "run"]
+
+IDLE = 0.1
+"""seconds between two looks at whether there is something to do"""
 
 
 def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
@@ -35,7 +39,7 @@ def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
             if job.fail_fast and result.status == "failed":
                 halted.set()
             yield written_down(plan, result)
-        if not plan.found and not watch.stopping():
+        if not (plan.found or job.shard or job.watch or watch.stopping()):  # another shard may have found some
             raise nothing_found(job)
 
 
@@ -44,7 +48,7 @@ def look(job: Job, bench: Bench) -> Iterator[Work | Result]:
     check_request(job)
     plan = plan_for(job, bench, bench.watch, looking=True)
     yield from (step for step in plan.steps() if step is not None)
-    if not plan.found:
+    if not (plan.found or job.shard):
         raise nothing_found(job)
 
 
@@ -69,7 +73,9 @@ def done(bench: Bench, steps: Iterator[Step]) -> Iterator[Result]:
     for step in steps:
         if isinstance(step, Result):
             yield step
-        elif step is not None:
+        elif step is None:
+            time.sleep(IDLE)
+        else:
             yield from crew_for(bench).results(chain([step], steps))
 
 
