@@ -13,9 +13,9 @@ from restore_cli.errors import NothingToDo, OutputError
 from restore_cli.image.codec import FORMAT_SUFFIX, SUFFIXES
 from restore_cli.naming import Naming
 from restore_cli.planning import Plan
-from restore_cli.work import Crew, Job, Result, Step, Watch, Work
+from restore_cli.work import Crew, Job, Result, Step, Watch
 
-__all__ = ["Job", "Result", "Watch", "look", "run"]
+__all__ = ["Job", "Result", "Watch", "look", "nothing_found", "run"]
 
 IDLE = 0.1
 """seconds between two looks at whether there is something to do"""
@@ -43,13 +43,10 @@ def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
             raise nothing_found(job)
 
 
-def look(job: Job, bench: Bench) -> Iterator[Work | Result]:
-    """What `run` would do, and nothing of it done: Work for each input that would be restored. Raises as `run` does."""
+def look(job: Job, bench: Bench) -> Plan:
+    """What `run` would go by; its steps write nothing and begin nothing. Raises UsageError as `run` does."""
     check_request(job)
-    plan = plan_for(job, bench, bench.watch, looking=True)
-    yield from (step for step in plan.steps() if step is not None)
-    if not (plan.found or job.shard):
-        raise nothing_found(job)
+    return plan_for(job, bench, bench.watch, looking=True)
 
 
 def nothing_found(job: Job) -> NothingToDo:

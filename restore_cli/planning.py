@@ -154,9 +154,9 @@ class Plan:
         """The work, written down as begun. Raises OutputError."""
         if there is not None and os.path.exists(item.path) and os.path.samefile(item.path, output):
             raise OutputError(f"{output}: is the input itself, by a link", "-o with another folder")
+        manifest, name = self.book(item, output)
         if self.looking:
             return Work(item.path, output, there)
-        manifest, name = self.book(item, output)
         if manifest is not None:
             manifest.add({"output": name, "status": "begun"})
         self.open[output] = Begun(item, manifest, name)

@@ -15,7 +15,21 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from restore_cli.errors import RestoreError
 from restore_cli.weights.entry import Entry
 
-__all__ = ["Downloads", "PipeClosed", "complain", "err", "note", "out", "plain", "say", "say_table", "shows", "silence"]
+__all__ = [
+    "Downloads",
+    "PipeClosed",
+    "above",
+    "complain",
+    "err",
+    "note",
+    "out",
+    "plain",
+    "reading",
+    "say",
+    "say_table",
+    "shows",
+    "silence",
+]
 
 
 class PipeClosed(Exception):
@@ -73,6 +87,12 @@ def say(text: str) -> None:
     with reading():
         sys.stdout.write(f"{plain(text)}\n")
         sys.stdout.flush()
+
+
+def above(text: str) -> None:
+    """A line of results above what is drawn live on the same screen."""
+    with reading():
+        err.print(escape(plain(text)))
 
 
 def say_table(table: object) -> None:

@@ -6,20 +6,21 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from glob import has_magic
 from pathlib import Path
 
 from restore_cli.cli.options import Options
 from restore_cli.errors import UsageError
 from restore_cli.inputs import Asked
 
-__all__ = ["STANDARD", "again", "asked", "shard"]
+__all__ = ["STANDARD", "again", "asked", "one_file", "shard_for"]
 
 STANDARD = "-"
 """standard input or output"""
 
 RANKS = (
     ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"),
-    ("RANK", "WORLD_SIZE", None, None),
+    ("RANK", "WORLD_SIZE", "", ""),
 )
 """the number of this process, how many there are, the first number, the step between two"""
 
@@ -57,26 +58,43 @@ def again(options: Options) -> str:
     return chosen[0] if chosen else "resume"
 
 
-def shard(wish: str | None, environment: Mapping[str, str]) -> tuple[tuple[int, int] | None, str | None]:
-    """(I, N) of the inputs, None for all of them, and the names of the variables that said so. UsageError."""
-    if wish is not None:
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", wish)
+def shard_for(options: Options, environment: Mapping[str, str]) -> tuple[tuple[int, int] | None, str | None]:
+    """(I, N) of the inputs, None for all of them, and the names of the variables that said so. UsageError.
+
+    Variables count where a folder, a pattern, a list or several files are named: a single file is always restored.
+    """
+    if options.shard is not None:
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", options.shard)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise UsageError(f"--shard {wish}: expected I/N with I from 1 to N", hint="--shard 1/8")
+            raise UsageError(f"--shard {options.shard}: expected I/N with I from 1 to N", hint="--shard 1/8")
         return parts(int(found[1]), int(found[2])), None
+    if options.cluster is not None or one_file(options):
+        return None, None
     for rank, size, first, step in RANKS:
         if rank in environment and size in environment:
-            said = f"{rank}={environment[rank]} {size}={environment[size]}"
-            try:
-                base = int(environment.get(first, "0")) if first else 0
-                stride = int(environment.get(step, "1")) if step else 1
-                index, count = (int(environment[rank]) - base) // stride + 1, int(environment[size])
-            except (ValueError, ZeroDivisionError):
-                raise UsageError(f"{said}: expected whole numbers", hint="--shard I/N, 1/1 for all") from None
-            if not 1 <= index <= count:
-                raise UsageError(f"{said}: is no part of {count}", hint="--shard I/N, 1/1 for all")
-            return parts(index, count), f"{rank} and {size}"
+            return shard_of(environment, rank, size, first, step), f"{rank} and {size}"
     return None, None
+
+
+def shard_of(environment: Mapping[str, str], rank: str, size: str, first: str, step: str) -> tuple[int, int] | None:
+    """What the variables of those names say. UsageError."""
+    said = f"{rank}={environment[rank]} {size}={environment[size]}"
+    try:
+        number, count = int(environment[rank]), int(environment[size])
+        index = (number - int(environment.get(first, "0"))) // int(environment.get(step, "1")) + 1
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"{said}: expected whole numbers", hint="--shard I/N, 1/1 for all") from None
+    if not 1 <= index <= count:
+        raise UsageError(f"{said}: no part of {count}", hint="--shard I/N, 1/1 for all")
+    return parts(index, count)
+
+
+def one_file(options: Options) -> bool:
+    """Whether a single file is named, and no folder, pattern or list."""
+    names = options.inputs or []
+    if options.files_from is not None or len(names) != 1:
+        return False
+    return not Path(names[0]).is_dir() and (Path(names[0]).exists() or not has_magic(names[0]))
 
 
 def parts(index: int, count: int) -> tuple[int, int] | None:

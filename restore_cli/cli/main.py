@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from restore_cli.cli.compare import add_compare
-from restore_cli.cli.console import complain, say
+from restore_cli.cli.console import PipeClosed, complain, say, silence
 from restore_cli.cli.evaluate import add_eval
 from restore_cli.cli.models import models
 from restore_cli.cli.tasks import add_tasks
@@ -50,8 +51,13 @@ def root(
 
 def main() -> None:
     """Run the command; a failure is one line and its exit code, a traceback only under RESTORE_DEBUG=1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes, and come out as they are
     try:
         app()
+    except PipeClosed as closed:
+        silence()
+        sys.exit(closed.code)
     except RestoreError as error:
         if os.environ.get("RESTORE_DEBUG") == "1":
             raise

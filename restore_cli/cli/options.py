@@ -77,9 +77,9 @@ class Options(Selection):
         str | None, Option(help="A list of images, one a line; - for standard input.", metavar="FILE")
     ] = None
     null: Annotated[bool, Option("--null", "-0", help="The list is separated by NUL, as of find -print0.")] = False
-    recursive: Annotated[
-        bool, Option("--recursive/--no-recursive", help="Look into the folders of folders, too.")
-    ] = True
+    recursive: Annotated[bool, Option("--recursive/--no-recursive", help="Look into the folders of folders, too.")] = (
+        True
+    )
     output: Annotated[
         str | None,
         Option(
@@ -101,9 +101,7 @@ class Options(Selection):
     resume: Annotated[
         bool, Option("--resume", help="Skip what is done, redo what was changed since; this is the default.")
     ] = False
-    skip_existing: Annotated[
-        bool, Option("--skip-existing", help="Skip whatever has an output of that name.")
-    ] = False
+    skip_existing: Annotated[bool, Option("--skip-existing", help="Skip whatever has an output of that name.")] = False
     overwrite: Annotated[bool, Option("--overwrite", help="Write outputs again that are there already.")] = False
     hash: Annotated[bool, Option("--hash", help="See by its sha256 whether an input was changed, not by its time.")] = (
         False

@@ -24,6 +24,10 @@ from restore_cli.work import Result
 __all__ = ["Display", "displayed", "shortened"]
 
 
+Row = tuple[Text, ProgressBar, Text]
+"""what, how far, and a number"""
+
+
 class Display(Report):
     """All pictures, the one at hand with its tiles, speed, time left, memory, failures."""
 
@@ -31,6 +35,7 @@ class Display(Report):
         self.downloads = downloads
         self.count: int | None = None
         self.tally = Tally()
+        self.ending = False
         self.at_hand: dict[str, None] = {}
         self.tiles = (0, 0)
         self.model = ""
@@ -46,8 +51,17 @@ class Display(Report):
         self.at_hand[path] = None
         self.tiles = (0, 0)
 
+    def only(self, path: str) -> None:
+        """Work on a picture begins, where nobody tells of its result."""
+        self.at_hand.clear()
+        self.begun, self.count = None, 1
+        self.begin(path)
+
     def tile(self, done: int, total: int) -> None:
         self.tiles = (done, total)
+
+    def stopping(self, count: int) -> None:
+        self.ending = True
 
     def result(self, result: Result) -> None:
         self.tally.add(result)
@@ -56,36 +70,38 @@ class Display(Report):
 
     def render(self) -> RenderableType:
         """What the screen shows now."""
-        lines: list[RenderableType] = []
+        rows = Table.grid(expand=True, padding=(0, 1))
+        rows.add_column(no_wrap=True)
+        rows.add_column(ratio=1)
+        rows.add_column(no_wrap=True, justify="right")
         if self.count != 1:
-            lines.append(self.overall())
+            rows.add_row(*self.overall())
         if self.downloads.name is not None:
-            lines.append(self.download(self.downloads.name))
+            rows.add_row(*self.download(self.downloads.name))
         elif self.at_hand:
-            lines.append(self.picture(list(self.at_hand)))
-        lines.append(Text(" · ".join(self.facts()), style="dim", no_wrap=True, overflow="ellipsis"))
-        return Group(*lines)
+            rows.add_row(*self.picture(list(self.at_hand)))
+        facts = Text(" · ".join(self.facts()), style="dim", no_wrap=True, overflow="ellipsis")
+        return Group(rows, facts)
 
-    def overall(self) -> RenderableType:
+    def overall(self) -> Row:
         """How many of all pictures."""
-        done, total = self.tally.total, self.count
-        left = self.left()
-        ends = "" if left is None else f"{spoken(left)} left"
-        return row(f"{done}/{total}" if total else f"{done}", bar(done, total), ends)
+        done, total, left = self.tally.total, self.count, self.left()
+        ends = "stopping" if self.ending else "" if left is None else f"{spoken(left)} left"
+        return Text(f"{done}/{total}" if total else f"{done}"), bar(done, total), Text(ends)
 
-    def picture(self, names: list[str]) -> RenderableType:
-        """The picture that was begun last, and its tiles."""
+    def picture(self, names: list[str]) -> Row:
+        """The picture that was begun last, how many others are being written, and its tiles."""
         done, total = self.tiles
         others = f" +{len(names) - 1}" if len(names) > 1 else ""
         name = shortened(plain(names[-1]), err.width // 2 - len(others)) + others
         ends = f"tile {done}/{total}" if total > 1 else ""
-        return row(name, bar(done, total if total > 1 else None), ends)
+        return Text(name), bar(done, total if total > 1 else None), Text(ends)
 
-    def download(self, name: str) -> RenderableType:
+    def download(self, name: str) -> Row:
         """The checkpoint that is being fetched."""
         done, total = self.downloads.done, self.downloads.total
         ends = f"{done / 1e6:.1f}/{total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
-        return row(shortened(f"fetching {name}", err.width // 2), bar(done, total), ends)
+        return Text(shortened(f"fetching {name}", err.width // 2)), bar(done, total), Text(ends)
 
     def facts(self) -> Iterator[str]:
         """What stands below."""
@@ -97,7 +113,7 @@ class Display(Report):
             yield f"{self.tally.failed} failed"
         if self.tally.skipped:
             yield f"{self.tally.skipped} skipped"
-        if used := memory():
+        if self.begun is not None and (used := memory()):  # not while torch is half loaded
             yield used
         if self.model:
             yield plain(self.model)
@@ -107,34 +123,27 @@ class Display(Report):
         if self.begun is None or self.count is None:
             return None
         part = self.tiles[0] / self.tiles[1] if self.tiles[1] and self.at_hand else 0.0
-        restored = self.tally.done + self.tally.failed + part
+        restored = self.tally.done + part
         if not restored:
             return None
         return (time.monotonic() - self.begun) / restored * max(0.0, self.count - self.tally.total - part)
 
 
 @contextmanager
-def displayed(display: Display) -> Iterator[None]:
+def displayed(display: Display, live: bool) -> Iterator[None]:
     """The display on the screen, which is as it was when the block ends. Lines on standard error go above it."""
-    live = Live(
+    if not live:
+        yield
+        return
+    drawn = Live(
         console=err,
         get_renderable=display.render,
         refresh_per_second=5,
         transient=True,
         redirect_stdout=False,
     )
-    with live:
+    with drawn:
         yield
-
-
-def row(name: str, drawn: ProgressBar, ends: str) -> RenderableType:
-    """A line as wide as the screen."""
-    grid = Table.grid(expand=True, padding=(0, 1))
-    grid.add_column(no_wrap=True)
-    grid.add_column(ratio=1)
-    grid.add_column(no_wrap=True, justify="right")
-    grid.add_row(Text(name), drawn, Text(ends))
-    return grid
 
 
 def bar(done: int, total: int | None) -> ProgressBar:
@@ -152,9 +161,9 @@ def shortened(text: str, width: int) -> str:
 
 def memory() -> str:
     """What the GPU holds, or this process where there is none at work."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        free, total = torch.cuda.mem_get_info()
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is not None and cuda.is_initialized():
+        free, total = cuda.mem_get_info()
         return f"GPU {(total - free) / 2**30:.1f}/{total / 2**30:.0f} GiB"
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])

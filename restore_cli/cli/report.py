@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from restore_cli.cli.console import complain, note, plain, reading
-from restore_cli.cli.tally import MOST, Tally
+from restore_cli.cli.console import PipeClosed, complain, note, plain, reading
+from restore_cli.cli.tally import MOST, Tally, pictures
 from restore_cli.errors import OutputError
 from restore_cli.work import Result
 
-__all__ = ["Json", "Lines", "Log", "Report", "Reports", "as_json"]
+__all__ = ["AtHand", "Json", "Lines", "Log", "Report", "Reports", "as_json", "summary", "written"]
 
 
 class Report:
@@ -35,6 +35,9 @@ class Report:
 
     def result(self, result: Result) -> None:
         """What became of a picture."""
+
+    def stopping(self, count: int) -> None:
+        """Somebody asked to stop; so many pictures are being finished."""
 
     def end(self, tally: Tally) -> None:
         """No more will come."""
@@ -66,9 +69,29 @@ class Reports(Report):
         for part in self.parts:
             part.result(result)
 
+    def stopping(self, count: int) -> None:
+        for part in self.parts:
+            part.stopping(count)
+
     def end(self, tally: Tally) -> None:
         for part in self.parts:
             part.end(tally)
+
+
+class AtHand(Report):
+    """Which pictures are being restored."""
+
+    def __init__(self) -> None:
+        self.paths: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def begin(self, path: str) -> None:
+        self.paths.add(path)
+
+    def result(self, result: Result) -> None:
+        self.paths.discard(result.input)
 
 
 class Lines(Report):
@@ -92,12 +115,12 @@ class Lines(Report):
                 note(f"{result.input}: {result.output} {result.notes[0]}")
         elif self.say is not None:
             self.say(f"{result.input} → {result.output}  ({how(result)})")
-        else:
-            for text in result.notes:
-                note(f"{result.input}: {text}")
+
+    def stopping(self, count: int) -> None:
+        note(f"stopping: finishing {pictures(count)}; Ctrl-C again stops at once")  # they wait for an answer, if quiet
 
     def end(self, tally: Tally) -> None:
-        if self.quiet or tally.total < 2:
+        if self.quiet or tally.total < 2 or isinstance(tally.ended, PipeClosed):
             return
         if tally.errors:
             note(f"failed: {tally.failed} of {tally.total}")
@@ -115,7 +138,8 @@ class Json(Report):
         written(as_json(result))
 
     def end(self, tally: Tally) -> None:
-        written({"summary": summary(tally)})
+        if not isinstance(tally.ended, PipeClosed):
+            written({"summary": summary(tally)})
 
 
 class Log(Report):
@@ -149,6 +173,9 @@ class Log(Report):
             self.line("skipped", f"{result.input} → {result.output}  ({'; '.join(result.notes)})")
         else:
             self.line(result.status, f"{result.input} → {result.output}  ({how(result)})")
+
+    def stopping(self, count: int) -> None:
+        self.line("stopping", f"finishing {pictures(count)}")
 
     def end(self, tally: Tally) -> None:
         if tally.ended is not None:

@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 
+from restore_cli.atomic import abandon
 from restore_cli.errors import Interrupted
 
 __all__ = ["Stop", "stopping"]
@@ -30,9 +31,9 @@ class Stop:
     """how many pictures are to be finished"""
     tell: Callable[[int], None]
     """says that so many pictures are being finished"""
-    leave: Callable[[], None]
-    """what there is to do before the process ends at once"""
     asked: bool = False
+    leaving: list[Callable[[], None]] = field(default_factory=lambda: [abandon])
+    """what there is to do before the process ends at once"""
 
     def heard(self, number: int, frame: FrameType | None) -> None:
         """In the main thread, as soon as it comes to a line of Python: with nothing to finish it ends there."""
@@ -45,7 +46,9 @@ class Stop:
             if not set(numbers) & set(HEARD):
                 continue
             if self.asked:
-                self.leave()
+                for leave in self.leaving:
+                    leave()
+                last_words("restore: stopped at once (try: the same command again goes on)")
                 os._exit(Interrupted.code)
             self.asked = True
             time.sleep(ONE)

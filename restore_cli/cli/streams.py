@@ -7,14 +7,14 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from glob import has_magic
+from functools import partial
 from pathlib import Path
 
-from restore_cli.cli.console import PipeClosed, reading
-from restore_cli.cli.inputs import STANDARD
+from restore_cli.cli.console import reading
+from restore_cli.cli.inputs import STANDARD, one_file
 from restore_cli.cli.options import Options
 from restore_cli.errors import ImageError, OutputError, RestoreError, UsageError
 from restore_cli.image.codec import FORMAT_SUFFIX, probe
@@ -39,20 +39,18 @@ class Streams:
         """The Result in the words of who asked; a picture for standard output has been written there."""
         if self.folder is None:
             return result
-        away = result.output.startswith(str(self.folder))
-        if away and result.status == "done":
+        if result.status == "done" and self.name(result.output) == STANDARD:
             send(Path(result.output))
         return replace(
             result,
-            input=STANDARD if result.input.startswith(str(self.folder)) else result.input,
-            output=STANDARD if away else result.output,
+            input=self.name(result.input),
+            output=self.name(result.output),
             error=None if result.error is None else renamed(result.error, self.folder),
         )
 
-    def clear(self) -> None:
-        """The temporary files are gone."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+    def name(self, path: str) -> str:
+        """A path in the words of who asked."""
+        return STANDARD if self.folder is not None and path.startswith(str(self.folder)) else path
 
 
 def uses_standard(options: Options) -> tuple[bool, bool]:
@@ -77,31 +75,24 @@ def refuse_contradictions(options: Options) -> None:
         raise UsageError("standard input is a terminal, there is no picture", hint="< in.png")
 
 
-def one_file(options: Options) -> bool:
-    """Whether a single file is named, and no folder, pattern or list."""
-    names = options.inputs or []
-    if options.files_from is not None or len(names) != 1:
-        return False
-    return not Path(names[0]).is_dir() and (Path(names[0]).exists() or not has_magic(names[0]))
-
-
 @contextmanager
-def streams(job: Job, options: Options) -> Iterator[Streams]:
-    """The job with files in the place of streams."""
+def streams(job: Job, options: Options, leaving: list[Callable[[], None]]) -> Iterator[Streams]:
+    """The job with files in the place of streams; `leaving` is what is done where the process ends at once."""
     incoming, outgoing = uses_standard(options)
     if not incoming and not outgoing:
         yield Streams(job)
         return
     folder = Path(tempfile.mkdtemp(prefix="restore-")).resolve()
-    found = Streams(job, folder)
+    clear = partial(shutil.rmtree, folder, ignore_errors=True)
+    leaving.append(clear)
     try:
         if incoming:
             job = replace(job, asked=Asked((str(receive(folder)),)), shard=None)
         if outgoing:
             job = replace(job, output=f"{folder}/out/")
-        yield replace(found, job=job)
+        yield Streams(job, folder)
     finally:
-        found.clear()
+        clear()
 
 
 def receive(folder: Path) -> Path:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from restore_cli.errors import Interrupted, NothingToDo, RestoreError
 from restore_cli.inputs import PassedOver
-from restore_cli.work import Result
+from restore_cli.work import Job, Result
 
-__all__ = ["MOST", "Tally", "spoken"]
+__all__ = ["MOST", "Tally", "megapixels", "passed_over", "pictures", "spoken"]
 
 MOST = 20
 """failures that are listed again at the end"""
@@ -45,13 +45,15 @@ class Tally:
             self.done += 1
             self.pixels += result.pixels
 
-    def conclude(self, stopped: bool, endless: bool) -> None:
-        """No more will come. An endless run is one that only a person stops."""
-        if self.ended is not None:
+    def conclude(self, job: Job, stopped: bool) -> None:
+        """No more will come; a job that watches is ended by a person, and well."""
+        if self.ended is not None or job.watch:
             return
-        if stopped and not endless:
-            self.ended = Interrupted(f"stopped after {self.done} pictures", hint="the same command again goes on")
-        elif not self.done and not self.failed and not endless:
+        if stopped:
+            self.ended = Interrupted(f"interrupted after {pictures(self.done)}", "the same command again goes on")
+        elif not self.total and job.shard is not None:
+            self.ended = NothingToDo(f"nothing to do: no input is of shard {job.shard[0]}/{job.shard[1]}")
+        elif not self.done and not self.failed:
             self.ended = NothingToDo("nothing to do: every output is there already", hint="--overwrite")
 
     @property
@@ -74,9 +76,18 @@ class Tally:
         return 0
 
     def __str__(self) -> str:
-        counts = f"{self.total} pictures: {self.done} done, {self.skipped} skipped, {self.failed} failed"
-        passed = f"{self.passed.hidden} hidden and {self.passed.others} other files passed over"
-        return f"{counts}; {passed}; {self.pixels / 1e6:.1f} MP in {spoken(self.seconds)}"
+        counts = f"{pictures(self.total)}: {self.done} done, {self.skipped} skipped, {self.failed} failed"
+        return f"{counts}{passed_over(self.passed)}; {megapixels(self.pixels)} in {spoken(self.seconds)}"
+
+
+def passed_over(passed: PassedOver) -> str:
+    """What was found and is no input, where there is some, behind a semicolon."""
+    return f"; {passed.hidden} hidden, {passed.others} others passed over" if passed.hidden or passed.others else ""
+
+
+def megapixels(pixels: int) -> str:
+    """With as many digits as a person wants to read."""
+    return f"{pixels / 1e6:,.1f} MP" if pixels >= 1e7 else f"{pixels / 1e6:.2f} MP"
 
 
 def spoken(seconds: float) -> str:
@@ -88,3 +99,8 @@ def spoken(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // lesser} {below}"
     return f"{whole} s"
+
+
+def pictures(count: int) -> str:
+    """So many."""
+    return "1 picture" if count == 1 else f"{count} pictures"
