@@ -14,6 +14,7 @@ from restore_cli.finish import Finish, depth_for, quantised, resized
 from restore_cli.flow import Flow, flow_of, opaque
 from restore_cli.image.codec import MAX_PIXELS, Settings, open_source, write_streams
 from restore_cli.image.header import TITLES, Header
+from restore_cli.image.metadata import of_size
 from restore_cli.image.note import Note, noted, stripped
 from restore_cli.image.picture import Metadata
 from restore_cli.image.resize import target_size
@@ -107,7 +108,7 @@ def stream_for(model: Model, flow: Flow, target: Target, trace: Trace) -> Stream
     final = size_of(model, flow)
     rows = resized(flow.restored(model, trace), size, final)
     blocks = quantised(rows, dtype, flow.alpha, finish.dither and dtype.itemsize == 1)
-    return Stream(*final, header.channels + flow.alpha, dtype, blocks, metadata_for(flow, target.note))
+    return Stream(*final, header.channels + flow.alpha, dtype, blocks, metadata_for(flow, target.note, final))
 
 
 def size_of(model: Model, flow: Flow) -> tuple[int, int]:
@@ -116,9 +117,9 @@ def size_of(model: Model, flow: Flow) -> tuple[int, int]:
     return target_size(flow.finish.resize, size) if flow.finish.resize else (size[0] * scale, size[1] * scale)
 
 
-def metadata_for(flow: Flow, note: Note) -> Metadata:
+def metadata_for(flow: Flow, note: Note, size: tuple[int, int]) -> Metadata:
     """What travels on, and the note of what was done."""
-    metadata = flow.source.metadata
+    metadata = of_size(flow.source.metadata, *size)
     if flow.finish.icc == "srgb" and flow.colour is not None:
         metadata = replace(metadata, icc=srgb_profile() if flow.header.channels == 3 else None, png={})
     return stripped(metadata) if flow.finish.strip else noted(metadata, note)

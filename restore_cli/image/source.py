@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from stat import S_ISREG
@@ -24,7 +25,7 @@ from restore_cli.image.pillow import OPENERS, held, planes, turned
 from restore_cli.image.png import scan_png
 from restore_cli.image.reasons import command, line, reason
 from restore_cli.image.rows import Fetch, Reader
-from restore_cli.image.tiffdir import ICC, IPTC, XMP, Page, read_pages
+from restore_cli.image.tiffdir import CMYK, ICC, IPTC, LAB, XMP, YCBCR, Page, read_pages
 
 __all__ = ["MAX_PIXELS", "Source", "open_source"]
 
@@ -142,7 +143,7 @@ def of_tiff(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
     limited(width, height, max_pixels)
     turn, metadata = assembled(page.block(ICC), page.exif, page.block(XMP), page.dpi, {}, page.block(IPTC))
     photometric = page.number(262, 0)
-    if photometric in (5, 8):  # their profile is spent on the way to sRGB
+    if photometric in (CMYK, LAB):  # their profile is spent on the way to sRGB
         metadata = replace(metadata, icc=None)
     compression = page.tags.get(259)
     header = Header(
@@ -154,10 +155,10 @@ def of_tiff(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
         frames=len(pages),
         compression=str(compression),
     )
-    if photometric == 8 and page.depth == 8:  # which libvips fails to read
-        return header, metadata, lab_opener(file, frame)
-    convert = {5: "cmyk", 6: "opaque", 8: "lab"}.get(photometric)
-    return header, metadata, vips_opener("TIFF", file, header, turn, frame, convert, tiff_finish(page))
+    if photometric == LAB and page.depth == 8:  # which libvips fails to read
+        return header, metadata, lab_opener(file, page.index)
+    convert = {CMYK: "cmyk", YCBCR: "opaque", LAB: "lab"}.get(photometric)
+    return header, metadata, vips_opener("TIFF", file, header, turn, page.index, convert, tiff_finish(page))
 
 
 def lab_opener(file: Path | bytes, frame: int) -> Opener:
@@ -174,8 +175,20 @@ def lab_opener(file: Path | bytes, frame: int) -> Opener:
 
 
 def tiff_finish(page: Page) -> Callable[[Samples], Samples] | None:
-    """Colours that transparency was multiplied into are divided by it again."""
+    """Colours that transparency was multiplied into are divided by it again; luma and chroma become RGB."""
+    if page.raw_ycbcr:
+        return partial(from_ycbcr, luma=page.luma, levels=page.levels)
     return unmultiplied if page.alpha == "associated" else None
+
+
+def from_ycbcr(rows: Samples, luma: tuple[float, ...], levels: tuple[float, ...]) -> Samples:
+    """(n, w, 3) uint8 -> RGB, rounded once (TIFF 6.0, sections 20 and 21)."""
+    black, white = np.reshape(levels, (3, 2)).T
+    y, cb, cr = np.moveaxis((rows - black) * np.array([255, 127, 127]) / (white - black), -1, 0)
+    red, blue = y + (2 - 2 * luma[0]) * cr, y + (2 - 2 * luma[2]) * cb
+    green = (y - luma[0] * red - luma[2] * blue) / luma[1]
+    rgb: Samples = np.rint(np.stack([red, green, blue], -1).clip(0, 255)).astype(np.uint8)
+    return rgb
 
 
 def unmultiplied(rows: Samples) -> Samples:

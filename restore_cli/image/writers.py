@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from restore_cli.image.exif import with_resolution
 from restore_cli.image.metadata import profile_for, rewritable
 from restore_cli.image.picture import Metadata, Pixels
 from restore_cli.image.pillow import held
@@ -31,6 +32,7 @@ MOST_BYTES = {"BMP": 2**32 - 2**16}  # of samples: its offsets have 32 bits
 
 _JPEG_MARKER = 65533  # bytes that fit into one marker: EXIF and XMP have no way to span several
 _XMP_OVERHEAD = 29
+_JPEG_DENSITY = 65535  # dpi
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def _write_jpeg(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
     """What was restored is not thrown away again: quality 95 and no colour subsampling, unless asked."""
     metadata = pages[0]
     exif, xmp = metadata.exif or b"", metadata.xmp or b""
+    dpi = metadata.dpi if metadata.dpi and max(metadata.dpi) <= _JPEG_DENSITY else (0, 0)
     comment = metadata.text.get("Comment", "").encode()
     _image(arrays[0]).save(
         sink,
@@ -98,7 +101,7 @@ def _write_jpeg(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
         icc_profile=metadata.icc,
         exif=exif if len(exif) <= _JPEG_MARKER else b"",
         xmp=xmp if len(xmp) <= _JPEG_MARKER - _XMP_OVERHEAD else b"",
-        dpi=metadata.dpi or (0, 0),
+        dpi=dpi,
         comment=comment if len(comment) <= _JPEG_MARKER else b"",
         extra=photoshop(metadata.iptc),
     )
@@ -122,7 +125,7 @@ def _write_webp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
         lossless=True,
         exact=True,
         icc_profile=profile_for(metadata, channels=3),
-        exif=metadata.exif or b"",
+        exif=with_resolution(metadata.exif, metadata.dpi) or b"",
         xmp=metadata.xmp or b"",
         **_frames(arrays, pages),
     )
@@ -131,20 +134,21 @@ def _write_webp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
 def _write_bmp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
     """No metadata but the resolution: the format's other headers are read by few."""
     metadata = pages[0]
-    _image(arrays[0]).save(sink, "BMP", dpi=metadata.dpi or (96, 96))
+    _image(arrays[0]).save(sink, "BMP", dpi=metadata.dpi or (0, 0))
 
 
 def _write_avif(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
     """Quality 90, no colour subsampling; gray stays one channel, gray with alpha becomes RGB with alpha."""
     metadata = pages[0]
     channels = arrays[0].shape[2]
+    exif = with_resolution(metadata.exif, metadata.dpi)
     _image(arrays[0]).save(
         sink,
         "AVIF",
         quality=90,
         subsampling="4:0:0" if channels == 1 else "4:4:4",
         icc_profile=profile_for(metadata, channels=1 if channels == 1 else 3) or b"",
-        exif=metadata.exif if metadata.exif and rewritable(metadata.exif) else b"",
+        exif=exif if exif and rewritable(exif) else b"",
         xmp=metadata.xmp or b"",
         **_frames(arrays, pages),
     )
