@@ -20,7 +20,7 @@ from restore_cli.image.picture import Metadata
 from restore_cli.image.resize import target_size
 from restore_cli.image.source import Source
 from restore_cli.image.stream import Stream
-from restore_cli.image.writers import HOLDS_ALPHA, HOLDS_FRAMES
+from restore_cli.image.writers import HOLDS_ALPHA, HOLDS_FRAMES, holds_profile
 from restore_cli.restoration import OnTile, attempts
 from restore_cli.tiling.engine import Trace
 from restore_cli.tiling.plan import Tiling
@@ -72,7 +72,7 @@ def restore_file(
     Raises ImageError, OutputError, OutOfMemory, UsageError.
     """
     finish = without_idle_alpha(sources, target, wishes.finish)
-    flows = [flow_of(source, finish) for source in sources]
+    flows = [flow_of(source, with_colours(source, target, finish)) for source in sources]
     header = sources[0].header
     settings = settings_for(header, wishes)
 
@@ -94,6 +94,14 @@ def without_idle_alpha(sources: list[Source], target: Target, finish: Finish) ->
     holders = ", ".join(TITLES[name] for name in HOLDS_ALPHA)
     line = f"{target.path}: {TITLES[target.format]} holds no transparency, this picture has some; {holders} do"
     raise OutputError(line, "--format png, or --alpha drop")
+
+
+def with_colours(source: Source, target: Target, finish: Finish) -> Finish:
+    """Where the format has no place for the profile, colours become sRGB: without it they would be others."""
+    header = source.header
+    channels = header.channels + (header.alpha and finish.alpha != "drop")
+    kept = holds_profile(target.format, channels, source.metadata.icc)
+    return finish if kept or source.metadata.icc is None else replace(finish, icc="srgb")
 
 
 def stream_for(model: Model, flow: Flow, target: Target, trace: Trace) -> Stream:

@@ -13,7 +13,7 @@ from restore_cli.contract import Contract, Model
 from restore_cli.errors import ImageError
 from restore_cli.finish import Finish
 from restore_cli.image.bleed import MARGIN, bled
-from restore_cli.image.colour import Colour, colour_of, decoded, encoded, is_table
+from restore_cli.image.colour import Colour, colour_of, decoded, encoded, is_foreign
 from restore_cli.image.header import Header
 from restore_cli.image.picture import PEAK, Samples
 from restore_cli.image.resize import Resizer
@@ -87,8 +87,9 @@ def flow_of(source: Source, finish: Finish) -> Flow:
     header, icc = source.header, source.metadata.icc
     low, high = range_of(source) if header.depth == 32 else (0.0, 1.0)
     colour = colour_of(icc, header.channels) if (low, high) == (0.0, 1.0) else None
-    if finish.icc == "srgb" and colour is None and is_table(icc, header.channels):
-        raise ImageError(f"{source.name}: its colour profile is a table, which is not converted", "--icc keep")
+    if finish.icc == "srgb" and colour is None and is_foreign(icc, header.channels):
+        found = "its colour profile is not one of curves and a matrix, others are not converted to sRGB"
+        raise ImageError(f"{source.name}: {found}", "--icc keep into a format that holds profiles")
     return Flow(source, finish, low, high, colour, header.alpha and finish.alpha != "drop")
 
 

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from nearest import Nearest
 from numpy.typing import NDArray
 from pictures import noise
-from profiles import GRAY_22, LINEAR, P3
+from profiles import GRAY_22, LINEAR, P3, gray_profile, rgb_profile
 from torch import Tensor
 
 from restore_cli.document import Target, Wishes, open_sources, restore_file, srgb_profile
 from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.finish import Finish
 from restore_cli.image.codec import SUFFIXES, decode, encode
-from restore_cli.image.colour import colour_of
+from restore_cli.image.colour import Colour, colour_of, decoded, encoded
 from restore_cli.image.note import Note
 from restore_cli.image.picture import PEAK, Metadata, Picture
 from restore_cli.tiling.engine import Trace
@@ -218,6 +218,36 @@ def test_colours_outside_of_srgb_are_not_clipped(tmp_path: Path) -> None:
     converted = decode(tmp_path / "srgb.png")
     assert converted.metadata.icc != P3
     assert converted.pixels[0, 0].tolist() == [0, 255, 0]  # the nearest that sRGB has
+
+
+@pytest.mark.parametrize(
+    ("suffix", "icc", "channels"),
+    [(".bmp", P3, 3), (".bmp", GRAY_22, 1), (".bmp", P3, 1), (".webp", gray_profile(1.0), 1), (".webp", P3, 3)],
+)
+def test_colours_stay_the_same_where_the_format_holds_no_profile(
+    tmp_path: Path, suffix: str, icc: bytes, channels: int
+) -> None:
+    picture = Picture(noise(40, 30, channels) // 4 + 90, None, Metadata(icc))  # nothing outside of sRGB
+    encode(picture, tmp_path / "in.png")
+    through(Nearest(1), tmp_path / "in.png", tmp_path / f"out{suffix}")
+    found = decode(tmp_path / f"out{suffix}")
+    srgb = Colour(((decoded, encoded),) * found.channels, None)
+    before, after = colour_of(icc, channels), colour_of(found.metadata.icc, found.channels) or srgb
+    assert before is not None
+    linear = before.to_linear(picture.pixels / 255)
+    assert np.abs(after.to_linear(found.pixels / 255) - linear).max() < 0.005
+    assert (found.metadata.icc == P3) == (suffix == ".webp" and icc == P3)
+
+
+def test_a_profile_that_is_not_understood_is_kept_or_refused(tmp_path: Path) -> None:
+    table = rgb_profile([[0.4, 0.2, 0.0], [0.4, 0.2, 0.0], [0.1, 0.1, 0.7]], 2.2)  # a matrix without an inverse
+    encode(Picture(noise(20, 20), None, Metadata(table)), tmp_path / "in.png")
+    through(Nearest(1), tmp_path / "in.png", tmp_path / "out.png")
+    assert np.array_equal(decode(tmp_path / "out.png").pixels, noise(20, 20))
+    assert decode(tmp_path / "out.png").metadata.icc == table
+    for name, finish in (("out.bmp", Finish()), ("other.png", Finish(icc="srgb"))):
+        with pytest.raises(ImageError, match="its colour profile is not one of curves and a matrix"):
+            through(Nearest(1), tmp_path / "in.png", tmp_path / name, Wishes(finish))
 
 
 @pytest.mark.parametrize(

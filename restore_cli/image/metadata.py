@@ -152,10 +152,9 @@ def rewritable(exif: bytes) -> bool:
     return True
 
 
-def profile_for(metadata: Metadata, channels: int) -> bytes | None:
+def profile_for(icc: bytes | None, channels: int) -> bytes | None:
     """The colour profile, unless it is one for gray and the file will hold three channels."""
-    gray = metadata.icc is not None and metadata.icc[16:20] == b"GRAY"
-    return None if gray and channels == 3 else metadata.icc
+    return None if icc is not None and icc[16:20] == b"GRAY" and channels >= 3 else icc
 
 
 def _profile(icc: object) -> bytes | None:

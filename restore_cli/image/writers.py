@@ -22,7 +22,17 @@ from restore_cli.image.reasons import line
 from restore_cli.image.stream import Stream
 from restore_cli.image.tiff import write_tiff
 
-__all__ = ["DEPTHS", "HOLDS_ALPHA", "HOLDS_FRAMES", "LONGEST_SIDE", "MOST_BYTES", "Refused", "Settings", "write"]
+__all__ = [
+    "DEPTHS",
+    "HOLDS_ALPHA",
+    "HOLDS_FRAMES",
+    "LONGEST_SIDE",
+    "MOST_BYTES",
+    "Refused",
+    "Settings",
+    "holds_profile",
+    "write",
+]
 
 HOLDS_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
 HOLDS_FRAMES = ("TIFF", "PNG", "WEBP", "AVIF")
@@ -41,6 +51,13 @@ class Settings:
 
     jpeg_quality: int = 95
     subsampling: str = "4:4:4"
+
+
+def holds_profile(format: str, channels: int, icc: bytes | None) -> bool:
+    """Whether a picture of that many channels, alpha too, keeps its profile: WebP has no gray, AVIF none with alpha."""
+    if format == "WEBP" or (format == "AVIF" and channels == 2):
+        channels = 3
+    return format != "BMP" and profile_for(icc, channels) == icc
 
 
 def write(pages: Iterator[Stream], first: Stream, count: int, sink: IO[bytes], format: str, settings: Settings) -> None:
@@ -124,7 +141,7 @@ def _write_webp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
         "WEBP",
         lossless=True,
         exact=True,
-        icc_profile=profile_for(metadata, channels=3),
+        icc_profile=profile_for(metadata.icc, channels=3),
         exif=with_resolution(metadata.exif, metadata.dpi) or b"",
         xmp=metadata.xmp or b"",
         **_frames(arrays, pages),
@@ -147,7 +164,7 @@ def _write_avif(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
         "AVIF",
         quality=90,
         subsampling="4:0:0" if channels == 1 else "4:4:4",
-        icc_profile=profile_for(metadata, channels=1 if channels == 1 else 3) or b"",
+        icc_profile=profile_for(metadata.icc, channels=1 if channels == 1 else 3) or b"",
         exif=exif if exif and rewritable(exif) else b"",
         xmp=metadata.xmp or b"",
         **_frames(arrays, pages),

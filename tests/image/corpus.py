@@ -85,8 +85,9 @@ def chroma(rgb: Array, across: int, down: int) -> Array:
     height, width, _ = ycc.shape
     cells = ycc.reshape(height // down, down, width // across, across, 3).transpose(0, 2, 1, 3, 4)
     luma = cells[..., 0].reshape(*cells.shape[:2], -1)
-    units: Array = np.concatenate([luma, np.rint(cells[..., 1:].mean((2, 3))).astype(np.uint8)], 2)
-    return units.ravel()
+    chromas = np.rint(cells[..., 1:].mean((2, 3))).astype(np.uint8)
+    units: Array = np.concatenate([luma, chromas], 2).ravel()
+    return units
 
 
 def good() -> dict[str, tuple[Callable[[], bytes], Array | None]]:
@@ -147,7 +148,8 @@ STUDIO = (16, 235, 128, 240, 128, 240)
 def studio(rgb: Array) -> Array:
     """(h, w, 3) YCbCr in these levels."""
     ycc = np.asarray(Image.fromarray(rgb).convert("YCbCr")).astype(float)
-    return np.rint((ycc - [0, 128, 128]) * [219 / 255, 112 / 127, 112 / 127] + [16, 128, 128]).astype(np.uint8)
+    levels: Array = (ycc - [0, 128, 128]) * [219 / 255, 112 / 127, 112 / 127] + [16, 128, 128]
+    return np.rint(levels).astype(np.uint8)
 
 
 def lab(rgb: Array, space: str) -> bytes:
