@@ -115,30 +115,16 @@ def opaque(source: Source) -> bool:
 
 
 @dataclass
-class ModelRows:
-    """What the model sees: colours in sRGB, clipped, spread under transparency. Keeps what it must not see."""
+class SourceRows:
+    """Rows of a source for a model, top to bottom once."""
 
     flow: Flow
     channels: int
-    scale: int
+    """that the model wants"""
     reader: Reader = field(init=False)
-    alpha: Queue | None = field(init=False, default=None)
-    """of the result, where the model has no part in it"""
-    beyond: Queue | None = field(init=False, default=None)
-    """light outside of sRGB, and what float32 does not hold"""
 
     def __post_init__(self) -> None:
-        flow, header = self.flow, self.flow.header
-        self.reader = flow.source.rows()
-        self.done = 0
-        self.margin = MARGIN if header.alpha else AHEAD if flow.colour else 0
-        self.resizer: Resizer | None = None
-        if flow.colour is not None and flow.finish.icc == "keep":
-            self.beyond = Queue()
-        if flow.alpha and (self.scale == 1 or flow.finish.alpha == "lanczos"):
-            self.alpha = Queue()
-            size = header.width, header.height
-            self.resizer = None if self.scale == 1 else Resizer(size, (size[0] * self.scale, size[1] * self.scale))
+        self.reader = self.flow.source.rows()
 
     @property
     def height(self) -> int:
@@ -150,6 +136,34 @@ class ModelRows:
         """Px."""
         return self.flow.header.width
 
+    def tensor(self, rows: Samples) -> Tensor:
+        """(n, w, c) -> (channels, n, w): gray as often as the model wants it."""
+        return torch.from_numpy(np.ascontiguousarray(rows)).permute(2, 0, 1).expand(self.channels, -1, -1)
+
+
+@dataclass
+class ModelRows(SourceRows):
+    """What the model sees: colours in sRGB, clipped, spread under transparency. Keeps what it must not see."""
+
+    scale: int = 1
+    alpha: Queue | None = field(init=False, default=None)
+    """of the result, where the model has no part in it"""
+    beyond: Queue | None = field(init=False, default=None)
+    """light outside of sRGB, and what float32 does not hold"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        flow, header = self.flow, self.flow.header
+        self.done = 0
+        self.margin = MARGIN if header.alpha else AHEAD if flow.colour else 0
+        self.resizer: Resizer | None = None
+        if flow.colour is not None and flow.finish.icc == "keep":
+            self.beyond = Queue()
+        if flow.alpha and (self.scale == 1 or flow.finish.alpha == "lanczos"):
+            self.alpha = Queue()
+            size = header.width, header.height
+            self.resizer = None if self.scale == 1 else Resizer(size, (size[0] * self.scale, size[1] * self.scale))
+
     def read(self, top: int, bottom: int) -> Tensor:
         """(channels, bottom - top, w) float32 in [0, 1]."""
         first, end = max(0, top - self.margin), min(self.height, bottom + self.margin)
@@ -158,8 +172,7 @@ class ModelRows:
         if end > self.done:
             self.keep(rows[self.done - first :], outside[self.done - first :])
             self.done = end
-        part = np.ascontiguousarray(inside[top - first : bottom - first])
-        return torch.from_numpy(part).permute(2, 0, 1).expand(self.channels, -1, -1)
+        return self.tensor(inside[top - first : bottom - first])
 
     def colours(self, rows: Samples) -> tuple[Samples, Samples]:
         """(n, w, c) float32 in sRGB and [0, 1], and the light that this leaves out, float64."""
@@ -182,30 +195,12 @@ class ModelRows:
             self.beyond.push(outside.repeat(self.scale, 0).repeat(self.scale, 1) if self.scale > 1 else outside)
 
 
-@dataclass
-class AlphaRows:
+class AlphaRows(SourceRows):
     """Transparency as the model sees it: a gray picture."""
-
-    flow: Flow
-    channels: int
-
-    def __post_init__(self) -> None:
-        self.reader = self.flow.source.rows()
-
-    @property
-    def height(self) -> int:
-        """Px."""
-        return self.flow.header.height
-
-    @property
-    def width(self) -> int:
-        """Px."""
-        return self.flow.header.width
 
     def read(self, top: int, bottom: int) -> Tensor:
         """(channels, bottom - top, w) float32 in [0, 1]."""
-        alpha = unit(self.reader.read(top, bottom)[..., -1:], 0, 1)
-        return torch.from_numpy(alpha).permute(2, 0, 1).expand(self.channels, -1, -1)
+        return self.tensor(unit(self.reader.read(top, bottom)[..., -1:], 0, 1))
 
 
 class Flat:
