@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 __all__ = ["TITLES", "Header", "Unreadable", "Unsupported", "avif_bits", "sniff"]
 
-TITLES = {"PNG": "PNG", "JPEG": "JPEG", "WEBP": "WebP", "TIFF": "TIFF", "BMP": "BMP", "AVIF": "AVIF"}
+TITLES = {"PNG": "PNG", "JPEG": "JPEG", "WEBP": "WebP", "TIFF": "TIFF", "BMP": "BMP", "AVIF": "AVIF", "HEIC": "HEIC"}
+_HEVC = (b"heic", b"heix", b"hevc", b"heim", b"heis")
 _KNOWN = ", ".join(TITLES.values()) + " are supported"
 _FOREIGN = {
     b"GIF8": "a GIF",
@@ -61,10 +62,12 @@ def sniff(head: bytes) -> str:
         return "TIFF"
     if head.startswith(b"BM"):
         return "BMP"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"mif1", b"msf1"):
-        return "AVIF"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis"):
-        raise Unsupported(f"a HEIC image; {_KNOWN}", "kind")
+    if head[4:8] == b"ftyp":
+        brands = [head[at : at + 4] for at in (8, *range(16, 32, 4))]  # the main one, then others
+        if brands[0] in _HEVC or (brands[0] in (b"mif1", b"msf1") and any(brand in _HEVC for brand in brands)):
+            return "HEIC"
+        if brands[0] in (b"avif", b"avis", b"mif1", b"msf1"):
+            return "AVIF"
     for signature, title in _FOREIGN.items():
         if head.startswith(signature):
             raise Unsupported(f"{title} image; {_KNOWN}", "kind")

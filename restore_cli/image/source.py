@@ -16,8 +16,9 @@ import pyvips
 from PIL import ImageFile, JpegImagePlugin, MpoImagePlugin
 
 from restore_cli.errors import ImageError, RestoreError
-from restore_cli.image import vips
+from restore_cli.image import heic, vips
 from restore_cli.image.header import TITLES, Header, Unreadable, Unsupported, avif_bits, sniff
+from restore_cli.image.heic import widened
 from restore_cli.image.jpeg import estimate_quality
 from restore_cli.image.metadata import assembled, collect, orientation
 from restore_cli.image.picture import Metadata, Samples
@@ -238,12 +239,12 @@ def of_webp(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
         stream.seek(0)
         bits = avif_bits(stream.read())
         if bits > 8:
-            return of_deep_avif(stream, file, frame, max_pixels)
+            return of_deep_avif(stream, file, bits, frame, max_pixels)
     return of_pillow(stream, file, format, frame, max_pixels)
 
 
-def of_deep_avif(stream: IO[bytes], file: Path | bytes, frame: int, max_pixels: int) -> Found:
-    """10 and 12 bits, widened to 16 by libheif, upright."""
+def of_deep_avif(stream: IO[bytes], file: Path | bytes, bits: int, frame: int, max_pixels: int) -> Found:
+    """10 and 12 bits, widened to 16, upright."""
     refuse_frame(frame, 1)
     image = opened(stream, "AVIF")
     limited(*image.size, max_pixels)
@@ -251,7 +252,32 @@ def of_deep_avif(stream: IO[bytes], file: Path | bytes, frame: int, max_pixels: 
     pixels = vips.opened("AVIF", file)
     channels, alpha = (1 if pixels.bands < 3 else 3), pixels.bands in (2, 4)
     header = Header("AVIF", pixels.width, pixels.height, channels, alpha, depth=16)
-    return header, metadata, vips_opener("AVIF", file, header, 1)
+
+    def finish(rows: Samples) -> Samples:
+        return widened(rows >> (16 - bits), bits)  # libheif fills up with zeros: white would not be white
+
+    return header, metadata, vips_opener("AVIF", file, header, 1, finish=finish)
+
+
+def of_heic(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:
+    """One picture of a HEIC file; it is held whole."""
+    data = file.read_bytes() if isinstance(file, Path) else file
+    pictures = heic.opened(data)
+    refuse_frame(frame, len(pictures))
+    image = pictures[frame]
+    (width, height), info = image.size, image.info
+    limited(width, height, max_pixels)
+    _, metadata = assembled(info.get("icc_profile"), info.get("exif"), info.get("xmp"), None, {}, None)
+    channels, depth = (1 if image.mode.startswith(("L", "I")) else 3), 16 if info["bit_depth"] > 8 else 8
+    header = Header("HEIC", width, height, channels, image.has_alpha, depth=depth, frames=len(pictures))
+
+    def opener() -> Fetch:
+        picture = heic.opened(data)[frame]
+        samples = heic.samples_of(picture)
+        samples = unmultiplied(samples) if picture.premultiplied_alpha else samples
+        return lambda top, bottom: samples[top:bottom]
+
+    return header, metadata, opener
 
 
 def of_pillow(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:
@@ -313,6 +339,7 @@ FORMATS: dict[str, Callable[[IO[bytes], Path | bytes, str, int, int], Found]] = 
     "JPEG": of_jpeg,
     "WEBP": of_webp,
     "AVIF": of_webp,
+    "HEIC": of_heic,
 }
 
 

@@ -469,3 +469,12 @@ def test_deep_avif_is_read_deep(tmp_path: Path, bits: int, channels: int) -> Non
     assert found.pixels.dtype == np.uint16
     assert np.abs(found.pixels.astype(float) - samples[..., :3]).mean() < 900
     assert np.unique(found.pixels & 255).size > 1
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_white_of_a_deep_avif_is_white_and_opaque_is_opaque(tmp_path: Path, bits: int) -> None:
+    image = pyvips.Image.new_from_array(np.full((16, 16, 4), 65535, np.uint16)).copy(interpretation="rgb16")
+    (tmp_path / "in.avif").write_bytes(image.heifsave_buffer(compression="av1", bitdepth=bits, lossless=True))
+    found = decode(tmp_path / "in.avif")
+    assert found.pixels.min() == 65535
+    assert found.opaque
