@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from restore_cli.image.picture import Samples
 if TYPE_CHECKING:
     from pillow_heif import HeifFile, HeifImage
 
-__all__ = ["opened", "samples_of", "widened"]
+__all__ = ["facts", "opened", "samples_of", "widened"]
 
 
 def opened(data: bytes) -> HeifFile:
@@ -24,10 +24,15 @@ def opened(data: bytes) -> HeifFile:
     return pillow_heif.open_heif(data, convert_hdr_to_8bit=False, hdr_to_16bit=False)
 
 
+def facts(image: HeifImage) -> dict[str, Any]:
+    """What one of them says of itself: bit_depth, exif, xmp, icc_profile."""
+    return dict(image.info)
+
+
 def samples_of(image: HeifImage) -> Samples:
     """(h, w, c) of one of them, 8 bits as they are, 10 and 12 bits widened to 16, alpha last."""
     samples: Samples = np.atleast_3d(np.asarray(image))
-    return np.array(samples) if samples.dtype == np.uint8 else widened(samples, image.info["bit_depth"])
+    return np.array(samples) if samples.dtype == np.uint8 else widened(samples, facts(image)["bit_depth"])
 
 
 def widened(rows: Samples, bits: int) -> Samples:

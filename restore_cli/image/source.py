@@ -265,7 +265,7 @@ def of_heic(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
     pictures = heic.opened(data)
     refuse_frame(frame, len(pictures))
     image = pictures[frame]
-    (width, height), info = image.size, image.info
+    (width, height), info = image.size, heic.facts(image)
     limited(width, height, max_pixels)
     _, metadata = assembled(info.get("icc_profile"), info.get("exif"), info.get("xmp"), None, {}, None)
     channels, depth = (1 if image.mode.startswith(("L", "I")) else 3), 16 if info["bit_depth"] > 8 else 8
