@@ -26,6 +26,8 @@ __all__ = ["Flow", "flow_of", "opaque"]
 
 AHEAD = 4
 """rows that are read beyond a strip where something is carried beside the model, so that it is there in time"""
+ROUNDING = 1e-6
+"""light that float32 may leave out of what it holds"""
 
 
 @dataclass(frozen=True)
@@ -141,14 +143,27 @@ class SourceRows:
         return torch.from_numpy(np.ascontiguousarray(rows)).permute(2, 0, 1).expand(self.channels, -1, -1)
 
 
+class Waiting(Queue):
+    """What passes beside a model: rows that wait for its result, as large as that."""
+
+    def __init__(self, header: Header, scale: int) -> None:
+        super().__init__()
+        size = header.width, header.height
+        self.resizer = None if scale == 1 else Resizer(size, (size[0] * scale, size[1] * scale))
+
+    def push(self, rows: Samples) -> None:
+        """(n, w, c) of the source."""
+        super().push(rows if self.resizer is None else self.resizer.push(rows))
+
+
 @dataclass
 class ModelRows(SourceRows):
     """What the model sees: colours in sRGB, clipped, spread under transparency. Keeps what it must not see."""
 
     scale: int = 1
-    alpha: Queue | None = field(init=False, default=None)
+    alpha: Waiting | None = field(init=False, default=None)
     """of the result, where the model has no part in it"""
-    beyond: Queue | None = field(init=False, default=None)
+    beyond: Waiting | None = field(init=False, default=None)
     """light outside of sRGB, and what float32 does not hold"""
 
     def __post_init__(self) -> None:
@@ -156,13 +171,10 @@ class ModelRows(SourceRows):
         flow, header = self.flow, self.flow.header
         self.done = 0
         self.margin = MARGIN if header.alpha else AHEAD if flow.colour else 0
-        self.resizer: Resizer | None = None
         if flow.colour is not None and flow.finish.icc == "keep":
-            self.beyond = Queue()
+            self.beyond = Waiting(header, self.scale)
         if flow.alpha and (self.scale == 1 or flow.finish.alpha == "lanczos"):
-            self.alpha = Queue()
-            size = header.width, header.height
-            self.resizer = None if self.scale == 1 else Resizer(size, (size[0] * self.scale, size[1] * self.scale))
+            self.alpha = Waiting(header, self.scale)
 
     def read(self, top: int, bottom: int) -> Tensor:
         """(channels, bottom - top, w) float32 in [0, 1]."""
@@ -189,10 +201,9 @@ class ModelRows(SourceRows):
     def keep(self, rows: Samples, outside: Samples) -> None:
         """New rows: alpha and what lies outside of sRGB wait for the result."""
         if self.alpha is not None:
-            alpha = unit(rows[..., -1:], 0, 1)
-            self.alpha.push(alpha if self.resizer is None else self.resizer.push(alpha).clip(0, 1))
-        if self.beyond is not None:
-            self.beyond.push(outside.repeat(self.scale, 0).repeat(self.scale, 1) if self.scale > 1 else outside)
+            self.alpha.push(unit(rows[..., -1:], 0, 1))
+        if self.beyond is not None:  # neighbours' rounding, mixed by enlarging, would show beside black
+            self.beyond.push(outside if self.scale == 1 else np.where(np.abs(outside) < ROUNDING, 0, outside))
 
 
 class AlphaRows(SourceRows):
