@@ -183,9 +183,11 @@ def bad() -> Iterator[tuple[str, bytes]]:
     yield "empty.png", b""
     yield "zeros.png", bytes(5000)
     yield "zeros.tif", b"II*\0" + bytes(5000)
-    flipped = bytearray(sound["png"])
-    flipped[len(flipped) // 2] ^= 4
-    yield "flipped.png", bytes(flipped)
+    places = {"png": (0.5, 0.9), "jpg": (0.25,), "webp": (0.01,), "tif": (0.5,), "bmp": (0.0,), "avif": (0.1,)}
+    for suffix, at in ((suffix, at) for suffix, found in places.items() for at in found):
+        flipped = bytearray(sound[suffix])
+        flipped[int(len(flipped) * at)] ^= 0xFF
+        yield f"flipped-{at:g}.{suffix}", bytes(flipped)
     yield "absurd.png", png(rgb[:1], 2).replace(struct.pack(">II", 56, 1), struct.pack(">II", 2**31 - 1, 2**31 - 1))
     yield from bombs(sound)
 
