@@ -97,11 +97,12 @@ def without_idle_alpha(sources: list[Source], target: Target, finish: Finish) ->
 
 
 def with_colours(source: Source, target: Target, finish: Finish) -> Finish:
-    """Where the format has no place for the profile, colours become sRGB: without it they would be others."""
-    header = source.header
+    """Where the format has no place for what tells its colours, they become sRGB: without it they would be others."""
+    header, metadata = source.header, source.metadata
     channels = header.channels + (header.alpha and finish.alpha != "drop")
-    kept = holds_profile(target.format, channels, source.metadata.icc)
-    return finish if kept or source.metadata.icc is None else replace(finish, icc="srgb")
+    lost = metadata.icc is not None and not holds_profile(target.format, channels, metadata.icc)
+    lost |= metadata.icc is None and metadata.foreign_code and target.format != "PNG"
+    return replace(finish, icc="srgb") if lost else finish
 
 
 def stream_for(model: Model, flow: Flow, target: Target, trace: Trace) -> Stream:

@@ -89,6 +89,11 @@ def flow_of(source: Source, finish: Finish) -> Flow:
     header, icc = source.header, source.metadata.icc
     low, high = range_of(source) if header.depth == 32 else (0.0, 1.0)
     colour = colour_of(icc, header.channels) if (low, high) == (0.0, 1.0) else None
+    if finish.icc == "srgb" and icc is None and source.metadata.foreign_code:
+        found = (
+            f"its colours are told by number (cICP {source.metadata.png[b'cICP'][:2].hex(' ')}), not converted to sRGB"
+        )
+        raise ImageError(f"{source.name}: {found}", "--icc keep --format png")
     if finish.icc == "srgb" and colour is None and is_foreign(icc, header.channels):
         found = "its colour profile is not one of curves and a matrix, others are not converted to sRGB"
         raise ImageError(f"{source.name}: {found}", "--icc keep into a format that holds profiles")

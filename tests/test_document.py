@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +261,29 @@ def test_colours_stay_the_same_where_the_format_holds_no_profile(
     linear = before.to_linear(picture.pixels / 255)
     assert np.abs(after.to_linear(found.pixels / 255) - linear).max() < 0.005
     assert (found.metadata.icc == P3) == (suffix == ".webp" and icc == P3)
+
+
+@pytest.mark.parametrize(("code", "foreign"), [((12, 13), True), ((9, 16), True), ((1, 13), False), ((2, 2), False)])
+def test_colours_told_by_number_stay_in_a_png_or_are_refused(
+    tmp_path: Path, code: tuple[int, int], foreign: bool
+) -> None:
+    from PIL import Image
+
+    plain, chunk = BytesIO(), bytes([*code, 0, 1])
+    Image.fromarray(noise(16, 16)).save(plain, "AVIF")
+    at = plain.getvalue().index(b"nclx") + 4
+    numbered = plain.getvalue()[:at] + struct.pack(">HH", *code) + plain.getvalue()[at + 4 :]
+    (tmp_path / "in.avif").write_bytes(numbered)
+    encode(Picture(noise(16, 16), None, Metadata(png={b"cICP": chunk})), tmp_path / "in.png")
+    for name in ("in.avif", "in.png"):
+        through(Nearest(), tmp_path / name, tmp_path / "out.png")
+        if name == "in.png" or foreign:
+            assert decode(tmp_path / "out.png").metadata.png == {b"cICP": chunk}
+        if foreign:
+            with pytest.raises(ImageError, match="its colours are told by number"):
+                through(Nearest(), tmp_path / name, tmp_path / "out.webp")
+        else:
+            through(Nearest(), tmp_path / name, tmp_path / "out.webp")
 
 
 def test_a_profile_that_is_not_understood_is_kept_or_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["TITLES", "Header", "Unreadable", "Unsupported", "avif_bits", "sniff"]
+__all__ = ["TITLES", "Header", "Unreadable", "Unsupported", "avif_bits", "colour_code", "sniff"]
 
 TITLES = {"PNG": "PNG", "JPEG": "JPEG", "WEBP": "WebP", "TIFF": "TIFF", "BMP": "BMP", "AVIF": "AVIF", "HEIC": "HEIC"}
 _HEVC = (b"heic", b"heix", b"hevc", b"heim", b"heis")
@@ -81,6 +81,14 @@ def avif_bits(data: bytes) -> int:
         flags = record[2] if len(record) > 2 else 0
         depths.append((12 if flags & 0x20 else 10) if flags & 0x40 else 8)
     return max(depths)
+
+
+def colour_code(data: bytes) -> bytes | None:
+    """What an AVIF or HEIC says of its colours by number (nclx), as a PNG's cICP does."""
+    for record in _find_boxes(data, (b"meta", b"iprp", b"ipco", b"colr"), 0, len(data)):
+        if record[:4] == b"nclx" and len(record) >= 8:
+            return bytes([record[5], record[7], 0, 1])
+    return None
 
 
 def _find_boxes(data: bytes, path: tuple[bytes, ...], start: int, end: int) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from PIL import ImageFile, JpegImagePlugin, MpoImagePlugin
 
 from restore_cli.errors import ImageError, RestoreError
 from restore_cli.image import heic, vips
-from restore_cli.image.header import TITLES, Header, Unreadable, Unsupported, avif_bits, sniff
+from restore_cli.image.header import TITLES, Header, Unreadable, Unsupported, avif_bits, colour_code, sniff
 from restore_cli.image.heic import widened
 from restore_cli.image.jpeg import estimate_quality
 from restore_cli.image.metadata import assembled, collect, orientation
@@ -237,10 +237,20 @@ def of_webp(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
     """WebP and AVIF: containers by Pillow; pixels of deep AVIF by libvips."""
     if format == "AVIF":
         stream.seek(0)
-        bits = avif_bits(stream.read())
-        if bits > 8:
-            return of_deep_avif(stream, file, bits, frame, max_pixels)
+        data = stream.read()
+        if (bits := avif_bits(data)) > 8:
+            header, metadata, opener = of_deep_avif(stream, file, bits, frame, max_pixels)
+        else:
+            header, metadata, opener = of_pillow(stream, file, format, frame, max_pixels)
+        return header, coded(metadata, data), opener
     return of_pillow(stream, file, format, frame, max_pixels)
+
+
+def coded(metadata: Metadata, data: bytes) -> Metadata:
+    """With what the container says of colours by number, where it embeds no profile."""
+    code = colour_code(data) if metadata.icc is None else None
+    found = replace(metadata, png={b"cICP": code} if code else {})
+    return found if found.foreign_code else metadata
 
 
 def of_deep_avif(stream: IO[bytes], file: Path | bytes, bits: int, frame: int, max_pixels: int) -> Found:
@@ -277,7 +287,7 @@ def of_heic(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
         samples = unmultiplied(samples) if picture.premultiplied_alpha else samples
         return lambda top, bottom: samples[top:bottom]
 
-    return header, metadata, opener
+    return header, coded(metadata, data), opener
 
 
 def of_pillow(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:
