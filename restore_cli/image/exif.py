@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from PIL import ExifTags
 
-__all__ = ["PREFIX", "resolution", "sized", "upright", "with_resolution"]
+__all__ = ["PREFIX", "relocated", "resolution", "sized", "upright", "with_resolution"]
 
 PREFIX = b"Exif\0\0"
 SHORT, LONG, RATIONAL = 3, 4, 5
+WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8}
+PAIRS = (5, 10)
+"""Bytes of a number of each kind, and the kinds that are two numbers (TIFF 6.0, section 2)."""
 THUMBNAIL, THUMBNAIL_BYTES = 0x201, 0x202
 ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 INCH, CENTIMETRE = 2, 3
@@ -153,3 +156,46 @@ def with_resolution(exif: bytes | None, dpi: tuple[float, float] | None) -> byte
     block.put(LONG, 4, len(block.data))
     block.data += struct.pack(block.order + "H", len(kept)) + b"".join(kept[tag] for tag in sorted(kept)) + bytes(4)
     return PREFIX + bytes(block.data)
+
+
+def relocated(exif: bytes | None, tag: int, start: int, big: bool) -> bytes:
+    """A sub-folder of the block as a little-endian one that begins at `start` of a TIFF; empty where there is none.
+
+    Kinds stay as they are, which they would not if Pillow wrote it; the folder inside a folder is left out.
+    """
+    block, kept = opened(exif), []
+    if block is None:
+        return b""
+    try:
+        entries, _ = block.folder(block.number(LONG, 4))
+        place = block.value(entries, tag)
+        inner = block.folder(place)[0] if place else {}
+        for name, entry in sorted(inner.items()):
+            kind, count = block.number(SHORT, entry + 2), block.number(LONG, entry + 4)
+            size = WIDTHS.get(kind, 0) * count * (2 if kind in PAIRS else 1)
+            where = entry + 8 if size <= 4 else block.number(LONG, entry + 8)
+            data = bytes(block.data[where : where + size])
+            if size and len(data) == size and name != ExifTags.IFD.Interop:
+                kept.append((name, kind, count, data if block.order == "<" else swapped(data, WIDTHS[kind])))
+    except struct.error:
+        return b""
+    return folder_of(kept, start, big) if kept else b""
+
+
+def swapped(data: bytes, width: int) -> bytes:
+    """Numbers of that many bytes, each turned around."""
+    return b"".join(data[i : i + width][::-1] for i in range(0, len(data), width))
+
+
+def folder_of(entries: list[tuple[int, int, int, bytes]], start: int, big: bool) -> bytes:
+    """Tag, kind, count and data of each entry -> a little-endian folder that begins at `start`."""
+    count, number = ("<Q", "Q") if big else ("<H", "I")
+    room = struct.calcsize(number)
+    behind = start + struct.calcsize(count) + len(entries) * (4 + 2 * room) + room
+    head, data = struct.pack(count, len(entries)), b""
+    for tag, kind, length, value in entries:
+        inside = len(value) <= room
+        stored = value.ljust(room, b"\0") if inside else struct.pack("<" + number, behind + len(data))
+        head += struct.pack("<HH" + number, tag, kind, length) + stored
+        data += b"" if inside else value + bytes(len(value) % 2)
+    return head + bytes(room) + data

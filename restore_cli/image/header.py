@@ -35,7 +35,6 @@ class Header:
     subsampling: str | None = None
     depth: int = 8  # 8 or 16: integers; 32: floating point
     frames: int = 1  # frames of an animation, pages of a document
-    compression: str | None = None  # of a TIFF
 
 
 class Unsupported(Exception):

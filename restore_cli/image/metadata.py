@@ -14,6 +14,7 @@ from restore_cli.image.picture import Metadata
 
 __all__ = [
     "IPTC_KEY",
+    "SUB_FOLDERS",
     "assembled",
     "collect",
     "descriptive",
@@ -29,7 +30,7 @@ _XMP_KEY = "XML:com.adobe.xmp"
 _RAW = "Raw profile type "
 IPTC_KEY = f"{_RAW}iptc"
 _IPTC_RESOURCE = 0x0404  # of a Photoshop block
-_SUB_FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+SUB_FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 # EXIF shares its first folder with TIFF's layout tags (sizes, strips, compression), which belong to the old file.
 _DESCRIPTIVE = (
     ExifTags.Base.DocumentName,
@@ -135,7 +136,7 @@ def descriptive(exif: bytes | Image.Exif) -> Image.Exif:
     for tag in _DESCRIPTIVE:
         if tag in source:
             kept[tag] = source[tag]
-    for folder in _SUB_FOLDERS:
+    for folder in SUB_FOLDERS:
         if inside := source.get_ifd(folder):
             kept[folder] = dict(inside)
     return kept

@@ -15,7 +15,7 @@ from restore_cli.image.metadata import IPTC_KEY, packed_profile
 from restore_cli.image.picture import Metadata, Samples
 from restore_cli.image.stream import Stream
 
-__all__ = ["PngFacts", "scan_png", "write_png"]
+__all__ = ["XMP_KEY", "PngFacts", "scan_png", "write_png"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_KEY = "XML:com.adobe.xmp"

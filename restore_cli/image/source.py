@@ -146,7 +146,6 @@ def of_tiff(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
     photometric = page.number(262, 0)
     if photometric in (CMYK, LAB):  # their profile is spent on the way to sRGB
         metadata = replace(metadata, icc=None)
-    compression = page.tags.get(259)
     header = Header(
         "TIFF",
         *upright_size(width, height, turn),
@@ -154,7 +153,6 @@ def of_tiff(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
         page.alpha is not None,
         depth=page.depth,
         frames=len(pages),
-        compression=str(compression),
     )
     if photometric == LAB and page.depth == 8:  # which libvips fails to read
         return header, metadata, lab_opener(file, page.index)

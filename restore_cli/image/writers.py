@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from restore_cli.image.exif import with_resolution
-from restore_cli.image.metadata import profile_for, rewritable
+from restore_cli.image.metadata import IPTC_KEY, packed_profile, profile_for, rewritable
 from restore_cli.image.picture import Metadata, Pixels
 from restore_cli.image.pillow import held
-from restore_cli.image.png import write_png
+from restore_cli.image.png import XMP_KEY, write_png
 from restore_cli.image.reasons import line
 from restore_cli.image.stream import Stream
 from restore_cli.image.tiff import write_tiff
@@ -173,13 +173,20 @@ def _write_avif(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
 
 def _write_apng(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
     """An animation, in 8 bits."""
-    metadata = pages[0]
+    metadata, info = pages[0], PngImagePlugin.PngInfo()
+    for key, value in metadata.text.items():
+        info.add_text(key, value)
+    if metadata.xmp:
+        info.add_itxt(XMP_KEY, metadata.xmp.decode("utf-8", "replace"))
+    if metadata.iptc:
+        info.add_text(IPTC_KEY, packed_profile("iptc", metadata.iptc).decode(), zip=True)
     _image(arrays[0]).save(
         sink,
         "PNG",
         icc_profile=metadata.icc,
         exif=metadata.exif,
         dpi=metadata.dpi,
+        pnginfo=info,
         blend=0,
         disposal=0,
         **_frames(arrays, pages),

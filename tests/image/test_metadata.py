@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
-from restore_cli.image.codec import decode, encode
+from restore_cli.image import tiff
+from restore_cli.image.codec import Settings, decode, encode, write_streams
 from restore_cli.image.exif import resolution, sized, upright, with_resolution
 from restore_cli.image.metadata import of_size, packed_profile
 from restore_cli.image.picture import Metadata, Picture
+from restore_cli.image.stream import stream_of
 
 FORMATS = (".png", ".jpg", ".tif", ".webp", ".avif", ".bmp")
 IPTC = b"\x1c\x02\x19\x00\x04key1"
@@ -100,6 +103,36 @@ def test_no_byte_of_a_thumbnail_stays(tail: bytes) -> None:
     assert found.endswith(tail)
     assert loaded(found)[271] == "Mak"
     assert not loaded(found).get_ifd(ExifTags.IFD.IFD1)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_folders_of_exif_keep_their_kinds_in_a_tiff(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, big: bool
+) -> None:
+    if big:
+        monkeypatch.setattr(tiff, "_BIG", 100)
+    main = struct.pack(order + "HHHIIHHIII", 2, 34665, 4, 1, 38, 34853, 4, 1, 76, 0)  # from 8 on
+    photo = struct.pack(order + "HHHI4sHHIII", 2, 0x9000, 7, 4, b"0232", 0x829A, 5, 1, 68, 0)  # from 38 on
+    place = struct.pack(order + "HHHI4sI", 1, 1, 2, 2, b"N\0\0\0", 0)  # from 76 on
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+    block = b"Exif\0\0" + head + main + photo + struct.pack(order + "II", 1, 80) + place
+    encode(Picture(PLAIN.pixels, None, Metadata(exif=block)), tmp_path / "out.tif")
+    found = loaded(decode(tmp_path / "out.tif").metadata.exif)
+    assert found.get_ifd(ExifTags.IFD.Exif) == {0x9000: b"0232", 0x829A: pytest.approx(1 / 80)}
+    assert found.get_ifd(ExifTags.IFD.GPSInfo) == {1: "N"}
+    data = (tmp_path / "out.tif").read_bytes()
+    assert struct.pack("<HHQ" if big else "<HHI", 0x9000, 7, 4) + b"0232" in data
+
+
+def test_an_animation_keeps_what_one_png_keeps(tmp_path: Path) -> None:
+    metadata = Metadata(
+        None, exif_of({271: "Maker"}), XMP % (24, 16), (300.0, 300.0), {"Title": "Größe", "A": "b"}, IPTC
+    )
+    frames = [stream_of(Picture(PLAIN.pixels + i, None, metadata)) for i in range(2)]
+    write_streams(iter(frames), 2, tmp_path / "out.png", "PNG", Settings())
+    found = decode(tmp_path / "out.png", frame=1).metadata
+    assert replace(found, duration=None, loop=None) == metadata
 
 
 @pytest.mark.parametrize("name", ["iptc", "8bim"])
