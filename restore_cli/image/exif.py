@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from PIL import ExifTags
 
-__all__ = ["PREFIX", "relocated", "resolution", "sized", "upright", "with_resolution"]
+__all__ = ["PREFIX", "relocated", "resolution", "sized", "upright", "with_kinds", "with_resolution"]
 
 PREFIX = b"Exif\0\0"
-SHORT, LONG, RATIONAL = 3, 4, 5
+BYTE, SHORT, LONG, RATIONAL, UNDEFINED = 1, 3, 4, 5, 7
 WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8}
 PAIRS = (5, 10)
 """Bytes of a number of each kind, and the kinds that are two numbers (TIFF 6.0, section 2)."""
@@ -155,6 +155,22 @@ def with_resolution(exif: bytes | None, dpi: tuple[float, float] | None) -> byte
     kept[unit] = struct.pack(block.order + "HHIHH", unit, SHORT, 1, INCH, 0)
     block.put(LONG, 4, len(block.data))
     block.data += struct.pack(block.order + "H", len(kept)) + b"".join(kept[tag] for tag in sorted(kept)) + bytes(4)
+    return PREFIX + bytes(block.data)
+
+
+def with_kinds(exif: bytes) -> bytes:
+    """A block that Pillow wrote, whose raw bytes are of kind "byte": the photo's folder knows "undefined" instead."""
+    block = opened(exif)
+    if block is None:
+        return exif
+    try:
+        entries, _ = block.folder(block.number(LONG, 4))
+        inner = block.value(entries, ExifTags.IFD.Exif)
+        for entry in block.folder(inner)[0].values() if inner else ():
+            if block.number(SHORT, entry + 2) == BYTE:
+                block.put(SHORT, entry + 2, UNDEFINED)
+    except struct.error:
+        return exif
     return PREFIX + bytes(block.data)
 
 

@@ -8,6 +8,7 @@ from typing import IO
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from restore_cli.image.exif import with_kinds
 from restore_cli.image.header import Unreadable, Unsupported
 from restore_cli.image.metadata import descriptive
 
@@ -142,7 +143,7 @@ def exif_at(stream: IO[bytes], offset: int, head: bytes, big: bool) -> bytes | N
         turned = exif.get(ORIENTATION, 1)
         if isinstance(turned, int) and 1 < turned <= 8:
             kept[ORIENTATION] = turned
-        return kept.tobytes() if len(kept) else None
+        return with_kinds(kept.tobytes()) if len(kept) else None
     except Exception:  # EXIF may hold anything; the picture is worth more
         return None
 
