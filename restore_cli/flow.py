@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,17 +48,24 @@ class Flow:
         """Of the source."""
         return self.source.header
 
+    def rows(self, contract: Contract) -> ModelRows:
+        """What a model of that contract sees of it."""
+        return ModelRows(self, channels_for(contract, self.header.channels), contract.scale)
+
     def restored(self, model: Model, trace: Trace) -> Iterator[Samples]:
         """Finished rows (n, width·scale, c) float32 in the source's colours, alpha last, not yet clipped."""
-        scale = model.contract.scale
-        rows = ModelRows(self, channels_for(model.contract, self.header.channels), scale)
+        rows = self.rows(model.contract)
         alpha = self.alphas(model, trace, rows) if self.alpha else None
-        for band in bands(model, rows, trace):
-            colours = self.back(channels_last(band, self.header.channels), rows.beyond)
+        for colours in self.coloured(bands(model, rows, trace), rows):
             if alpha is None:
                 yield colours
             else:
                 yield np.concatenate([colours, alpha(colours.shape[0])], 2)
+
+    def coloured(self, restored: Iterable[Tensor], rows: ModelRows) -> Iterator[Samples]:
+        """Bands (c, n, width·scale) of the model in the source's colours, (n, width·scale, c)."""
+        for band in restored:
+            yield self.back(channels_last(band, self.header.channels), rows.beyond)
 
     def back(self, pixels: Samples, beyond: Queue | None) -> Samples:
         """What the model gave, in the colours and the range of the source."""

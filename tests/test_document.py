@@ -19,7 +19,7 @@ from profiles import GRAY_22, LINEAR, P3, gray_profile, rgb_profile
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from restore_cli.document import Target, Wishes, open_sources, restore_file, srgb_profile
+from restore_cli.document import Wishes, open_document, open_sources, restore_file, srgb_profile
 from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.finish import Finish
 from restore_cli.image.codec import SUFFIXES, decode, encode
@@ -38,8 +38,8 @@ def through(
     """The file restored into another, whose suffix says its format."""
     wishes, format = wishes or Wishes(), SUFFIXES[output.suffix]
     sources = open_sources(source, format, wishes)
-    target = Target(output, format, NOTE)
-    return restore_file(model, sources, target, wishes, tiling or Tiling(32, 8), lambda done, total: None)[1]
+    document = open_document(sources, output, format, wishes)
+    return restore_file(model, document, NOTE, tiling or Tiling(32, 8), lambda done, total: None)[1]
 
 
 def deep(height: int, width: int, channels: int, kind: str, seed: int = 0) -> NDArray[Any]:

@@ -18,20 +18,20 @@ from restore_cli.errors import ImageError, NothingToDo, UsageError
 from restore_cli.evaluation import Row, Trial, evaluate, evaluate_folders, measure, summary
 from restore_cli.image.codec import decode
 from restore_cli.inputs import Input
-from restore_cli.job import Job
 from restore_cli.library import load
 from restore_cli.library import restore as restored
 from restore_cli.metrics import luma, psnr, psnr_b, seam, ssim
 from restore_cli.pairing import paired
 from restore_cli.weights.catalogue import Request, read_catalogue
+from restore_cli.work import Job
 
 
 def job(task: str, weights: Path, noise: str | None = None, quality: int | None = None) -> Job:
-    return Job(Request(task, noise=noise, quality=quality), read_catalogue(), (), weights=weights, device="cpu")
+    return Job(Request(task, noise=noise, quality=quality), read_catalogue(), weights=weights, device="cpu")
 
 
 def items(root: str, *names: str) -> list[Input]:
-    return [Input(Path(root, name), Path(root)) for name in names]
+    return [Input(f"{root}/{name}", name, root) for name in names]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -107,11 +106,10 @@ class Tiles:
         self.bar = bar
         self.task = bar.add_task("", total=None, visible=False) if bar else TaskID(0)
 
-    def picture(self, path: Path, index: int, total: int) -> None:
+    def picture(self, path: str) -> None:
         """Work on an input begins."""
         if self.bar:
-            count = f"{index + 1}/{total} " if total > 1 else ""
-            self.bar.reset(self.task, description=escape(f"{count}{path}"), total=None, visible=True)
+            self.bar.reset(self.task, description=escape(path), total=None, visible=True)
 
     def tile(self, done: int, total: int) -> None:
         """So many tiles are restored."""

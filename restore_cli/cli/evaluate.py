@@ -111,7 +111,7 @@ def measured(options: Evaluation) -> Iterator[Row]:
         raise UsageError("eval wants a task, or --restored", hint="restore eval sr --reference HR/")
     job = job_for(options.task, options)
     with tiles(options.json) as bar:
-        watch = Watch(Downloads(job.catalogue.entry, options.json), note, bar.picture, bar.tile)
+        watch = Watch(Downloads(job.catalogue.entry, options.json), note, on_picture=bar.picture, on_tile=bar.tile)
         for row in evaluate(job, trial_for(options), watch):
             for text in row.notes:
                 note(f"{row.image}: {text}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import typer
 
@@ -12,6 +13,7 @@ from restore_cli.errors import Interrupted, NothingToDo, RestoreError, UsageErro
 from restore_cli.finish import Finish
 from restore_cli.image.codec import FORMAT_SUFFIX, SUFFIXES
 from restore_cli.image.resize import target_size
+from restore_cli.inputs import Asked
 from restore_cli.job import Job, Result, Watch, run
 from restore_cli.naming import sheet_path
 from restore_cli.weights.catalogue import Request, read_catalogue
@@ -28,7 +30,7 @@ def perform(task: str, options: Options) -> None:
     try:
         with tiles(options.quiet) as bar:
             on_note = (lambda text: None) if options.quiet else note
-            watch = Watch(downloads, on_note, bar.picture, bar.tile)
+            watch = Watch(downloads, on_note, on_picture=bar.picture, on_tile=bar.tile)
             for result in run(job, watch):
                 report(result, options.quiet)
                 if options.compare and result.status == "done":
@@ -47,7 +49,6 @@ def job_for(task: str, options: Selection) -> Job:
     return Job(
         request=request,
         catalogue=read_catalogue(options.catalogue),
-        inputs=(),
         weights=options.weights,
         device=options.device,
         precision=options.precision,
@@ -66,9 +67,9 @@ def with_files(job: Job, options: Options) -> Job:
     resize = resize_checked(options.resize)
     return replace(
         job,
-        inputs=tuple(options.inputs),
+        asked=Asked(tuple(map(str, options.inputs))),
         output=options.output,
-        overwrite=options.overwrite,
+        again="overwrite" if options.overwrite else "resume",
         format=format_named(options.format),
         frame=options.frame,
         jpeg_quality=options.jpeg_quality,
@@ -120,9 +121,9 @@ def compare(result: Result, overwrite: bool) -> None:
     from restore_cli.comparison import Panel, sheet
     from restore_cli.image.codec import decode
 
-    path = sheet_path(result.output)
+    path = Path(sheet_path(result.output))
     try:
-        panels = [Panel(str(p.name), decode(p)) for p in (result.input, result.output)]
+        panels = [Panel(p.name, decode(p)) for p in (Path(result.input), Path(result.output))]
         write(path, sheet(panels), overwrite)
     except RestoreError as error:
         note(f"{path}: no sheet: {error}")

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from restore_cli.image.encodings import widened
 from restore_cli.image.header import Unsupported
 from restore_cli.image.picture import Samples
 
 if TYPE_CHECKING:
     from pillow_heif import HeifFile, HeifImage
 
-__all__ = ["facts", "opened", "samples_of", "widened"]
+__all__ = ["facts", "opened", "samples_of"]
 
 
 def opened(data: bytes) -> HeifFile:
@@ -33,10 +34,3 @@ def samples_of(image: HeifImage) -> Samples:
     """(h, w, c) of one of them, 8 bits as they are, 10 and 12 bits widened to 16, alpha last."""
     samples: Samples = np.atleast_3d(np.asarray(image))
     return np.array(samples) if samples.dtype == np.uint8 else widened(samples, facts(image)["bit_depth"])
-
-
-def widened(rows: Samples, bits: int) -> Samples:
-    """Integers of so many bits -> 16 bits, where white stays white."""
-    peak = 2**bits - 1
-    wide: Samples = (rows.astype(np.uint32) * 65535 + peak // 2) // peak
-    return wide.astype(np.uint16)

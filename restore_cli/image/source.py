@@ -17,15 +17,15 @@ from PIL import ImageFile, JpegImagePlugin, MpoImagePlugin
 
 from restore_cli.errors import ImageError, RestoreError
 from restore_cli.image import heic, vips
+from restore_cli.image.encodings import from_ycbcr, unmultiplied, widened
 from restore_cli.image.header import TITLES, Header, Unreadable, Unsupported, avif_bits, colour_code, sniff
-from restore_cli.image.heic import widened
 from restore_cli.image.jpeg import estimate_quality
 from restore_cli.image.metadata import assembled, collect, orientation
 from restore_cli.image.picture import Metadata, Samples
 from restore_cli.image.pillow import OPENERS, held, planes, turned
 from restore_cli.image.png import scan_png
 from restore_cli.image.reasons import command, line, reason
-from restore_cli.image.rows import Fetch, Reader
+from restore_cli.image.rows import Fetch, Reader, blocks
 from restore_cli.image.tiffdir import CMYK, ICC, IPTC, LAB, XMP, YCBCR, Page, read_pages
 
 __all__ = ["MAX_PIXELS", "Source", "open_source"]
@@ -54,6 +54,19 @@ class Source:
                 return fetch(top, bottom)
 
         return Reader(guarded, self.header.height, self.header.width)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all its samples, decoded."""
+        return (
+            self.header.width * self.header.height * (self.header.channels + self.header.alpha) * self.header.depth // 8
+        )
+
+    def decoded(self) -> Source:
+        """The same with all its rows in memory. Raises ImageError."""
+        parts = list(blocks(self.rows(), self.header.width * 4))
+        samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return replace(self, opener=lambda: lambda top, bottom: samples[top:bottom])
 
 
 def open_source(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Source:
@@ -178,26 +191,6 @@ def tiff_finish(page: Page) -> Callable[[Samples], Samples] | None:
     if page.raw_ycbcr:
         return partial(from_ycbcr, luma=page.luma, levels=page.levels)
     return unmultiplied if page.alpha == "associated" else None
-
-
-def from_ycbcr(rows: Samples, luma: tuple[float, ...], levels: tuple[float, ...]) -> Samples:
-    """(n, w, 3) uint8 -> RGB, rounded once (TIFF 6.0, sections 20 and 21)."""
-    black, white = np.reshape(levels, (3, 2)).T
-    y, cb, cr = np.moveaxis((rows - black) * np.array([255, 127, 127]) / (white - black), -1, 0)
-    red, blue = y + (2 - 2 * luma[0]) * cr, y + (2 - 2 * luma[2]) * cb
-    green = (y - luma[0] * red - luma[2] * blue) / luma[1]
-    rgb: Samples = np.rint(np.stack([red, green, blue], -1).clip(0, 255)).astype(np.uint8)
-    return rgb
-
-
-def unmultiplied(rows: Samples) -> Samples:
-    """(n, w, c + alpha): colours divided by alpha; black where nothing is left to divide."""
-    peak = 1.0 if rows.dtype == np.float32 else float(np.iinfo(rows.dtype).max)
-    alpha = rows[..., -1:].astype(np.float64) / peak
-    colours = np.divide(rows[..., :-1], alpha, out=np.zeros(rows[..., :-1].shape), where=alpha > 0)
-    if rows.dtype != np.float32:
-        colours = np.rint(colours.clip(0, peak))
-    return np.concatenate([colours.astype(rows.dtype), rows[..., -1:]], 2)
 
 
 def of_jpeg(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:

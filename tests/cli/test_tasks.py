@@ -15,6 +15,8 @@ from command import Run
 from pictures import noise, save
 from PIL import Image
 
+from restore_cli.manifest import NAME
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -57,7 +59,7 @@ def test_a_folder_keeps_its_tree(restore: Run, x1: Path) -> None:
     ran = restore("denoise", "--weights", x1, "photos", "-o", "clean/")
     assert ran.code == 0
     found = sorted(str(path.relative_to("clean")) for path in Path("clean").rglob("*") if path.is_file())
-    assert found == ["a.png", "sub/b.webp", "sub/deep/c.tif"]
+    assert found == [NAME, "a.png", "sub/b.webp", "sub/deep/c.tif"]
 
 
 def test_inputs_of_one_stem_both_come_out(restore: Run, x2: Path) -> None:
@@ -76,7 +78,7 @@ def test_a_second_run_does_nothing_and_says_so(restore: Run, x1: Path) -> None:
     assert ran.code == 3
     assert "--overwrite" in ran.err
     assert Path("photos/a_denoise.png").stat().st_mtime_ns == before
-    assert sorted(path.name for path in Path("photos").iterdir()) == ["a.png", "a_denoise.png"]
+    assert sorted(path.name for path in Path("photos").iterdir()) == [NAME, "a.png", "a_denoise.png"]
     assert restore("denoise", "--weights", x1, "photos", "--overwrite").code == 0
     assert Path("photos/a_denoise.png").stat().st_mtime_ns != before
 
@@ -151,7 +153,7 @@ def test_bad_pictures_are_named_and_the_others_restored(restore: Run, x1: Path) 
     for name, word in reasons.items():
         assert any(name in line and word in line for line in lines), (name, ran.err)
     assert lines[-1] == "3 of 7 failed"
-    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "e.png", "f.png", "g.jpg"]
+    assert sorted(path.name for path in Path("out").iterdir()) == [NAME, "a.png", "e.png", "f.png", "g.jpg"]
 
 
 def test_a_missing_file_is_one_line(restore: Run, x1: Path) -> None:
