@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from pathlib import Path
 from stat import S_ISREG
 from typing import IO
@@ -201,6 +201,8 @@ def of_jpeg(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
         return of_pillow(stream, file, format, frame, max_pixels)
     refuse_frame(frame, 1)
     limited(*image.size, max_pixels)
+    if "progressive" in image.info:
+        refuse_hollow(stream, *image.size)
     turn, metadata = orientation(image), collect(image)
     cmyk = image.mode == "CMYK"
     header = Header(
@@ -213,6 +215,13 @@ def of_jpeg(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
     )
     metadata = replace(metadata, icc=None) if cmyk else metadata
     return header, metadata, vips_opener("JPEG", file, header, turn, convert="cmyk" if cmyk else None)
+
+
+def refuse_hollow(stream: IO[bytes], width: int, height: int) -> None:
+    """A progressive JPEG is held whole: one that is shorter than a bit for each block is refused before that."""
+    size, least = stream.seek(0, SEEK_END), -(-width // 8) * -(-height // 8) // 8
+    if size < least:
+        raise Unreadable(f"damaged JPEG: {width}×{height} px take at least {least} bytes, it has {size}")
 
 
 def stereo_frames(image: ImageFile.ImageFile) -> int:

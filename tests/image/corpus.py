@@ -203,7 +203,9 @@ def bombs(sound: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
     struct.pack_into("<ii", bmp, 18, 40_000, 25_000)
     struct.pack_into(">HH", jpeg, jpeg.index(b"\xff\xc0") + 5, 25_000, 40_000)
     struct.pack_into(">II", avif, avif.index(b"ispe") + 8, 40_000, 25_000)
+    progressive = bytes(jpeg).replace(b"\xff\xc0", b"\xff\xc2", 1)
     yield from (("bomb.bmp", bytes(bmp)), ("bomb.jpg", bytes(jpeg)), ("bomb.avif", bytes(avif)))
+    yield "bomb-progressive.jpg", progressive
     yield "bomb.tif", tiff(np.zeros(100_000, np.uint8), 2, {256: 40_000, 257: 25_000, 278: 25_000})
 
 
