@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from restore_cli.contract import Contract, Model
@@ -81,7 +82,7 @@ class Flow:
         if rows.alpha is not None:
             return rows.alpha.pop
         queue = Queue()
-        finished = bands(Flat(model), AlphaRows(self, channels_for(model.contract, 1)), Trace(trace.tiling))
+        finished = bands(Within(model), AlphaRows(self, channels_for(model.contract, 1)), Trace(trace.tiling))
 
         def pop(count: int) -> Samples:
             while queue.size < count:
@@ -226,8 +227,11 @@ class AlphaRows(SourceRows):
         return self.tensor(unit(self.reader.read(top, bottom)[..., -1:], 0, 1))
 
 
-class Flat:
-    """The model, asked only where there is something to restore: an even tile stays as it is, to the bit."""
+class Within:
+    """The model for transparency: no value leaves the range of the four px around it, so that nothing rings.
+
+    Where all is even the model is not asked: it stays as it is, to the bit.
+    """
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -239,17 +243,25 @@ class Flat:
 
     @property
     def exact(self) -> Model | None:
-        """The model's."""
-        return self.model.exact
+        """The model's, within the same range."""
+        return Within(self.model.exact) if self.model.exact is not None else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h·scale, w·scale)."""
-        value = x.flatten()[0]
-        if not bool((x == value).all()):
-            return self.model(x)
         b, c, h, w = x.shape
-        scale = self.contract.scale
-        return value.expand(b, c, h * scale, w * scale).clone()
+        scale, value = self.contract.scale, x.flatten()[0]
+        if bool((x == value).all()):
+            return value.expand(b, c, h * scale, w * scale).clone()
+        out = self.model(x)
+        low, high = -greatest_around(-x, scale), greatest_around(x, scale)
+        return torch.minimum(torch.maximum(out, low.to(out)), high.to(out))
+
+
+def greatest_around(x: Tensor, scale: int) -> Tensor:
+    """(b, c, h, w) -> (b, c, h·scale, w·scale): the greatest of the four px whose centres lie around each place."""
+    h, w, half = x.shape[2] * scale, x.shape[3] * scale, scale // 2
+    cells = F.max_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 2, 1)
+    return F.interpolate(cells, scale_factor=scale, mode="nearest")[:, :, half : half + h, half : half + w]
 
 
 def unit(rows: Samples, low: float, high: float) -> Samples:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nearest import Nearest
@@ -81,7 +82,7 @@ def test_what_the_model_does_not_change_comes_out_to_the_bit(
     icc = GRAY_22 if icc and channels == 1 else icc
     transparency = np.maximum(deep(*size, 1, kind, 1)[..., 0], 1 if kind != "float32" else 0.1) if alpha else None
     pixels = deep(*size, channels, kind)
-    if icc == P3 and scale > 1:  # what lies outside of sRGB is enlarged smoothly, and even only where it is
+    if icc in (P3, LINEAR) and scale > 1:  # light outside of sRGB (by rounding, in LINEAR) is enlarged smoothly
         least = np.asarray(PEAK[kind] * 0.05, pixels.dtype)  # black beside a full channel magnifies float32's rounding
         pixels = np.broadcast_to(np.maximum(pixels[:1, :1], least), pixels.shape)
     picture = Picture(pixels, transparency, Metadata(icc))
@@ -112,6 +113,28 @@ def test_memory_running_out_starts_the_file_again(tmp_path: Path, call: int) -> 
     assert np.array_equal(found.alpha, noise(90, 60, 1, seed=1).repeat(2, 0).repeat(2, 1)[..., 0] | 1)
     assert trace.tiling.batch == (1 if call < model.calls else 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.png", "out.png"]
+
+
+class Ringing(Nearest):
+    """Overshoots everywhere, this way and that."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out = super().__call__(x)
+        return out + 0.2 * torch.cos(torch.arange(out.shape[-1]) * 2.0)
+
+
+def test_transparency_does_not_ring(tmp_path: Path) -> None:
+    alpha = np.zeros((40, 40), np.uint8)
+    alpha[12:28, 12:28] = 255
+    encode(Picture(noise(40, 40), alpha), tmp_path / "in.png")
+    through(Ringing(), tmp_path / "in.png", tmp_path / "out.png")
+    found = decode(tmp_path / "out.png").alpha
+    assert found is not None
+    near = np.zeros((80, 80), bool)
+    near[23:57, 23:57] = True
+    near[25:55, 25:55] = False  # between the centres of the px on either side of the edge
+    assert np.array_equal(found[~near], alpha.repeat(2, 0).repeat(2, 1)[~near])
+    assert len(np.unique(found[near])) > 2
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 65504.0), (-3.0, 0.5), (1000.0, 1001.0), (2.0, 2.0)])
