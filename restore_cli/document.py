@@ -15,12 +15,13 @@ from restore_cli.finish import Finish, depth_for, quantised, resized
 from restore_cli.flow import Flow, flow_of, opaque
 from restore_cli.image.codec import MAX_PIXELS, Settings, open_source, write_streams
 from restore_cli.image.header import TITLES, Header
+from restore_cli.image.metadata import of_size
 from restore_cli.image.note import Note, noted, stripped
 from restore_cli.image.picture import Metadata, Samples
 from restore_cli.image.resize import target_size
 from restore_cli.image.source import Source
 from restore_cli.image.stream import Stream
-from restore_cli.image.writers import HOLDS_ALPHA, HOLDS_FRAMES
+from restore_cli.image.writers import HOLDS_ALPHA, HOLDS_FRAMES, holds_profile
 from restore_cli.restoration import OnTile, attempts
 from restore_cli.tiling.engine import Trace
 from restore_cli.tiling.plan import Tiling
@@ -90,7 +91,7 @@ def open_document(sources: list[Source], path: Path, format: str, wishes: Wishes
     Raises ImageError, OutputError where the format does not hold what there is.
     """
     finish = without_idle_alpha(sources, path, format, wishes.finish)
-    flows = tuple(flow_of(source, finish) for source in sources)
+    flows = tuple(flow_of(source, with_colours(source, format, finish)) for source in sources)
     return Document(path, format, flows, settings_for(sources[0].header, wishes))
 
 
@@ -136,6 +137,15 @@ def without_idle_alpha(sources: list[Source], path: Path, format: str, finish: F
     raise OutputError(line, "--format png, or --alpha drop")
 
 
+def with_colours(source: Source, format: str, finish: Finish) -> Finish:
+    """Where the format has no place for what tells its colours, they become sRGB: without it they would be others."""
+    header, metadata = source.header, source.metadata
+    channels = header.channels + (header.alpha and finish.alpha != "drop")
+    lost = metadata.icc is not None and not holds_profile(format, channels, metadata.icc)
+    lost |= metadata.icc is None and metadata.foreign_code and format != "PNG"
+    return replace(finish, icc="srgb") if lost else finish
+
+
 def stream_of(flow: Flow, rows: Iterator[Samples], document: Document, scale: int, note: Note) -> Stream:
     """A picture's finished rows, which are made as they are asked for."""
     header, finish = flow.header, flow.finish
@@ -146,7 +156,7 @@ def stream_of(flow: Flow, rows: Iterator[Samples], document: Document, scale: in
     final = size_of(flow, scale)
     rows = resized(rows, (header.width * scale, header.height * scale), final)
     blocks = quantised(rows, dtype, flow.alpha, finish.dither and dtype.itemsize == 1)
-    return Stream(*final, header.channels + flow.alpha, dtype, blocks, metadata_for(flow, note))
+    return Stream(*final, header.channels + flow.alpha, dtype, blocks, metadata_for(flow, note, final))
 
 
 def size_of(flow: Flow, scale: int) -> tuple[int, int]:
@@ -155,9 +165,9 @@ def size_of(flow: Flow, scale: int) -> tuple[int, int]:
     return target_size(flow.finish.resize, size) if flow.finish.resize else (size[0] * scale, size[1] * scale)
 
 
-def metadata_for(flow: Flow, note: Note) -> Metadata:
+def metadata_for(flow: Flow, note: Note, size: tuple[int, int]) -> Metadata:
     """What travels on, and the note of what was done."""
-    metadata = flow.source.metadata
+    metadata = of_size(flow.source.metadata, *size)
     if flow.finish.icc == "srgb" and flow.colour is not None:
         metadata = replace(metadata, icc=srgb_profile() if flow.header.channels == 3 else None, png={})
     return stripped(metadata) if flow.finish.strip else noted(metadata, note)

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import chain
+from pathlib import Path
 from threading import Event, Thread
 
 from restore_cli.bench import Bench, check_request
 from restore_cli.errors import NothingToDo, OutputError
-from restore_cli.image.codec import FORMAT_SUFFIX, SUFFIXES
+from restore_cli.image.codec import FORMAT_SUFFIX, READ_ONLY, SUFFIXES, format_of
 from restore_cli.naming import Naming
 from restore_cli.planning import Plan
 from restore_cli.work import Crew, Job, Result, Step, Watch
@@ -94,6 +95,8 @@ def written_down(plan: Plan, result: Result) -> Result:
 
 def plan_for(job: Job, bench: Bench, watch: Watch, looking: bool = False) -> Plan:
     """What is to be done; no picture is opened, so that no two outputs are one."""
+    if job.output is not None and job.output.lower().endswith(READ_ONLY):
+        format_of(Path(job.output))  # says why not
     task = job.request.task
     forced = FORMAT_SUFFIX[job.format] if job.format else None
     if job.weights is not None:

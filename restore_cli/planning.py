@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from restore_cli.atomic import sweep
 from restore_cli.errors import OutputError, RestoreError
-from restore_cli.image.codec import SUFFIXES
+from restore_cli.image.codec import READ_ONLY, SUFFIXES
 from restore_cli.inputs import Input, PassedOver, Search, absolute
 from restore_cli.manifest import BEGUN, FAILED, Manifest, fingerprint, options_digest
 from restore_cli.naming import Naming, outputs
@@ -78,7 +78,7 @@ class Plan:
 
     def search(self, passed: PassedOver) -> Search:
         """For the inputs; the outputs' folder is not looked into."""
-        return Search(self.job.asked, SUFFIXES, passed, self.folder)
+        return Search(self.job.asked, (*SUFFIXES, *READ_ONLY), passed, self.folder)
 
     def steps(self) -> Iterator[Step]:
         """Work, and Results of inputs that need none; folders that cannot be looked into come last.
