@@ -123,7 +123,7 @@ class Display(Report):
         if self.begun is None or self.count is None:
             return None
         part = self.tiles[0] / self.tiles[1] if self.tiles[1] and self.at_hand else 0.0
-        restored = self.tally.done + part
+        restored = self.tally.done + max(0, len(self.at_hand) - 1) + part
         if not restored:
             return None
         return (time.monotonic() - self.begun) / restored * max(0.0, self.count - self.tally.total - part)
@@ -148,7 +148,8 @@ def displayed(display: Display, live: bool) -> Iterator[None]:
 
 def bar(done: int, total: int | None) -> ProgressBar:
     """A bar that moves to and fro while the total is not known."""
-    return ProgressBar(total or None, completed=min(done, total or done), pulse=not total)
+    colours = {"complete_style": "cyan", "finished_style": "cyan", "pulse_style": "cyan"}
+    return ProgressBar(total or None, completed=min(done, total or done), pulse=not total, **colours)
 
 
 def shortened(text: str, width: int) -> str:
