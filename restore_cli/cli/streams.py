@@ -104,10 +104,10 @@ def receive(folder: Path) -> Path:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}", "TMPDIR=/a/larger/disk") from None
     try:
-        suffix = FORMAT_SUFFIX[probe(path).format]
+        format = probe(path).format
     except ImageError as error:
         raise renamed(error, folder) from None
-    return path.rename(path.with_suffix(suffix))
+    return path.rename(path.with_suffix(FORMAT_SUFFIX.get(format, f".{format.lower()}")))
 
 
 def send(path: Path) -> None:
