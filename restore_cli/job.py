@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import chain
 from pathlib import Path
 from threading import Event, Thread
 
 from restore_cli.bench import Bench, check_request
-from restore_cli.errors import NothingToDo, OutputError
+from restore_cli.errors import NothingToDo, OutputError, RestoreError
 from restore_cli.image.codec import FORMAT_SUFFIX, READ_ONLY, SUFFIXES, format_of
 from restore_cli.naming import Naming
 from restore_cli.planning import Plan
@@ -33,8 +33,7 @@ def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
     bench = Bench(job, watch)
     with closing(plan_for(job, bench, watch)) as plan:
         if watch.on_total is not None:
-            tell_total = watch.on_total
-            Thread(target=lambda: tell_total(plan.count()), daemon=True).start()
+            Thread(target=counted, args=(plan, watch.on_total), daemon=True).start()
         halted = Event()
         for result in done(bench, going(plan.steps(), lambda: halted.is_set() or watch.stopping())):
             if job.fail_fast and result.status == "failed":
@@ -42,6 +41,12 @@ def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
             yield written_down(plan, result)
         if not (plan.found or job.shard or job.watch or watch.stopping()):  # another shard may have found some
             raise nothing_found(job)
+
+
+def counted(plan: Plan, tell: Callable[[int], None]) -> None:
+    """Tells how many inputs there are; what is wrong with them, the steps say."""
+    with suppress(RestoreError):
+        tell(plan.count())
 
 
 def look(job: Job, bench: Bench) -> Plan:

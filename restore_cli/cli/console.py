@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -47,8 +48,10 @@ class Screen(Console):
         raise PipeClosed
 
 
-out = Screen(highlight=False, soft_wrap=True)
-err = Screen(stderr=True, highlight=False, soft_wrap=True)
+STYLES: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+
+out = Screen(highlight=False, soft_wrap=True, color_system=STYLES)
+err = Screen(stderr=True, highlight=False, soft_wrap=True, color_system=STYLES)
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 

@@ -148,8 +148,14 @@ def displayed(display: Display, live: bool) -> Iterator[None]:
 
 def bar(done: int, total: int | None) -> ProgressBar:
     """A bar that moves to and fro while the total is not known."""
-    colours = {"complete_style": "cyan", "finished_style": "cyan", "pulse_style": "cyan"}
-    return ProgressBar(total or None, completed=min(done, total or done), pulse=not total, **colours)
+    return ProgressBar(
+        total or None,
+        completed=min(done, total or done),
+        pulse=not total,
+        complete_style="cyan",
+        finished_style="cyan",
+        pulse_style="cyan",
+    )
 
 
 def shortened(text: str, width: int) -> str:
