@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from restore_cli.errors import RestoreError
+from restore_cli.errors import OutputError, RestoreError
 from restore_cli.weights.entry import Entry
 
 __all__ = [
@@ -68,20 +68,23 @@ def shows() -> bool:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """PipeClosed where nobody reads what is written."""
+    """Raises PipeClosed where nobody reads what is written, OutputError where it cannot be."""
     try:
         yield
     except BrokenPipeError:
         raise PipeClosed from None
+    except OSError as error:
+        silence()
+        raise OutputError(f"standard output: cannot be written: {error.strerror}") from None
 
 
 def silence() -> None:
-    """What is still in a buffer for a reader who has gone is thrown away, without a word at the end of the process."""
+    """What is in a buffer and cannot be written is thrown away, without a word at the end of the process."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:
             os.dup2(nowhere, stream.fileno())
 
 

@@ -304,3 +304,15 @@ def test_a_name_of_any_bytes_is_said(tmp_path: Path, x1: Path) -> None:
     assert os.fsencode(json.loads(ran.stdout.splitlines()[0])["input"]) == b"./\xff.png"
     assert b"./\\udcff.png" in ran.stderr or b"\\udcff.png" in ran.stderr
     assert b"\xff.png" in (tmp_path / "log").read_bytes()
+
+
+@pytest.mark.parametrize("arguments", [["in.png"], ["in.png", "--json"], ["in.png", "-o", "-"]])
+def test_a_full_disk_behind_standard_output_is_one_line(arguments: list[str], tmp_path: Path, x1: Path) -> None:
+    save(tmp_path / "in.png", noise(40, 40))
+    command = [sys.executable, "-m", "restore_cli", "denoise", "--weights", str(x1), *arguments]
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, cwd=tmp_path, text=True)
+    assert ran.returncode == 1
+    assert "no space left" in ran.stderr.lower()
+    assert "Traceback" not in ran.stderr
+    assert not list(tmp_path.glob(".restore-*.part"))
