@@ -11,7 +11,7 @@ from string import Formatter
 from typing import NamedTuple
 
 from restore_cli.errors import UsageError
-from restore_cli.inputs import Input, absolute
+from restore_cli.inputs import Input, absolute, split
 
 __all__ = ["Naming", "Outputs", "outputs", "sheet_path"]
 
@@ -89,8 +89,8 @@ def outputs(inputs: Sequence[Input], naming: Naming, folder: str | None) -> Outp
     else:
         pairs = list(zip(inputs, plain, strict=True))
         sources = {absolute(item.path) for item in inputs}
-    targets = [absolute(path) for _, path in pairs]
-    if len(set(targets)) == len(targets) and sources.isdisjoint(targets):
+    targets = {absolute(path) for _, path in pairs}
+    if len(targets) == len(pairs) and sources.isdisjoint(targets):
         return Outputs(pairs, [])
     return parted(pairs, sources, naming)
 
@@ -136,7 +136,7 @@ def refuse_contradiction(naming: Naming, suffix: str) -> None:
 def place(item: Input, naming: Naming, folder: str | None, *, whole_name: bool) -> str:
     """The output of one input; with `whole_name` its suffix is part of the stem."""
     above, slash, name = item.path.rpartition("/")
-    stem, own = os.path.splitext(name)
+    stem, own = split(name)
     suffix = naming.suffix(own)
     stem = name if whole_name else stem
     if naming.output is None:

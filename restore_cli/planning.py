@@ -33,6 +33,8 @@ class Begun(NamedTuple):
     item: Input
     manifest: Manifest | None
     name: str
+    stamp: int | str
+    """of the input as it was then"""
 
 
 @dataclass
@@ -159,7 +161,7 @@ class Plan:
             return Work(item.path, output, there)
         if manifest is not None:
             manifest.add({"output": name, "status": "begun"})
-        self.open[output] = Begun(item, manifest, name)
+        self.open[output] = Begun(item, manifest, name, self.stamp(item))
         if (folder := os.path.dirname(output)) not in self.swept:
             self.swept.add(folder)
             sweep(Path(folder))
@@ -177,7 +179,7 @@ class Plan:
             return
         event |= {"source": absolute(item.path), "bytes": item.bytes, "modified": item.modified}
         if self.job.hash:
-            event["sha256"] = self.stamp(item)
+            event["sha256"] = begun.stamp
         event |= {"options": self.options, "model": result.model, "checkpoint": result.sha256}
         event["pixels"] = result.pixels
         begun.manifest.add({**event, "result": looked_at(result.output), "seconds": round(result.seconds, 3)})

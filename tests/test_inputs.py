@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from restore_cli.errors import NothingToDo
 from restore_cli.image.codec import SUFFIXES
-from restore_cli.inputs import Asked, PassedOver, Search, collect, natural
+from restore_cli.inputs import Asked, PassedOver, Search, collect, natural, split
 
 
 def found(asked: Asked, without: str | None = None) -> list[str]:
@@ -108,3 +110,8 @@ def test_natural_order(first: str, second: str) -> None:
 def test_a_folder_without_images_is_nothing_to_do(tmp_path: Path) -> None:
     with pytest.raises(NothingToDo, match="no image in"):
         collect(tmp_path, SUFFIXES)
+
+
+@given(st.text(alphabet="a.B-", min_size=1, max_size=8))
+def test_names_split_as_everywhere(name: str) -> None:
+    assert split(name) == os.path.splitext(name)  # noqa: PTH122
