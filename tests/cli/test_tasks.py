@@ -209,3 +209,25 @@ def test_help_and_version_load_nothing_that_takes_long() -> None:
     for option in ("--help", "--version"):
         done = subprocess.run([sys.executable, "-c", code.format(option)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["denoise", "--nosuch"], "No such option: --nosuch (Possible options: --noise)"),
+        (["denoise", "a.png", "--tile", "wide"], "Invalid value for '--tile'"),
+        (["models", "info"], "Missing argument 'name'"),
+        (["denos", "a.png"], "Did you mean 'denoise'?"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_one_line(words: list[str], said: str, restore: Run) -> None:
+    ran = restore(*words)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in one_line(ran.err)
+    assert "--help)" in ran.err
+
+
+def test_no_words_at_all_are_answered_with_help(restore: Run) -> None:
+    ran = restore()
+    assert ran.code == 2
+    assert "Usage: restore" in ran.out + ran.err
