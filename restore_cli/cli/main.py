@@ -66,7 +66,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes, and come out as they are
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="restore", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except MISUSE as error:
         if (line := in_one_line(error)).message:  # else its help has been shown, for want of words
