@@ -30,6 +30,12 @@ class Job:
     """a checkpoint file instead of a catalogue entry"""
     device: str = "auto"
     """or several with commas between them, or all"""
+    cluster: str | None = None
+    """the address of a Ray cluster, or auto"""
+    workers: int | None = None
+    """on the cluster; None for as many as it has room for"""
+    gpus_per_worker: float | None = None
+    """on the cluster; None for one where it has any"""
     precision: str = "auto"
     tile: int | None = None
     overlap: int | None = None
@@ -51,6 +57,16 @@ class Job:
     jpeg_quality: int | None = None
     max_pixels: int = MAX_PIXELS
     finish: Finish = field(default_factory=Finish)
+
+    @property
+    def several_devices(self) -> bool:
+        """Whether more than one of this machine may be meant."""
+        return self.device == "all" or "," in self.device
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other processes restore."""
+        return self.cluster is not None or self.several_devices
 
 
 @dataclass(frozen=True, slots=True)
