@@ -187,12 +187,13 @@ class Foreman:
                 self.deaths.add(work.output)
                 self.suspects.append(work)
         barren = 0 if hand.finished else hand.barren + 1
-        if barren < self.hall.lives:
-            self.watch.on_note(f"{hand.name} died ({reason}): another takes its place")
+        again = barren < self.hall.lives
+        if again or self.hands:
+            then = "another takes its place" if again else f"{len(self.hands)} left"
+            self.watch.on_note(f"{hand.name} died with {len(hand.held)} pictures, {reason}: {then}")
+        if again:
             self.hands.append(self.hall.replace(hand, barren))
-        elif self.hands:
-            self.watch.on_note(f"{hand.name} died ({reason}): {len(self.hands)} left")
-        else:
+        elif not self.hands:
             step = "the same command again, with --device cpu or a smaller --tile"
             raise RestoreError(f"no worker is left to go on: {hand.name} died ({reason})", step)
 
