@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -240,5 +241,6 @@ def room(nodes: Sequence[float], share: float) -> int:
 
 def reason(error: Exception) -> str:
     """In one line: Ray's first one says what, its last one why."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    plain = re.sub("\x1b\\[[0-9;]*m", "", str(error))  # Ray colours them
+    lines = [line.strip() for line in plain.splitlines() if line.strip()] or [type(error).__name__]
     return " … ".join(dict.fromkeys((lines[0][:200], lines[-1][:200])))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Begun", "Desk", "Died", "Fetched", "Loaded", "Noted", "Ready", "Refused", "Said", "Tiles", "sent"]
 
 OFTEN = 0.1
-"""seconds between two words on the tiles of a picture"""
+"""seconds between two words on the tiles of a picture, and between two looks for work"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,7 @@ class Desk:
         self.bench = TellingBench(job, Watch(self, lambda text: tell(Noted(text)), None, self.begin, self.tile))
         self.bench.tell = tell
         self.works: SimpleQueue[Work] = SimpleQueue()
+        self.held = 0
         self.told = 0.0
 
     def work(self) -> None:
@@ -118,6 +119,7 @@ class Desk:
             torch.set_num_threads(min(self.threads, torch.get_num_threads()))
             self.tell(Ready())
             for result in Worker(self.bench).results(self.steps()):
+                self.held -= 1
                 self.tell(result)
         except WeightsError as error:
             self.tell(Refused(error))
@@ -128,12 +130,15 @@ class Desk:
             self.tell(Died(f"{type(error).__name__}: {lines[0][:200]}"))
 
     def steps(self) -> Iterator[Step]:
-        """What was put on the desk."""
+        """What was put on the desk; waits for it only where nothing is in hand."""
         while True:
             try:
-                yield self.works.get_nowait()
+                work = self.works.get(timeout=0 if self.held else OFTEN)
             except Empty:
                 yield None
+            else:
+                self.held += 1
+                yield work
 
     def begin(self, path: str) -> None:
         """Told at once."""
