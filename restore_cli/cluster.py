@@ -20,6 +20,7 @@ from typing import Any
 from restore_cli.desk import Begun, Desk, Died, Ready, Refused, Said, sent
 from restore_cli.errors import UsageError
 from restore_cli.foreman import Hand
+from restore_cli.inputs import is_remote
 from restore_cli.work import Job, Result, Watch, Work
 
 __all__ = ["Cluster", "check_cluster"]
@@ -81,7 +82,7 @@ class Actor(Hand):
 
     def give(self, work: Work) -> None:
         """By absolute paths: an actor has a working directory of its own."""
-        there = replace(work, input=str(Path(work.input).absolute()), output=str(Path(work.output).absolute()))
+        there = replace(work, input=from_root(work.input), output=from_root(work.output))
         self.typed |= {there.input: work.input, there.output: work.output}
         self.tray.append(there)
 
@@ -167,6 +168,11 @@ class Cluster:
                 self.dismiss(hand)
         if self.joined:
             self.ray.shutdown()
+
+
+def from_root(path: str) -> str:
+    """The path from the root, its links as they are: they may lead elsewhere on other machines."""
+    return path if is_remote(path) else str(Path(path).absolute())
 
 
 def joined(asked: str) -> tuple[Any, bool]:

@@ -12,6 +12,7 @@ from typing import Protocol
 from restore_cli.atomic import sweep
 from restore_cli.desk import Begun, Died, Fetched, Loaded, Noted, Ready, Refused, Said, Tiles
 from restore_cli.errors import RestoreError
+from restore_cli.inputs import is_remote
 from restore_cli.planning import looked_at
 from restore_cli.work import Job, Result, Step, Watch, Work
 
@@ -100,7 +101,7 @@ class Foreman:
                 yield from self.listen(wait)
         finally:
             self.hall.close(self.hands)
-            for folder in {Path(output).parent for output in self.deaths}:
+            for folder in {Path(output).parent for output in self.deaths if not is_remote(output)}:
                 sweep(folder)
 
     def share_out(self, steps: Iterator[Step]) -> Generator[Result, None, tuple[bool, float]]:
@@ -199,9 +200,12 @@ class Foreman:
 
     def completed(self, hand: Hand, work: Work) -> Result | None:
         """The Result of a picture whose worker died after the file was there; files appear whole or not at all."""
-        if looked_at(work.output) in (None, work.replaces):
+        try:
+            if looked_at(work.output) in (None, work.replaces):
+                return None
+        except RestoreError:  # a server that does not say
             return None
-        if self.job.keep_times:
+        if self.job.keep_times and not (is_remote(work.input) or is_remote(work.output)):
             facts = Path(work.input).stat()
             os.utime(work.output, ns=(facts.st_atime_ns, facts.st_mtime_ns))
         model, sha256 = hand.models.get(work.input, (None, None))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import chain
 from threading import Event, Thread
 
 from restore_cli.bench import Bench, check_request
-from restore_cli.errors import NothingToDo, OutputError, UsageError
+from restore_cli.errors import NothingToDo, OutputError, RestoreError, UsageError
 from restore_cli.image.codec import FORMAT_SUFFIX, SUFFIXES
 from restore_cli.naming import Naming
 from restore_cli.planning import Plan
@@ -30,8 +30,7 @@ def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
     bench = Bench(job, watch)
     with closing(plan_for(job, bench, watch)) as plan:
         if watch.on_total is not None:
-            tell_total = watch.on_total
-            Thread(target=lambda: tell_total(plan.count()), daemon=True).start()
+            Thread(target=count, args=(plan, watch.on_total), daemon=True).start()
         halted = Event()
         for result in done(bench, going(plan.steps(), lambda: halted.is_set() or watch.stopping())):
             if job.fail_fast and result.status == "failed":
@@ -40,6 +39,12 @@ def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
         if not plan.found and not watch.stopping():
             names = ", ".join(job.asked.paths) or "the list"
             raise NothingToDo(f"no image in {names}: none of its files ends in {' '.join(SUFFIXES)}")
+
+
+def count(plan: Plan, tell: Callable[[int], None]) -> None:
+    """Beside the work; what cannot be looked into is said there."""
+    with suppress(RestoreError):
+        tell(plan.count())
 
 
 def going(steps: Iterator[Step], stopping: Callable[[], bool]) -> Iterator[Step]:
