@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -14,6 +15,9 @@ from restore_cli.image.codec import FORMAT_SUFFIX, SUFFIXES
 from restore_cli.naming import Naming
 from restore_cli.planning import Plan
 from restore_cli.work import Crew, Job, Result, Step, Watch
+
+IDLE = 0.1
+"""seconds between two looks at whether there is something to do"""
 
 __all__ = ["Job", "Result", "Watch", "run"]
 
@@ -36,7 +40,7 @@ def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
             if job.fail_fast and result.status == "failed":
                 halted.set()
             yield written_down(plan, result)
-        if not plan.found and not watch.stopping():
+        if not (plan.found or job.shard or job.watch or watch.stopping()):  # another shard may have found some
             names = ", ".join(job.asked.paths) or "the list"
             raise NothingToDo(f"no image in {names}: none of its files ends in {' '.join(SUFFIXES)}")
 
@@ -62,7 +66,9 @@ def done(bench: Bench, steps: Iterator[Step]) -> Iterator[Result]:
     for step in steps:
         if isinstance(step, Result):
             yield step
-        elif step is not None:
+        elif step is None:
+            time.sleep(IDLE)
+        else:
             yield from crew_for(bench).results(chain([step], steps))
 
 

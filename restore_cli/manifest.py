@@ -156,11 +156,11 @@ class Manifest:
 
 def lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Each whole line with its offset; torn ones are passed over."""
-    place = 0
+    place, read = 0, json.JSONDecoder().raw_decode  # loads() would guess the encoding of every line
     with path.open("rb") as file:
         for line in file:
             try:
-                event = json.loads(line)
+                event, _ = read(line.decode("ascii"))
             except ValueError:
                 event = None
             if isinstance(event, dict):

@@ -17,6 +17,7 @@ from restore_cli.image.codec import SUFFIXES
 from restore_cli.inputs import Input, PassedOver, Search, absolute, is_remote
 from restore_cli.manifest import BEGUN, FAILED, Manifest, fingerprint, options_digest
 from restore_cli.naming import Naming, outputs
+from restore_cli.watching import INTERVAL, Appearing
 from restore_cli.work import Job, Result, Step, Work
 
 __all__ = ["Plan"]
@@ -57,6 +58,7 @@ class Plan:
         self.streams = self.job.asked.one_folder and not self.naming.template
         self.folder = self.naming.folder(several=self.streams or self.several)
         self.home = self.home_of_outputs()
+        self.appearing = Appearing() if self.job.watch else None
 
     @property
     def several(self) -> bool:
@@ -77,27 +79,45 @@ class Plan:
         return Search(self.job.asked, SUFFIXES, passed, self.folder)
 
     def steps(self) -> Iterator[Step]:
-        """Work, and Results of inputs that need none; folders that cannot be looked into come last."""
-        for group in self.search(self.passed).groups():
-            yield from self.steps_of(group)
+        """Work, and Results of inputs that need none; folders that cannot be looked into come last.
+
+        Where the folders are watched there is no last: None tells that there is nothing at the moment.
+        """
+        yield from self.look(self.passed)
         for error in self.passed.unreadable:
             self.found += 1
             yield Result(error.message.partition(": ")[0], "", "failed", error=error)
+        while self.appearing is not None:
+            self.appearing.look_again()
+            next_look = time.monotonic() + INTERVAL
+            while time.monotonic() < next_look:
+                yield None
+            yield from self.look(PassedOver())
+
+    def look(self, passed: PassedOver) -> Iterator[Step]:
+        """The steps of everything that is there."""
+        for group in self.search(passed).groups():
+            yield from self.steps_of(group)
 
     def steps_of(self, group: list[Input]) -> Iterator[Step]:
         """The steps of inputs that may share names."""
         named = outputs(group, self.naming, self.folder)
         if named.refused and not self.streams:
             raise named.refused[0][2]
-        shard = self.job.shard
         for item, output, error in named.refused:
-            if shard is None or mine(item, shard):
-                self.found += 1
+            if self.wanted(item):
                 yield Result(item.path, output, "failed", error=error)
         for item, output in named.pairs:
-            if shard is None or mine(item, shard):
-                self.found += 1
+            if self.wanted(item):
                 yield self.step(item, output)
+
+    def wanted(self, item: Input) -> bool:
+        """Whether it is this process's to restore, and now."""
+        shard = self.job.shard
+        if (shard is not None and not mine(item, shard)) or (self.appearing and not self.appearing.settled(item)):
+            return False
+        self.found += 1
+        return True
 
     def step(self, item: Input, output: str) -> Step:
         """What to do with one input."""

@@ -49,6 +49,8 @@ class Job:
     keep_times: bool = False
     """outputs get their inputs' time of last change"""
     fail_fast: bool = False
+    watch: bool = False
+    """to go on with what appears in the folders, until stopped"""
     offline: bool = False
     format: str | None = None
     """a value of SUFFIXES; None for the input's"""
