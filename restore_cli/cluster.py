@@ -139,15 +139,15 @@ class Cluster:
                     yield calls[call], word
         elif not self.waited and not any(hand.ready for hand in hands) and time.monotonic() > self.started + SLOW:
             self.waited = True
-            needs = " and ".join(
-                f"{value:g} {name.removeprefix('num_')}" for name, value in self.needs.items() if value
-            )
+            needs = " and ".join(f"{value:g} {name[4:-1].upper()}" for name, value in self.needs.items() if value)
             self.watch.on_note(f"the cluster has no room yet for a worker of {needs}: waiting")
 
     def answer(self, hand: Actor) -> Iterator[Said]:
         """What an actor has said, or why it says no more."""
         try:
             words = self.ray.get(hand.call)
+        except self.ray.exceptions.ActorUnavailableError:
+            words = [Died("it answers no more")]
         except self.ray.exceptions.RayError as error:
             words = [Died(reason(error))]
         hand.call = None

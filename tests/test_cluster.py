@@ -57,7 +57,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty pictures in two folders, one of them broken."""
     folder = tmp_path_factory.mktemp("photos")
     for number in range(COUNT - 1):
-        save(folder / ("a" if number % 2 else "b") / f"{number}.png", noise(240, 320, seed=number))
+        save(folder / ("a" if number % 2 else "b") / f"{number}.png", noise(150, 200, seed=number))
     (folder / "a" / "broken.png").write_bytes(b"no picture")
     return folder
 
@@ -115,8 +115,9 @@ def test_what_began_here_goes_on_there_survives_a_node_and_ends_here(
             kill(int(nodes.pop()))
     assert statuses["done"] + statuses["skipped"] + statuses["failed"] >= COUNT - 4
     assert statuses["skipped"] >= here - 1
-    assert len(notes) == 1
-    assert re.fullmatch("worker . of the cluster died with [1-4] pictures, .*: another takes its place", notes[0])
+    died = [note for note in notes if "died" in note]
+    assert len(died) == 1
+    assert re.fullmatch("worker . of the cluster died with [1-9] pictures, .*: another takes its place", died[0])
 
     last = [result.status for result in run(job)]
     assert len(last) == COUNT
