@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from restore_cli.errors import ImageError, NothingToDo, RestoreError
 
-__all__ = ["Asked", "Input", "PassedOver", "Search", "absolute", "collect", "natural", "split"]
+__all__ = ["Asked", "Input", "PassedOver", "Search", "absolute", "collect", "is_remote", "natural", "split"]
 
 
 class Input(NamedTuple):
@@ -91,6 +91,14 @@ class Search:
 
     def named(self, path: str) -> Iterable[Input]:
         """The inputs of one path that was typed: a folder's, a file, or what a pattern means."""
+        if is_remote(path):
+            from restore_cli.remote import list_remote
+
+            try:
+                return list_remote(path, self.suffixes, self.asked.recursive, self.passed)
+            except ImageError as error:
+                self.passed.unreadable.append(error)
+                return []
         if os.path.isdir(path):
             return chain.from_iterable(self.walk(path))
         if os.path.lexists(path) or not glob.has_magic(path):
@@ -167,6 +175,11 @@ def split(name: str) -> tuple[str, str]:
     return (name[:dot], name[dot:]) if name[:dot].strip(".") and dot > 0 else (name, "")
 
 
+def is_remote(path: str) -> bool:
+    """Whether it is a URL and not a path of this machine."""
+    return "://" in path
+
+
 def kept(path: str) -> str:
     """The tree of a listed path: without its root, and without steps upwards."""
     return "/".join(part for part in path.split("/") if part not in ("", ".", ".."))
@@ -179,7 +192,9 @@ def natural(text: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """The path from the root, its folder without links: one text for one file."""
+    """The path from the root, its folder without links: one text for one file. A URL stays what it is."""
+    if is_remote(path):
+        return path
     folder, _, name = (path if path.startswith("/") else f"{os.getcwd()}/{path}").rpartition("/")
     return f"{real(folder)}/{name}"
 

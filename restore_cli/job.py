@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from threading import Event, Thread
 
 from restore_cli.bench import Bench, check_request
-from restore_cli.errors import NothingToDo, OutputError, RestoreError
+from restore_cli.errors import NothingToDo, OutputError, RestoreError, UsageError
 from restore_cli.image.codec import FORMAT_SUFFIX, READ_ONLY, SUFFIXES, format_of
 from restore_cli.naming import Naming
 from restore_cli.planning import Plan
@@ -30,6 +31,7 @@ def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
     """
     watch = watch or Watch()
     check_request(job)
+    check_crew(job)
     bench = Bench(job, watch)
     with closing(plan_for(job, bench, watch)) as plan:
         if watch.on_total is not None:
@@ -82,8 +84,30 @@ def done(bench: Bench, steps: Iterator[Step]) -> Iterator[Result]:
             yield from crew_for(bench).results(chain([step], steps))
 
 
+def check_crew(job: Job) -> None:
+    """UsageError where the options that say who restores contradict each other, or what they need is not installed."""
+    if job.cluster is not None:
+        from restore_cli.cluster import check_cluster
+
+        check_cluster(job)
+    elif job.workers is not None or job.gpus_per_worker is not None:
+        option = "--workers" if job.workers is not None else "--gpus-per-worker"
+        raise UsageError(f"{option} is for a cluster", hint="--cluster auto, or --device all for the devices here")
+
+
 def crew_for(bench: Bench) -> Crew:
-    """Who restores."""
+    """Who restores: this process, one for each of several devices, or a cluster. Raises UsageError."""
+    job, watch = bench.job, bench.watch
+    if job.cluster is not None:
+        from restore_cli.cluster import Cluster
+        from restore_cli.foreman import Foreman
+
+        return Foreman(Cluster(job, watch), job, watch)
+    if job.several_devices:
+        from restore_cli.foreman import Foreman
+        from restore_cli.pool import Pool, devices
+
+        return Foreman(Pool(job, devices(job.device)), job, watch)
     from restore_cli.worker import Worker
 
     return Worker(bench)
@@ -105,9 +129,10 @@ def plan_for(job: Job, bench: Bench, watch: Watch, looking: bool = False) -> Pla
     task = job.request.task
     forced = FORMAT_SUFFIX[job.format] if job.format else None
     if job.weights is not None:
-        scale = bench.own(job.weights).contract.scale
+        here = Bench(replace(job, device="cpu"), watch) if job.elsewhere else bench
+        scale = here.own(job.weights).contract.scale
         naming = Naming(task, job.weights.stem, scale, job.output, SUFFIXES, forced)
-        return Plan(job, naming, bench.sha256(job.weights.name), watch.passed, looking)
+        return Plan(job, naming, here.sha256(job.weights.name), watch.passed, looking)
     entry = job.catalogue.select(job.request)[0]
     naming = Naming(task, entry.model, entry.scale, job.output, SUFFIXES, forced)
     return Plan(job, naming, None, watch.passed, looking)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from restore_cli.atomic import sweep
 from restore_cli.errors import OutputError, RestoreError
 from restore_cli.image.codec import READ_ONLY, SUFFIXES
-from restore_cli.inputs import Input, PassedOver, Search, absolute
+from restore_cli.inputs import Input, PassedOver, Search, absolute, is_remote
 from restore_cli.manifest import BEGUN, FAILED, Manifest, fingerprint, options_digest
 from restore_cli.naming import Naming, outputs
 from restore_cli.watching import INTERVAL, Appearing
@@ -68,7 +68,7 @@ class Plan:
     def several(self) -> bool:
         """Whether more than one input was named."""
         asked = self.job.asked
-        return len(asked.paths) + len(asked.listed or ()) > 1 or any(os.path.isdir(path) for path in asked.paths)
+        return len(asked.paths) + len(asked.listed or ()) > 1 or any(map(is_folder, asked.paths))
 
     def home_of_outputs(self) -> str | None:
         """The folder of the manifest where -o decides on it: itself, or what stands before a template's first field."""
@@ -90,7 +90,7 @@ class Plan:
         yield from self.look(self.passed)
         for error in self.passed.unreadable:
             self.found += 1
-            yield Result(error.message.partition(":")[0], "", "failed", error=error)
+            yield Result(error.message.partition(": ")[0], "", "failed", error=error)
         while self.appearing is not None:
             self.appearing.look_again()
             next_look = time.monotonic() + INTERVAL
@@ -125,8 +125,8 @@ class Plan:
 
     def step(self, item: Input, output: str) -> Step:
         """What to do with one input."""
-        there = looked_at(output)
         try:
+            there = looked_at(output)
             if there is not None and self.job.again != "overwrite" and (result := self.kept(item, output, there)):
                 return result
             return self.begin(item, output, there)
@@ -162,7 +162,7 @@ class Plan:
         if manifest is not None:
             manifest.add({"output": name, "status": "begun"})
         self.open[output] = Begun(item, manifest, name, self.stamp(item))
-        if (folder := os.path.dirname(output)) not in self.swept:
+        if (folder := os.path.dirname(output)) not in self.swept and not is_remote(folder):
             self.swept.add(folder)
             sweep(Path(folder))
         return Work(item.path, output, there)
@@ -197,7 +197,7 @@ class Plan:
     def book(self, item: Input, output: str) -> tuple[Manifest | None, str]:
         """Where an output is written down, and its name there: for named files without a folder, nowhere."""
         home = self.home if self.home is not None else item.home
-        if home is None:
+        if home is None or is_remote(home):  # no line can be added to a file there: what is there counts as done
             return None, output
         if (manifest := self.manifests.get(home)) is None:
             manifest = Manifest(home, self.asked, self.current, self.job.shard, self.job.hash)
@@ -223,12 +223,21 @@ class Plan:
 
 
 def looked_at(path: str) -> Facts | None:
-    """(bytes, time of last change in ns) of what is there."""
+    """(bytes, time of last change in ns) of what is there. Raises OutputError where a server does not say."""
+    if is_remote(path):
+        from restore_cli.remote import look_at
+
+        return look_at(path)
     try:
         facts = os.stat(path)
     except OSError:
         return None
     return facts.st_size, facts.st_mtime_ns
+
+
+def is_folder(path: str) -> bool:
+    """Whether inputs are to be found in it; of a URL its name tells."""
+    return os.path.splitext(path)[1].lower() not in SUFFIXES if is_remote(path) else os.path.isdir(path)
 
 
 def mine(item: Input, shard: tuple[int, int]) -> bool:

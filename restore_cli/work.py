@@ -60,6 +60,16 @@ class Job:
     max_pixels: int = MAX_PIXELS
     finish: Finish = field(default_factory=Finish)
 
+    @property
+    def several_devices(self) -> bool:
+        """Whether more than one of this machine may be meant."""
+        return self.device == "all" or "," in self.device
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other processes restore."""
+        return self.cluster is not None or self.several_devices
+
 
 @dataclass(frozen=True, slots=True)
 class Work:

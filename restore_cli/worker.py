@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 import torch
 
@@ -20,6 +22,7 @@ from restore_cli.errors import ImageError, OutputError, RestoreError, WeightsErr
 from restore_cli.image.codec import format_of
 from restore_cli.image.note import Note
 from restore_cli.image.picture import Samples
+from restore_cli.inputs import is_remote
 from restore_cli.models.load import Network
 from restore_cli.restoration import attempts, default_tiling
 from restore_cli.tiling.engine import Trace, is_out_of_memory, together
@@ -49,6 +52,10 @@ class Opened:
     error: RestoreError | None = None
     held: int = 0
     """bytes of the budget"""
+    here: Work | None = None
+    """with paths on this machine, where they are remote: copies in a folder of their own"""
+    copies: Path | None = None
+    """that folder"""
 
     def ready(self) -> Document:
         """Raises RestoreError where it could not be opened."""
@@ -56,6 +63,32 @@ class Opened:
             raise self.error
         assert self.document is not None
         return self.document
+
+    def fetch(self) -> Work:
+        """The work with paths on this machine. Raises ImageError."""
+        work = self.work
+        if not (is_remote(work.input) or is_remote(work.output)):
+            return work
+        from restore_cli.remote import fetched
+
+        self.copies = Path(mkdtemp(prefix="restore-"))
+        self.here = fetched(work, self.copies)
+        return self.here
+
+    def failed(self, error: RestoreError) -> Result:
+        """The Result where it could not be restored."""
+        self.discard()
+        if self.here is not None:
+            message = error.message.replace(self.here.input, self.work.input).replace(
+                self.here.output, self.work.output
+            )
+            error = type(error)(message, hint=error.hint)
+        return Result(self.work.input, self.work.output, "failed", error=named(error, self.work.input))
+
+    def discard(self) -> None:
+        """Nothing of it is needed any more."""
+        if self.copies is not None:
+            shutil.rmtree(self.copies, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -129,13 +162,15 @@ class Worker:
         """Pictures that will not be restored any more make room for those behind them, that they may end."""
         for item in waiting:
             if isinstance(item, Future) and not item.cancel():
+                item.result().discard()
                 self.budget.release(item.result().held)
 
     def open(self, work: Work, turn: int) -> Opened:
         """Reads what a picture says of itself, and its rows where they are few enough. Runs beside the device."""
         opened = Opened(work)
         try:
-            path, output = Path(work.input), Path(work.output)
+            here = opened.fetch()
+            path, output = Path(here.input), Path(here.output)
             format = self.job.format or format_of(output)
             sources = open_sources(path, format, self.wishes)
             size = sum(source.nbytes for source in sources)
@@ -163,7 +198,7 @@ class Worker:
         except WeightsError:
             raise
         except RestoreError as error:
-            return [failed(opened.work, error)]
+            return [opened.failed(error)]
         finally:
             self.budget.release(opened.held)
 
@@ -241,7 +276,7 @@ class Worker:
         except WeightsError:
             raise
         except RestoreError as error:
-            return failed(opened.work, error)
+            return opened.failed(error)
         self.bench.tilings[using.name] = trace.tiling
         return written
 
@@ -260,13 +295,18 @@ class Worker:
             make_folder(document.path.parent)
             note = Note(self.job.request.task, using.name, using.sha256, scale)
             size = write_document(document, pages, scale, note)
-            if self.job.keep_times:
+            if is_remote(work.output):
+                from restore_cli.remote import send
+
+                send(document.path, work.output)
+            elif self.job.keep_times and not is_remote(work.input):
                 copy_time(Path(work.input), document.path)
         except RestoreError as error:
-            return failed(work, error)
+            return opened.failed(error)
         finally:
             if channel is not None:
                 channel.leave()
+        opened.discard()
         return Result(
             input=work.input,
             output=work.output,
@@ -291,11 +331,6 @@ def ready(writing: deque[Result | Future[Result]]) -> Iterator[Result]:
 def finished(item: Result | Future[Result]) -> Result:
     """Waits for it."""
     return item if isinstance(item, Result) else item.result()
-
-
-def failed(work: Work, error: RestoreError) -> Result:
-    """The Result of a picture that could not be restored."""
-    return Result(work.input, work.output, "failed", error=named(error, work.input))
 
 
 def named(error: RestoreError, path: str) -> RestoreError:
