@@ -13,6 +13,7 @@ from threading import Event, Thread
 from restore_cli.bench import Bench, check_request
 from restore_cli.errors import NothingToDo, OutputError, RestoreError, UsageError
 from restore_cli.image.codec import FORMAT_SUFFIX, READ_ONLY, SUFFIXES, format_of
+from restore_cli.inputs import is_remote
 from restore_cli.naming import Naming
 from restore_cli.planning import Plan
 from restore_cli.work import Crew, Job, Result, Step, Watch
@@ -32,6 +33,7 @@ def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
     watch = watch or Watch()
     check_request(job)
     check_crew(job)
+    check_remote(job)
     bench = Bench(job, watch)
     with closing(plan_for(job, bench, watch)) as plan:
         if watch.on_total is not None:
@@ -93,6 +95,14 @@ def check_crew(job: Job) -> None:
     elif job.workers is not None or job.gpus_per_worker is not None:
         option = "--workers" if job.workers is not None else "--gpus-per-worker"
         raise UsageError(f"{option} is for a cluster", hint="--cluster auto, or --device all for the devices here")
+
+
+def check_remote(job: Job) -> None:
+    """UsageError for what is asked of files elsewhere and only local ones can do."""
+    paths = [path for path in (*job.asked.paths, *(job.asked.listed or ()), job.output or "") if is_remote(path)]
+    asked = {"--watch": job.watch, "--hash": job.hash, "--keep-times": job.keep_times}
+    if paths and (option := next((name for name, given in asked.items() if given), None)):
+        raise UsageError(f"{option} is for files of this machine, {paths[0]} lies elsewhere")
 
 
 def crew_for(bench: Bench) -> Crew:

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +137,7 @@ class Worker:
                 more = more and self.fill(waiting, steps)
                 yield from ready(writing)
                 if not waiting:
-                    time.sleep(IDLE if more else 0)
+                    idle(writing)
                     continue
                 writing.extend(self.take(waiting))
                 while len(writing) > threads:
@@ -320,6 +320,14 @@ class Worker:
             precision=using.precision,
             notes=notes(trace, using.tiling),
         )
+
+
+def idle(writing: deque[Result | Future[Result]]) -> None:
+    """Until a Result is there, or for a moment."""
+    if writing and isinstance(writing[0], Future):
+        wait([writing[0]], IDLE)
+    elif not writing:
+        time.sleep(IDLE)
 
 
 def ready(writing: deque[Result | Future[Result]]) -> Iterator[Result]:

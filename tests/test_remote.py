@@ -13,11 +13,11 @@ import pytest
 from pictures import noise, save
 from test_pool import files
 
-from restore_cli.errors import ImageError
+from restore_cli.errors import ImageError, UsageError
 from restore_cli.inputs import Asked, PassedOver
 from restore_cli.job import Job, Watch, run
 from restore_cli.remote import list_remote, look_at, modified
-from restore_cli.weights.catalogue import Catalogue, Request
+from restore_cli.weights.catalogue import Catalogue, Request, read_catalogue
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,10 @@ def test_what_is_not_there(job: Job, server: str) -> None:
 )
 def test_times_of_all_kinds(facts: dict[str, object], stamp: int) -> None:
     assert modified(facts) == stamp
+
+
+@pytest.mark.parametrize("option", ["watch", "hash", "keep_times"])
+def test_what_only_local_files_can_do_is_refused(option: str) -> None:
+    job = Job(Request("denoise"), read_catalogue(), Asked(("ftp://127.0.0.1/photos",)), "out", **{option: True})  # type: ignore[arg-type]  # a bool
+    with pytest.raises(UsageError, match=r"is for files of this machine, ftp://.* lies elsewhere"):
+        next(run(job))
