@@ -11,8 +11,8 @@ __all__ = ["write_report"]
 
 DOCS = Path(__file__).parents[1] / "docs"
 START, END = "<!-- measured -->", "<!-- end -->"
-HEADER = """| model | precision | ours s/MP | peer s/MP | peer ÷ ours (pairs) | of limit | agreement, dB | memory, MiB |
-|---|---|--:|--:|--:|--:|--:|--:|
+HEADER = """| model | precision | tile | ours s/MP | peer s/MP | peer ÷ ours | of limit | agree, dB | memory, MiB |
+|---|---|--:|--:|--:|--:|--:|--:|--:|
 """
 BAR, LEFT, WIDE = 26, 190, 420
 """Height of a bar, where bars begin, length of the longest, all in px."""
@@ -37,22 +37,24 @@ def newest(results: Path) -> list[Path]:
 
 def section(run: dict[str, Any]) -> str:
     """Machine, versions and the table of one run."""
-    machine, megapixels = run["machine"], run["side"] ** 2 / 1e6
+    machine = run["machine"]
     limits = ", ".join(f"{value / 1e9:.0f} GFLOP/s in {dtype_name(dtype)}" for dtype, value in run["limits"].items())
-    rows = "".join(row(line, megapixels) for line in run["lines"])
+    rows = "".join(row(line) for line in run["lines"])
     return (
-        f"{machine['processor']}; torch {machine['torch']}, Python {machine['python']}; {run['when']}; one tile of "
-        f"{run['side']}×{run['side']} px. Matrix product: {limits}.\n\n{HEADER}{rows}"
+        f"{machine['processor']}; torch {machine['torch']}, Python {machine['python']}; {run['when']}. "
+        f"Matrix product: {limits}.\n\n{HEADER}{rows}"
     )
 
 
-def row(line: dict[str, Any], megapixels: float) -> str:
+def row(line: dict[str, Any]) -> str:
     """One line of the table."""
+    megapixels = line["side"] ** 2 / 1e6
     share = line["flop"] / statistics.median(line["ours"]) / line["limit"]
     memory = " / ".join(f"{size / 2**20:.0f}" for size in line["memory"].values())
     cells = [
         line["model"],
         dtype_name(line["precision"]),
+        str(line["side"]),
         spread([seconds / megapixels for seconds in line["ours"]]),
         spread([seconds / megapixels for seconds in line["peer"]]),
         f"**{ratio(line):.2f}** ({', '.join(f'{pair:.2f}' for pair in pairs(line))})",

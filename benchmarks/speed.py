@@ -1,9 +1,11 @@
 """How fast the models are, beside their peers: `make bench`, `make bench-gpu`.
 
-    python -m benchmarks.speed [--device cpu] [--side 128] [--rounds 3] [--only NAME …]
+    python -m benchmarks.speed [--device cpu] [--side 256] [--rounds 3] [--only NAME …]
 
-One tile through each model, ours and the peer's in turn, so that a slow minute hits both; medians over the rounds. The
-limit is a product of two 2048² matrices of the same dtype in the same run; model FLOP are counted on the peer.
+One tile through each model, ours and the peer's in turn, so that a slow minute hits both;
+medians over the rounds. Each contestant has a process of its own, so that nothing that one of them asks of the process
+helps or hurts another. The limit is a product of two 2048² matrices of the same dtype in the same run; model FLOP are
+counted on the peer.
 """
 
 from __future__ import annotations
@@ -27,7 +29,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import CASES, Case, ours, peer, weights
 from benchmarks.report import write_report
-from restore_cli.models.load import Network
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -40,6 +41,8 @@ class Line:
 
     model: str
     precision: str
+    side: int
+    """of the square tile, px"""
     ours: list[float]
     """seconds of each round"""
     peer: list[float]
@@ -52,26 +55,55 @@ class Line:
     """bytes that one call adds to the peak, by contestant"""
 
 
+class Worker:
+    """A contestant in a process of its own: it has made its first call when this is there."""
+
+    def __init__(self, case: Case, who: str, device: torch.device, side: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.speed", "--only", case.name, "--device", str(device)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            [*command, "--side", str(side), "--work", who], stdin=pipe, stdout=pipe, text=True, bufsize=1
+        )
+        self.memory = int(self.answer())
+
+    def answer(self) -> str:
+        """The next line that it writes. RuntimeError where it is no more."""
+        line = self.process.stdout.readline() if self.process.stdout else ""
+        if not line:
+            raise RuntimeError(f"{' '.join(map(str, self.process.args))}: ended")  # type: ignore[arg-type]  # a list
+        return line
+
+    def seconds(self) -> float:
+        """Wall time of one more call."""
+        if self.process.stdin:
+            self.process.stdin.write("again\n")
+        return float(self.answer())
+
+    def end(self) -> None:
+        """Close its input, which it takes as the end."""
+        self.process.communicate()
+
+
 def main() -> None:
     """Measure, and write the JSON and the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--side", type=int, default=128, help="of the square tile, px")
+    parser.add_argument("--side", type=int, default=256, help="of the square tile, px")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="names of models")
-    parser.add_argument("--peak", choices=["ours", "peer"], help="print the memory of one call of the one model")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
     given = parser.parse_args()
     device = torch.device(given.device)
     cases = [case for case in CASES if case.name in given.only or not given.only]
-    if given.peak:
-        sys.stdout.write(f"{peak(cases[0], given.peak, given.side)}\n")
+    if given.work:
+        work(cases[0], given.work, device, given.side)
         return
     limits = {dtype: limit(device, dtype) for dtype in precisions(device)}
     lines = [line for case in cases for line in measured(case, device, given.side, given.rounds, limits)]
     when = datetime.now(UTC)
-    run = {"when": when.isoformat("T", "minutes"), "side": given.side, "machine": machine(device)}
+    run: dict[str, object] = {"when": when.isoformat("T", "minutes"), "machine": machine(device)}
     run |= {"limits": {str(dtype): value for dtype, value in limits.items()}}
-    run |= {"lines": [asdict(line) for line in lines]}
+    run["lines"] = [asdict(line) for line in lines]
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{device.type}-{when:%Y-%m-%d}.json"
     path.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -88,25 +120,51 @@ def precisions(device: torch.device) -> list[torch.dtype]:
 def measured(case: Case, device: torch.device, side: int, rounds: int, limits: dict[torch.dtype, float]) -> list[Line]:
     """One case in every precision: a first call that counts FLOP and compares, then rounds in turn."""
     state = weights(case)
+    nets = {dtype: ours(case, dict(state), device, dtype) for dtype in limits}
     other, x = Peer(peer(case, dict(state), device), device), picture(side).to(device)
     with FlopCounterMode(display=False) as counter:
         reference = other(x)
-    nets: dict[torch.dtype, Network] = {}
-    for dtype in limits:
-        nets[dtype] = ours(case, dict(state), device, dtype)
     agreements = {dtype: psnr(net(x), reference) for dtype, net in nets.items()}
-    times: dict[torch.dtype, list[float]] = {dtype: [] for dtype in nets}
-    theirs: list[float] = []
+    workers = {who: Worker(case, who, device, side) for who in ("peer", *map(name_of, nets))}
+    times: dict[str, list[float]] = {who: [] for who in workers}
     for _ in range(rounds):
-        theirs.append(seconds(other, x))
-        for dtype, net in nets.items():
-            times[dtype].append(seconds(net, x))
-    memory = {who: peak_of_child(case, who, side) for who in ("ours", "peer")} if device.type == "cpu" else {}
-    flop = counter.get_total_flops()
+        for who, worker in workers.items():
+            times[who].append(worker.seconds())
+    for worker in workers.values():
+        worker.end()
     return [
-        Line(case.name, str(dtype), times[dtype], theirs, flop, limits[dtype], agreements[dtype], memory)
+        Line(
+            case.name,
+            str(dtype),
+            side,
+            times[name_of(dtype)],
+            times["peer"],
+            counter.get_total_flops(),
+            limits[dtype],
+            agreements[dtype],
+            {"ours": workers[name_of(dtype)].memory, "peer": workers["peer"].memory},
+        )
         for dtype in nets
     ]
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """float32 for torch.float32."""
+    return str(dtype).removeprefix("torch.")
+
+
+def work(case: Case, who: str, device: torch.device, side: int) -> None:
+    """Be a Worker's process: the memory of the first call, then the seconds of one call for each line that comes."""
+    state, x = weights(case), picture(side).to(device)
+    theirs = who == "peer"
+    call: Call = Peer(peer(case, state, device), device) if theirs else ours(case, state, device, getattr(torch, who))
+    before = high_water(device)
+    call(x)
+    sys.stdout.write(f"{high_water(device) - before}\n")
+    sys.stdout.flush()
+    for _ in sys.stdin:
+        sys.stdout.write(f"{seconds(call, x)}\n")
+        sys.stdout.flush()
 
 
 class Peer:
@@ -157,26 +215,13 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return float(-10 * torch.log10((a - b).square().mean().clamp_min(1e-20)))
 
 
-def peak(case: Case, who: str, side: int) -> int:
-    """Bytes that the first call adds to this process's peak."""
-    device, state = torch.device("cpu"), weights(case)
-    call: Call = ours(case, state, device, torch.float32) if who == "ours" else Peer(peer(case, state, device), device)
-    before = high_water()
-    call(picture(side))
-    return high_water() - before
-
-
-def high_water() -> int:
-    """The most memory that this process has held, bytes; 0 where there is no /proc."""
+def high_water(device: torch.device) -> int:
+    """The most memory that this process has held there, bytes; 0 where nobody counts."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
-
-
-def peak_of_child(case: Case, who: str, side: int) -> int:
-    """`peak` in a process of its own, because a peak never sinks."""
-    command = [sys.executable, "-m", "benchmarks.speed", "--only", case.name, "--peak", who, "--side", str(side)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def machine(device: torch.device) -> dict[str, str]:

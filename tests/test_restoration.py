@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from nearest import Nearest
 from numpy.typing import NDArray
 from pictures import checkpoint, noise
+from published import GOLDEN, config, on_meta
 from torch import Tensor
 
 from restore_cli.errors import OutOfMemory, UsageError
@@ -19,7 +22,7 @@ from restore_cli.image.picture import Picture
 from restore_cli.metrics import luma, psnr, seam
 from restore_cli.models.load import Network, load_file
 from restore_cli.restoration import default_tiling, restore_array, restore_picture
-from restore_cli.tiling.plan import Tiling
+from restore_cli.tiling.plan import Tiling, padded, plan_axis
 
 CPU = torch.device("cpu")
 
@@ -115,6 +118,17 @@ def test_precision_is_a_matter_of_rounding(tiny: Network) -> None:
 def test_gray_through_a_colour_network_is_one_channel(tiny: Network) -> None:
     out, _ = restore_array(tiny, noise(20, 20, 1), Tiling(0, 0))
     assert out.shape == (40, 40, 1)
+
+
+@pytest.mark.parametrize("architecture", ["swinir", "hat", "restormer", "emt"])
+@pytest.mark.parametrize("size", [(4000, 3000), (4032, 3024), (3464, 3464), (5000, 2400)])
+def test_tiles_of_a_large_picture_compute_at_most_a_quarter_more(architecture: str, size: tuple[int, int]) -> None:
+    published = json.loads((GOLDEN / "fingerprints.json").read_text()).values()
+    words = next(form["hyperparameters"] for form in published if form["architecture"] == architecture)
+    contract = Network(on_meta(architecture, config(architecture, words)), CPU, torch.float32).contract
+    tiling = default_tiling(contract)
+    axes = [plan_axis(padded(side, contract), tiling.tile, tiling.overlap, contract.grid) for side in size]
+    assert prod(len(axis.starts) * axis.tile for axis in axes) <= 1.25 * prod(size)
 
 
 SET5 = ("baby", "bird", "butterfly", "head", "woman")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_cli.contract import Contract
-from restore_cli.models.layers import Activation, channels_first, channels_last, exact, linear, widened
+from restore_cli.models.attention import windows_attention
+from restore_cli.models.layers import Activation, channels_first, channels_last, exact, linear
 
 __all__ = ["EMT", "EMTConfig"]
 
@@ -85,8 +86,7 @@ class MixedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
         for mix, mlp in zip(self.sa_list, self.mlp_list, strict=True):
-            x = x + mix(x)
-            x = x + mlp(x)
+            x = mlp(mix(x))
         return x
 
 
@@ -99,12 +99,11 @@ def norm_as_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
 class StripedAttention(nn.Module):
     """Self-attention in striped windows, queries serving as keys, one share of the channels per window form.
 
-    Section 3.3, SWSA. Scores are neither scaled nor biased; shifted windows wrap around unmasked.
+    Section 3.3, SWSA, with the shortcut. Scores are neither scaled nor biased; shifted windows wrap around unmasked.
     """
 
-    weight_in: Tensor | None
-    bias_in: Tensor | None
-    weight_out: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
 
     def __init__(self, config: EMTConfig, shifted: bool) -> None:
         super().__init__()
@@ -114,59 +113,45 @@ class StripedAttention(nn.Module):
         self.heads, self.windows, self.shifted = config.heads, config.windows, shifted
         self.attn = nn.Sequential(nn.Conv2d(dim, 2 * dim, 1), nn.BatchNorm2d(2 * dim))
         self.proj = nn.Sequential(nn.Conv2d(dim, dim, 1))
-        for name in ("weight_in", "bias_in", "weight_out"):
-            self.register_buffer(name, None, persistent=False)
+        self.register_buffer("weight", None, persistent=False)
+        self.register_buffer("bias", None, persistent=False)
 
-    def folded(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights in (shares, 2·heads·d, c) and out (c, shares·heads·d), bias in (shares, 2·heads·d).
-
-        The batch norm is in them, and zeros widen the heads to d, a multiple of HEAD_STEP.
-        """
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """(2·c, c) weights and (2·c,) biases of the first convolution with the batch norm in them."""
         scale, offset = norm_as_affine(self.attn[1])
         weight = self.attn.get_parameter("0.weight")[..., 0, 0] * scale[:, None]
-        bias = self.attn.get_parameter("0.bias") * scale + offset
-        grid = {"s": len(self.windows), "heads": self.heads}
-        weight = widened(rearrange(weight, "(s t heads d) c -> s t heads c d", t=2, **grid))
-        bias = widened(rearrange(bias, "(s t heads d) -> s t heads d", t=2, **grid))
-        out = widened(rearrange(self.proj.get_parameter("0.weight")[..., 0, 0], "c (s heads d) -> c s heads d", **grid))
-        return rearrange(weight, "s t heads c d -> s (t heads d) c"), bias.flatten(1), out.flatten(1)
+        return weight, self.attn.get_parameter("0.bias") * scale + offset
 
     def prepare(self) -> None:
         """Fold the weights once, when they change no more."""
-        self.weight_in, self.bias_in, self.weight_out = (part.contiguous() for part in self.folded())
+        self.weight, self.bias = self.folded()
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        weight, bias, out = self.weight_in, self.bias_in, self.weight_out
-        if weight is None or bias is None or out is None:
-            weight, bias, out = self.folded()
-        shares = zip(weight, bias, self.windows, strict=True)
-        mixed = torch.cat([self.attend(x, *share) for share in shares], -1)
-        return linear(mixed, out, self.proj.get_parameter("0.bias"))
+        weight, bias = self.folded() if self.weight is None else (self.weight, self.bias)
+        shares = linear(x, weight, bias).chunk(len(self.windows), -1)
+        mixed = torch.cat([self.attend(*share) for share in zip(shares, self.windows, strict=True)], -1)
+        return x + linear(mixed, self.proj.get_parameter("0.weight")[..., 0, 0], self.proj.get_parameter("0.bias"))
 
-    def attend(self, x: Tensor, weight: Tensor, bias: Tensor, window: tuple[int, int]) -> Tensor:
-        """(b, h, w, c) -> (b, h, w, heads·d); sides are reflected up to whole windows, as published."""
-        h, w = x.shape[1:3]
+    def attend(self, qv: Tensor, window: tuple[int, int]) -> Tensor:
+        """(b, h, w, 2·heads·d) -> (b, h, w, heads·d); sides are reflected up to whole windows, as published."""
+        h, w = qv.shape[1:3]
         i, j = window
         if h % i or w % j:
-            x = channels_last(F.pad(channels_first(x), (0, -w % j, 0, -h % i), mode="reflect"))
-        if self.shifted:
-            x = x.roll((i // 2, j // 2), (1, 2))
-        windows = rearrange(x, "b (y i) (x j) c -> (b y x) (i j) c", i=i, j=j)
-        split = "n p (t heads d) -> t n heads p d"
-        q, v = rearrange(linear(windows, weight, bias), split, t=2, heads=self.heads)
-        out = F.scaled_dot_product_attention(q, q, v, scale=1.0)
-        grid = {"y": x.shape[1] // i, "x": x.shape[2] // j, "i": i}
-        out = rearrange(out, "(b y x) heads (i j) d -> b (y i) (x j) (heads d)", **grid)
-        if self.shifted:
-            out = out.roll((-(i // 2), -(j // 2)), (1, 2))
-        return out[:, :h, :w]
+            qv = channels_last(F.pad(channels_first(qv), (0, -w % j, 0, -h % i), mode="reflect"))
+        shift = (i // 2, j // 2) if self.shifted else (0, 0)
+        parts = rearrange(qv, "b h w (t heads d) -> t b h w heads d", t=2, heads=self.heads)
+        return windows_attention(list(parts), window, shift, [None] * 4, scale=1.0).flatten(3)[:, :h, :w]
+
+
+WAYS = slice(0, None, 5), slice(1, None, 5), slice(2, None, 5), slice(3, None, 5)
+"""The channels that PixelMixer moves left, right, up, down."""
 
 
 class PixelMixer(nn.Module):
     """Every fifth channel moves by a pixel left, right, up, down, or not at all, around the edges (section 3.4, PM).
 
-    The move, the difference with the input and the batch norm are one depthwise convolution.
+    The move, the difference with the input, the batch norm and the shortcut are one depthwise convolution.
     """
 
     weight: Tensor | None
@@ -183,25 +168,32 @@ class PixelMixer(nn.Module):
     def folded(self) -> tuple[Tensor, Tensor]:
         """(c, 1, 3, 3) weights and (c,) biases of the depthwise convolution."""
         scale, offset = norm_as_affine(self.norm)
-        moves = torch.zeros(5, 3, 3, device=scale.device)
-        for way, (y, x) in enumerate([(1, 2), (1, 0), (2, 1), (0, 1), (1, 1)]):
-            moves[way, y, x] += 1
-            moves[way, 1, 1] -= 1
-        return moves.repeat(len(scale) // 5, 1, 1)[:, None] * scale[:, None, None, None], offset
+        weight = torch.zeros(len(scale), 1, 3, 3, device=scale.device)
+        for way, (y, x) in zip(WAYS, [(1, 2), (1, 0), (2, 1), (0, 1)], strict=True):
+            weight[way, 0, y, x] = scale[way]
+            weight[way, 0, 1, 1] = -scale[way]
+        weight[:, :, 1, 1] += 1
+        return weight, offset
 
     def prepare(self) -> None:
         """Fold the weights once, when they change no more."""
         self.weight, self.bias = self.folded()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, h, w, c) -> (b, h, w, c)."""
+        """(b, h, w, c) -> (b, h, w, c), with the shortcut."""
         weight, bias = self.folded() if self.weight is None else (self.weight, self.bias)
-        around = F.pad(channels_first(x), (1, 1, 1, 1), mode="circular")
-        return channels_last(F.conv2d(around, weight, bias, groups=x.shape[-1]))
+        out = channels_last(F.conv2d(channels_first(x), weight, bias, padding=1, groups=x.shape[-1]))
+        # the convolution moves zeros in where the other edge should come
+        left, right, up, down = WAYS
+        out[:, :, -1, left] += weight[left, 0, 1, 2] * x[:, :, 0, left]
+        out[:, :, 0, right] += weight[right, 0, 1, 0] * x[:, :, -1, right]
+        out[:, -1, :, up] += weight[up, 0, 2, 1] * x[:, 0, :, up]
+        out[:, 0, :, down] += weight[down, 0, 0, 1] * x[:, -1, :, down]
+        return out
 
 
 class ShiftMlp(nn.Module):
-    """Two shift convolutions with a SiLU between them."""
+    """Two shift convolutions with a SiLU between them, beside a shortcut."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -210,7 +202,7 @@ class ShiftMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        return self.fc2(self.fc1(x, "swish"))
+        return x + self.fc2(self.fc1(x, "swish"))
 
 
 class ShiftConvolution(nn.Conv2d):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_cli.contract import Contract
+from restore_cli.models.attention import attention, windowed
 from restore_cli.models.layers import (
     DIV2K_MEAN,
     HEAD_WIDTH,
@@ -17,6 +18,8 @@ from restore_cli.models.layers import (
     Mlp,
     PatchNorm,
     WindowAttention,
+    beside_shortcut,
+    by_rows,
     channels_first,
     channels_last,
     linear,
@@ -68,16 +71,19 @@ class HAT(nn.Module):
 
     @property
     def contract(self) -> Contract:
-        """Channel attention averages over the tile, so a tile side near the training size's statistics is named."""
+        """Channel attention averages over the tile, so a tile is named, large enough to stand for the picture."""
         w = self.config.window
-        return Contract(self.config.scale, 3, grid=w, multiple=w, minimum=w, overlap=2 * w, tile=16 * w)
+        return Contract(self.config.scale, 3, grid=w, multiple=w, minimum=w, overlap=2 * w, tile=32 * w)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale)."""
         shallow = self.conv_first(x - self.mean)
         deep = self.conv_after_body(self.body(shallow)) + shallow
-        out: Tensor = self.conv_last(self.upsample(self.conv_before_upsample(deep)))
-        return out + self.mean
+        return by_rows(self.reconstruct, deep, self.config.scale) + self.mean
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """(b, dim, h, w) -> (b, 3, h·scale, w·scale)."""
+        return self.conv_last(self.upsample(self.conv_before_upsample(x)))
 
     def body(self, x: Tensor) -> Tensor:
         """(b, dim, h, w) -> (b, dim, h, w)."""
@@ -131,7 +137,7 @@ class HybridBlock(nn.Module):
         """(b, h, w, c) -> (b, h, w, c)."""
         normed = self.norm1(x)
         x = x + self.attn(normed) + self.conv_scale * self.conv_block(normed)
-        return x + self.mlp(self.norm2(x))
+        return beside_shortcut(x, lambda part: self.mlp(self.norm2(part)))
 
 
 class ConvolutionBranch(nn.Module):
@@ -210,22 +216,18 @@ class OverlappingCrossAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        _, h, w, c = x.shape
-        qkv = linear(self.norm1(x), self.qkv.weight, self.qkv.bias)
-        cut = "b (y i) (x j) (heads d) -> (b y x) heads (i j) d"
-        q = rearrange(qkv[..., :c], cut, heads=self.heads, i=self.window, j=self.window)
-        split = "n p (t heads d) -> t n heads p d"
-        k, v = rearrange(self.surroundings(qkv[..., c:]), split, t=2, heads=self.heads)
+        split = "b h w (t heads d) -> t b h w heads d"
+        q, *kv = rearrange(linear(self.norm1(x), self.qkv.weight, self.qkv.bias), split, t=3, heads=self.heads)
         bias = self.additive_bias() if self.bias is None else self.bias
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        grid = {"y": h // self.window, "x": w // self.window, "i": self.window}
-        out = rearrange(out, "(b y x) heads (i j) d -> b (y i) (x j) (heads d)", **grid)
-        x = x + linear(out, self.proj.weight, self.proj.bias)
-        return x + self.mlp(self.norm2(x))
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        near, target = (windowed(part, self.window, self.window) for part in (q, out))
+        attention([near, *map(self.surroundings, kv)], bias[0], q.shape[-1] ** -0.5, target)
+        x = x + linear(out.flatten(3), self.proj.weight, self.proj.bias)
+        return beside_shortcut(x, lambda part: self.mlp(self.norm2(part)))
 
     def surroundings(self, x: Tensor) -> Tensor:
-        """(b, h, w, c) -> (windows, wide², c), zeros beyond the picture."""
+        """(b, h, w, heads, d) -> (b, y, x, heads, wide, wide, d), zeros beyond the picture."""
         margin = (self.wide - self.window) // 2
-        x = F.pad(x, (0, 0, margin, margin, margin, margin))
+        x = F.pad(x, (0, 0, 0, 0, margin, margin, margin, margin))
         x = x.unfold(1, self.wide, self.window).unfold(2, self.wide, self.window)
-        return rearrange(x, "b y x c i j -> (b y x) (i j) c")
+        return rearrange(x, "b y x heads d i j -> b y x heads i j d")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from itertools import product
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from restore_cli.models.attention import windows_attention
 
 __all__ = [
     "BLOCKED",
@@ -21,12 +22,13 @@ __all__ = [
     "Mlp",
     "PatchNorm",
     "WindowAttention",
+    "beside_shortcut",
+    "by_rows",
     "channels_first",
     "channels_last",
     "exact",
     "linear",
     "upsampler",
-    "widened",
 ]
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -38,8 +40,11 @@ HEAD_WIDTH = 64
 BLOCKED = -100.0
 """Added to the score of two pixels that are not neighbours in the picture; the published value."""
 
-HEAD_STEP = 16
-"""Attention heads are widened to multiples of this: what a vector unit or a matrix unit takes at a time."""
+STRIP = 4096
+"""Px that each thread takes from one end of a branch to the other at a time."""
+
+ROWS, HALO = 64, 4
+"""Rows that a head enlarges at a time, and the rows around them that it sees, input px."""
 
 Activation = Literal["none", "gelu", "swish"]
 
@@ -52,11 +57,6 @@ def channels_first(x: Tensor) -> Tensor:
 def channels_last(x: Tensor) -> Tensor:
     """(b, c, h, w) -> (b, h, w, c), a view."""
     return x.permute(0, 2, 3, 1)
-
-
-def widened(x: Tensor) -> Tensor:
-    """(..., d) -> (..., n·HEAD_STEP), filled with zeros."""
-    return F.pad(x, (0, -x.shape[-1] % HEAD_STEP))
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation = "none") -> Tensor:
@@ -75,6 +75,38 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activatio
     if activation == "none":
         return out
     return F.gelu(out) if activation == "gelu" else F.silu(out)
+
+
+def beside_shortcut(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+    """(b, h, w, c) -> x + branch(x), where the branch treats each pixel by itself.
+
+    On a CPU some pixels go all the way before the next ones come: what lies between the products stays in the cache.
+    """
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        return x + branch(x)
+    flat = x.flatten(0, 2)
+    out = torch.empty_like(flat)
+    step = STRIP * torch.get_num_threads()
+    for part, target in zip(torch.split(flat, step), torch.split(out, step), strict=True):
+        torch.add(part, branch(part), out=target)
+    return out.view(x.shape)
+
+
+def by_rows(head: Callable[[Tensor], Tensor], x: Tensor, scale: int) -> Tensor:
+    """(b, c, h, w) -> head(x) (b, c', h·scale, w·scale), where no px of it depends on px more than HALO away.
+
+    Enlarged maps are by far the largest of a network; in rows only a part of them is there at a time.
+    """
+    height = x.shape[2]
+    if torch.is_grad_enabled() or height <= 2 * ROWS:
+        return head(x)
+    parts = []
+    for top in range(0, height, ROWS):
+        bottom = min(top + ROWS, height)
+        first = max(0, top - HALO)
+        out = head(x[:, :, first : bottom + HALO])
+        parts.append(out[:, :, (top - first) * scale : (bottom - first) * scale].clone())
+    return torch.cat(parts, 2)
 
 
 def exact(module: nn.Module, x: Tensor) -> Tensor:
@@ -145,26 +177,11 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c); h and w are multiples of the window."""
         biases = self.additive_bias() if self.bias is None else self.bias
-        if not self.shift:
-            return self.attend(x, biases[0])
-        x = x.roll((-self.shift, -self.shift), (1, 2))
-        out = torch.empty_like(x)
-        inner, edge = slice(0, -self.window), slice(-self.window, None)
-        for (rows, columns), bias in zip(product((inner, edge), repeat=2), biases, strict=True):
-            part = x[:, rows, columns]
-            if part.numel():
-                out[:, rows, columns] = self.attend(part, bias)
-        return out.roll((self.shift, self.shift), (1, 2))
-
-    def attend(self, x: Tensor, bias: Tensor) -> Tensor:
-        """(b, h, w, c) -> (b, h, w, c), all windows under one bias (heads, n, n), which is added to the scores."""
-        windows = rearrange(x, "b (y i) (x j) c -> (b y x) (i j) c", i=self.window, j=self.window)
-        qkv = linear(windows, self.qkv.weight, self.qkv.bias)
-        q, k, v = rearrange(qkv, "n p (t heads d) -> t n heads p d", t=3, heads=self.heads)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
-        out = linear(rearrange(out, "n heads p d -> n p (heads d)"), self.proj.weight, self.proj.bias)
-        grid = {"y": x.shape[1] // self.window, "x": x.shape[2] // self.window, "i": self.window}
-        return rearrange(out, "(b y x) (i j) c -> b (y i) (x j) c", **grid)
+        split = "b h w (t heads d) -> t b h w heads d"
+        qkv = rearrange(linear(x, self.qkv.weight, self.qkv.bias), split, t=3, heads=self.heads)
+        sides, shift = (self.window, self.window), (self.shift, self.shift)
+        out = windows_attention(list(qkv), sides, shift, list(biases), scale=qkv.shape[-1] ** -0.5)
+        return linear(out.flatten(3), self.proj.weight, self.proj.bias)
 
 
 class Mlp(nn.Module):

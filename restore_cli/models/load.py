@@ -16,6 +16,7 @@ from restore_cli.errors import UsageError, WeightsError
 from restore_cli.models.detect import detect
 from restore_cli.models.emt import EMT, EMTConfig
 from restore_cli.models.hat import HAT, HATConfig
+from restore_cli.models.processor import prepare_processor
 from restore_cli.models.restormer import Restormer, RestormerConfig
 from restore_cli.models.swinir import SwinIR, SwinIRConfig
 from restore_cli.weights.catalogue import Entry
@@ -88,9 +89,15 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of that name; `auto` is float16 on CUDA and float32 elsewhere."""
+    """The dtype of that name; `auto` is the fastest whose results look the same (docs/performance.md).
+
+    That is float16 on CUDA, bfloat16 on a CPU that multiplies it by itself, float32 elsewhere.
+    """
+    if name == "auto" and device.type == "cuda":
+        return torch.float16
     if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
+        halves = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if halves else torch.float32
     if name not in PRECISIONS:
         raise UsageError(f"precision {name!r} is none of auto, {', '.join(PRECISIONS)}")
     return PRECISIONS[name]
@@ -145,7 +152,10 @@ def network(
     for layer in module.modules():
         if callable(prepare := getattr(layer, "prepare", None)):
             prepare()
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs want more beside a layout
+        if isinstance(layer, nn.Conv2d):
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs want more beside it
+    if device.type == "cpu":
+        prepare_processor()
     return Network(module.to(device), device, precision)
 
 

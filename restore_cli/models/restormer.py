@@ -70,8 +70,8 @@ class Restormer(nn.Module):
 
     @property
     def contract(self) -> Contract:
-        """Attention weighs channels by their covariance over the tile, so the largest training side is named."""
-        return Contract(1, self.config.channels_in, grid=8, multiple=8, minimum=8, overlap=48, tile=384)
+        """Attention weighs channels by their covariance over the tile, so a large tile is named."""
+        return Contract(1, self.config.channels_in, grid=8, multiple=8, minimum=8, overlap=48, tile=512)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) in [0, 1] -> (b, channels_out, h, w)."""

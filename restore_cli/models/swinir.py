@@ -16,6 +16,8 @@ from restore_cli.models.layers import (
     Mlp,
     PatchNorm,
     WindowAttention,
+    beside_shortcut,
+    by_rows,
     channels_first,
     channels_last,
     exact,
@@ -94,8 +96,10 @@ class SwinIR(nn.Module):
         """(b, c, h, w) in [0, 1] -> (b, c, h·scale, w·scale)."""
         x = (x - self.mean) * self.config.value_range
         shallow = exact(self.conv_first, x)
-        deep = self.conv_after_body(self.body(shallow)) + shallow
-        out = self.reconstruct(deep) if self.config.head else x + exact(self.conv_last, deep)
+        deep = exact(self.conv_after_body, self.body(shallow)) + shallow
+        out = (
+            by_rows(self.reconstruct, deep, self.config.scale) if self.config.head else x + exact(self.conv_last, deep)
+        )
         return out / self.config.value_range + self.mean
 
     def body(self, x: Tensor) -> Tensor:
@@ -162,4 +166,4 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        return beside_shortcut(x, lambda part: self.mlp(self.norm2(part)))

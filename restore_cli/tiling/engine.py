@@ -128,5 +128,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: CUDA has a type for it, CPU and MPS a RuntimeError with a telling message."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    signs = ("can't allocate memory", "not enough memory", "backend out of memory", "CUDA out of memory")
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    signs = ("can't allocate memory", "not enough memory", "backend out of memory", "CUDA out of memory", "bad_alloc")
+    onednn = "could not create a primitive"  # more words follow where it is not for lack of memory
+    text = str(error)
+    return isinstance(error, RuntimeError) and (text.strip() == onednn or any(sign in text for sign in signs))

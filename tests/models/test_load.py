@@ -105,4 +105,12 @@ def test_unknown_or_absent_device(name: str) -> None:
 def test_unknown_precision() -> None:
     with pytest.raises(UsageError, match="fp8"):
         pick_precision("fp8", CPU)
-    assert pick_precision("auto", CPU) == torch.float32
+
+
+@pytest.mark.parametrize("halves", [True, False])
+def test_auto_precision_is_what_the_processor_multiplies_by_itself(
+    halves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: halves)
+    assert pick_precision("auto", CPU) == (torch.bfloat16 if halves else torch.float32)
+    assert pick_precision("auto", torch.device("mps")) == torch.float32

@@ -12,8 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.plain_emt import PlainEMT
+from restore_cli.models import attention as attention_module
+from restore_cli.models import layers
+from restore_cli.models.attention import boxes, windows_attention
 from restore_cli.models.emt import EMTConfig, moved
-from restore_cli.models.layers import Activation, linear, widened
+from restore_cli.models.layers import Activation, Mlp, beside_shortcut, linear
 from restore_cli.models.load import COMPUTED, build, computed_dropped, frozen, network
 
 CPU = torch.device("cpu")
@@ -39,11 +42,51 @@ def test_products_keep_their_gradients() -> None:
     assert slope.abs().sum() > 0
 
 
-def test_wider_heads_attend_alike() -> None:
-    q, v = torch.randn(2, 3, 64, 10), torch.randn(2, 3, 64, 10)
-    wide = F.scaled_dot_product_attention(widened(q), widened(q), widened(v), scale=1.0)
-    assert wide.shape[-1] == 16
-    torch.testing.assert_close(wide[..., :10], F.scaled_dot_product_attention(q, q, v, scale=1.0))
+@pytest.mark.parametrize("shift", [(0, 0), (4, 8), (0, 8)])
+@pytest.mark.parametrize("size", [8.0, 0.3])
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("biased", [True, False])
+def test_attention_by_parts_equals_the_fused_kernel(
+    shift: tuple[int, int], size: float, count: int, biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores of a hundred and more, too: without their largest taken away the powers overflow."""
+    qkv = [size * torch.randn(2, 16, 48, 3, 5) for _ in range(count)]
+    biases = [torch.randn(3, 128, 128) if biased else None] * 4
+    plain = windows_attention(qkv, (8, 16), shift, biases, 0.5)  # with gradients on, the fused kernel
+    monkeypatch.setattr(attention_module, "CHUNK", 2 * 4 * 3 * 128 * 128)
+    with torch.inference_mode():
+        torch.testing.assert_close(windows_attention(qkv, (8, 16), shift, biases, 0.5), plain, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 12, 50, 1000])
+def test_boxes_hold_each_window_once(most: int) -> None:
+    seen = torch.zeros(2, 5, 7)
+    for box in boxes((2, 5, 7), most):
+        assert 0 < seen[box].numel() <= most
+        seen[box] += 1
+    assert bool((seen == 1).all())
+
+
+@pytest.mark.parametrize("strip", [1, 7, 24, 100])
+def test_a_branch_in_strips_equals_the_whole_one(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, mlp = torch.randn(2, 3, 4, 10), Mlp(10, 20)
+    whole = x + mlp(x)
+    monkeypatch.setattr(layers, "STRIP", strip)
+    with torch.inference_mode():
+        torch.testing.assert_close(beside_shortcut(x, mlp), whole)
+
+
+HEADS = ["swinir_classical_x3", "swinir_classical_x4", "swinir_real_large_x4", "swinir_lightweight_x3", "hat_x4"]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_in_rows_equals_the_whole_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    architecture, ours, weights, _, _ = golden(name)
+    net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
+    x = torch.rand(1, 3, 6 * net.contract.grid, 4 * net.contract.grid)
+    whole = net(x)
+    monkeypatch.setattr(layers, "ROWS", 7)
+    assert relative(net(x), whole) < 1e-6
 
 
 def test_moves_bring_zeros_in() -> None:

@@ -173,6 +173,8 @@ def out_of_memory_errors() -> Iterator[BaseException]:
     yield torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     yield MemoryError()
     yield RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried")
+    yield RuntimeError("could not create a primitive")
+    yield RuntimeError("std::bad_alloc")
     yield RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)")
     with pytest.raises(RuntimeError) as real:
         torch.empty(1 << 60, dtype=torch.uint8)
@@ -184,6 +186,14 @@ def test_out_of_memory_is_recognised(error: BaseException) -> None:
     assert is_out_of_memory(error)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), ValueError("out of range"), KeyboardInterrupt()])
+OTHERS = [
+    RuntimeError("shape mismatch"),
+    RuntimeError("could not create a primitive descriptor for the matmul primitive"),
+    ValueError("out of range"),
+    KeyboardInterrupt(),
+]
+
+
+@pytest.mark.parametrize("error", OTHERS)
 def test_other_errors_are_not_taken_for_it(error: BaseException) -> None:
     assert not is_out_of_memory(error)

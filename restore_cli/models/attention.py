@@ -1,0 +1,194 @@
+"""Attention inside the windows of a feature map, shifted or not.
+
+On a CPU by products of oneDNN and powers of two, a few windows at a time; elsewhere by PyTorch's fused kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from math import ceil, e, log2, prod
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["attention", "windowed", "windows_attention"]
+
+CHUNK = 4 * 2**20
+"""Bytes of scores at a time for each thread: enough work for a product, little enough for the cache."""
+
+LEAST, MOST = 2.0**-64, 2.0**96
+"""Where the weights of a row add up to something between these, nothing was lost to underflow or overflow."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The part of one axis of a map whose windows lie inside it, or the one window that wraps around its end."""
+
+    dim: int
+    window: int
+    shift: int
+    wraps: bool
+
+    def pieces(self, x: Tensor) -> list[Tensor]:
+        """Views of the map that follow one another in the part."""
+        length = x.shape[self.dim]
+        if not self.wraps:
+            return [x.narrow(self.dim, self.shift, length - self.window)]
+        before = self.window - self.shift
+        return [x.narrow(self.dim, length - before, before), x.narrow(self.dim, 0, self.shift)]
+
+    def read(self, x: Tensor) -> Tensor:
+        """The part, a view where nothing wraps."""
+        pieces = self.pieces(x)
+        return torch.cat(pieces, self.dim) if self.wraps else pieces[0]
+
+    def write(self, x: Tensor, part: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Views of the map, each with what of the part belongs there."""
+        pieces = self.pieces(x)
+        return list(zip(pieces, torch.split(part, [piece.shape[self.dim] for piece in pieces], self.dim), strict=True))
+
+
+def windowed(x: Tensor, i: int, j: int) -> Tensor:
+    """(b, h, w, heads, d) -> (b, y, x, heads, i, j, d), a view in windows of i·j px."""
+    return rearrange(x, "b (y i) (x j) heads d -> b y x heads i j d", i=i, j=j)
+
+
+def windows_attention(
+    qkv: Sequence[Tensor],
+    window: tuple[int, int],
+    shift: tuple[int, int],
+    biases: Sequence[Tensor | None],
+    scale: float,
+) -> Tensor:
+    """Queries, keys and values (b, h, w, heads, d) each -> (b, h, w, heads, d); two of them: queries serve as keys.
+
+    The grid of windows begins at `shift` px and wraps around the map's edges. `biases` are those of the windows that
+    lie inside, wrap to the right, to the bottom, and to both; without a shift the first one is for all.
+    """
+    out = torch.empty_like(qkv[0], memory_format=torch.contiguous_format)
+    if not any(shift):
+        attention([windowed(part, *window) for part in qkv], biases[0], scale, windowed(out, *window))
+        return out
+    for kind, bias in zip(product((False, True), repeat=2), biases, strict=True):
+        down, across = (Cut(axis + 1, window[axis], shift[axis], kind[axis]) for axis in (0, 1))
+        parts = [across.read(down.read(part)) for part in qkv]
+        if parts[0].numel():
+            found = across.read(down.read(out)) if not any(kind) else torch.empty(parts[0].shape).to(out)
+            attention([windowed(part, *window) for part in parts], bias, scale, windowed(found, *window))
+            for rows, strip in down.write(out, found) if any(kind) else ():
+                for target, piece in across.write(rows, strip):
+                    target.copy_(piece)
+    return out
+
+
+def attention(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor) -> None:
+    """Write softmax(q·kᵀ·scale + bias)·v to `out`.
+
+    q and out are (b, y, x, heads, i, j, d), k and v (b, y, x, heads, I, J, d), in any layout; without k, q serves as k.
+    The bias (heads, i·j, I·J) is the same for every window.
+    """
+    if out.device.type == "cpu" and not torch.is_grad_enabled() and onednn_is_exact():
+        with torch.autocast("cpu", enabled=False):
+            by_parts(qkv, bias, scale, out)
+        return
+    flat = [part.flatten(4, 5).flatten(0, 2) for part in qkv]
+    mask = None if bias is None else bias[None]
+    found = F.scaled_dot_product_attention(flat[0], flat[-2], flat[-1], attn_mask=mask, scale=scale)
+    out.copy_(found.view(out.shape))
+
+
+def by_parts(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor) -> None:
+    """`attention` in float32, a few windows at a time, each part of them copied into place once.
+
+    PyTorch's power of two is four times as fast as its exponential, so scores are scaled for that. A column of ones
+    beside the values lets the product sum the weights, and the division comes last, on few numbers.
+    """
+    q, k, v = qkv[0], qkv[-2], qkv[-1]
+    heads, d, n, m = q.shape[3], q.shape[6], prod(q.shape[4:6]), prod(k.shape[4:6])
+    most = max(1, torch.get_num_threads() * CHUNK // (4 * heads * n * m))
+    count = min(most, prod(q.shape[:3]))
+    scores, values = torch.empty(count, heads, n, m), torch.ones(count, heads, m, d + 1)
+    queries = torch.empty(count, heads, n, d)
+    keys = queries if k is q else torch.empty(count, heads, m, d)
+    factor = (scale * log2(e)) ** (0.5 if k is q else 1.0)
+    bias = None if bias is None else bias.float() * log2(e)
+    for box in boxes((q.shape[0], q.shape[1], q.shape[2]), most):
+        c = prod(q[box].shape[:3])
+        queries[:c].view(q[box].shape).copy_(packed(q[box]))
+        queries[:c] *= factor
+        if k is not q:
+            keys[:c].view(k[box].shape).copy_(packed(k[box]))
+        values[:c].view(*v[box].shape[:6], d + 1)[..., :d].copy_(packed(v[box]))
+        sums = weighted(queries[:c], keys[:c], values[:c], bias, scores[:c]).view(*q[box].shape[:6], d + 1)
+        torch.div(sums[..., :d], sums[..., d:], out=out[box])
+
+
+def packed(x: Tensor) -> Tensor:
+    """The same numbers, without gaps where they are halves: to pack and to widen them in one pass takes longer."""
+    return x if x.dtype == torch.float32 else x.contiguous()
+
+
+def boxes(counts: tuple[int, int, int], most: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Boxes of at most `most` of (b, y, x) windows, as equal in size as they can be."""
+    sizes = [1, 1, 1]
+    for axis in (2, 1, 0):
+        fit = max(1, most // prod(sizes))
+        sizes[axis] = ceil(counts[axis] / ceil(counts[axis] / fit))
+    for first in product(*(range(0, count, size) for count, size in zip(counts, sizes, strict=True))):
+        b, y, x = (slice(at, at + size) for at, size in zip(first, sizes, strict=True))
+        yield b, y, x
+
+
+def weighted(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scores: Tensor) -> Tensor:
+    """(c, heads, n, d), (c, heads, m, d), (c, heads, m, e) -> (c·heads, n, e): 2^(q·kᵀ + bias) · v; the last e is ones.
+
+    The largest score of each row is taken from it only where a first try shows that the powers need it.
+    """
+    q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+    for shift in (False, True):
+        with onednn_products():
+            torch.bmm(q, k.mT, out=scores.flatten(0, 1))
+        if bias is not None:
+            scores += bias
+        if shift:
+            scores -= scores.amax(-1, keepdim=True)
+        scores.exp2_()
+        with onednn_products():
+            sums = torch.bmm(scores.flatten(0, 1), v)
+        low, high = sums[..., -1].aminmax()
+        if low > LEAST and high < MOST:
+            break
+    return sums
+
+
+@contextmanager
+def onednn_products() -> Iterator[None]:
+    """oneDNN instead of MKL for batched products in float32, by allowing it to round to bfloat16."""
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # made when it is imported
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
+@cache
+def onednn_is_exact() -> bool:
+    """Whether oneDNN is here and makes no use of that: rounding pays only where the processor has a matrix unit."""
+    here = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not here or not hasattr(torch.backends.mkldnn, "matmul"):  # PyTorch before 2.9 cannot be asked
+        return False
+    steps = torch.arange(2.0 * 64 * 64).view(2, 64, 64)
+    a, b = steps.sin(), steps.cos()
+    with torch.autocast("cpu", enabled=False), onednn_products():
+        found = torch.bmm(a, b)
+    exact = a.double() @ b.double()
+    return float((found - exact).norm() / exact.norm()) < 1e-6

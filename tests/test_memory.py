@@ -1,0 +1,126 @@
+"""Tiles that fit into the memory at hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from nearest import Nearest
+from pictures import checkpoint
+from torch import Tensor
+
+from restore_cli import memory
+from restore_cli.memory import granted, peak, tiling_for
+from restore_cli.models.processor import cgroups, cores
+from restore_cli.tiling.plan import Tiling
+
+CPU = torch.device("cpu")
+MIB = 2**20
+linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how much memory a process holds")
+
+
+class Hungry(Nearest):
+    """Takes 4 KiB for each px, and 8 MiB."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        held = torch.ones(1024 * x.shape[0] * x.shape[-1] * x.shape[-2] + 2 * MIB)
+        return super().__call__(x) + 0 * held[0]
+
+
+@linux
+def test_the_peak_of_a_call_is_what_it_holds() -> None:
+    assert peak(lambda: torch.ones(16 * MIB), CPU) == pytest.approx(64 * MIB, rel=0.1)
+
+
+@linux
+@pytest.mark.parametrize("limit", [30, 80, 200, 600])
+def test_a_tile_fits_into_the_memory(limit: int) -> None:
+    found = tiling_for(Hungry(), Tiling(512, 8, batch=2), 4000, CPU, limit * MIB)
+    least = 4096 * (found.tile + 8) ** 2
+    assert 4096 * found.batch * found.tile**2 + 8 * MIB <= 1.1 * limit * MIB
+    assert least > 0.8 * (limit - 8) * MIB
+
+
+@linux
+def test_what_fits_is_left_as_it_was_wished() -> None:
+    assert tiling_for(Hungry(), Tiling(128, 8, batch=2), 4000, CPU, 1000 * MIB) == Tiling(128, 8, batch=2)
+    assert tiling_for(Hungry(), Tiling(512, 8), 100, CPU, 100 * MIB) == Tiling(512, 8)
+
+
+@linux
+def test_what_the_machine_has_is_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: 100 * MIB)
+    assert 96 <= tiling_for(Hungry(), Tiling(512, 8), 4000, CPU).tile <= 144
+
+
+def test_nothing_is_changed_where_nobody_can_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory, "PROC", tmp_path)
+    assert tiling_for(Nearest(), Tiling(512, 8), 4000, CPU, MIB) == Tiling(512, 8)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """A cgroup inside another."""
+    (tmp_path / "outer/inner").mkdir(parents=True)
+    return tmp_path / "outer", tmp_path / "outer/inner"
+
+
+def test_each_cgroup_around_the_process_may_limit_it(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/outer/inner\n")
+    assert list(cgroups("memory", tmp_path, own)) == [folders[1], folders[0], tmp_path]
+    own.write_text("7:cpuset:/\n4:memory:/inner\n")
+    assert list(cgroups("memory", tmp_path / "nowhere", own)) == []
+
+
+def test_memory_that_files_hold_in_a_cgroup_gives_way(folders: tuple[Path, Path]) -> None:
+    outer, inner = folders
+    (outer / "memory.max").write_text("max\n")
+    (outer / "memory.current").write_text("70\n")
+    (inner / "memory.limit_in_bytes").write_text("100\n")
+    (inner / "memory.usage_in_bytes").write_text("60\n")
+    (inner / "memory.stat").write_text("anon 30\ninactive_file 25\n")
+    assert list(granted(folders)) == [65]
+
+
+@pytest.mark.parametrize(("quota", "count"), [("50000 100000", 1), ("100000 100000", 1), ("max 100000", None)])
+def test_threads_follow_the_time_that_is_granted(quota: str, count: int | None, folders: tuple[Path, Path]) -> None:
+    (folders[1] / "cpu.max").write_text(quota)
+    assert cores(folders) == (count or cores([]))
+
+
+CAPPED = """
+import resource, sys, torch
+from pathlib import Path
+from pictures import noise
+from restore_cli.memory import tiling_for
+from restore_cli.models.load import load_file
+from restore_cli.restoration import default_tiling, restore_array
+torch.set_num_threads(1)
+cpu = torch.device("cpu")
+model = load_file(Path(sys.argv[1]), cpu, torch.float32)
+pixels, tiling = noise(900, 700), default_tiling(model.contract, 0)
+model(torch.rand(1, 3, 64, 64))
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[2]), -1))
+if sys.argv[3] == "measured":
+    tiling = tiling_for(model, tiling, 900, cpu)
+out, trace = restore_array(model, pixels, tiling)
+assert out.shape == (1800, 1400, 3)
+sys.stdout.write(f"{tiling.tile} {trace.tiling.tile}")
+"""
+
+
+@linux
+@pytest.mark.parametrize("how", ["measured", "stepped down"])
+def test_a_process_with_little_memory_goes_on_with_smaller_tiles(how: str, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
+    command = [sys.executable, "-c", CAPPED, str(path), str(120 * MIB), how]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    assert done.returncode == 0, done.stderr
+    begun, ended = map(int, done.stdout.split())
+    assert 0 < ended < 900
+    assert begun == (ended if how == "measured" else 0)
