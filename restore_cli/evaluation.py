@@ -143,17 +143,18 @@ class Course:
 
     def assess(self, case: Case) -> Row:
         """Degrade or decode, restore, measure. Raises RestoreError."""
-        from restore_cli.restoration import default_tiling, restore_array
+        from restore_cli.restoration import restore_array
 
         job, header = self.job, probe(case.source)
         name, model = self.bench.model(header)
         scale = model.contract.scale
         given, reference = self.pictures(case, scale)
-        tiling = self.bench.tilings.get(name) or default_tiling(model.contract, job.tile, job.overlap, job.batch)
+        tiling = self.bench.tiling(name, model, max(given.shape[:2]))
         start = time.perf_counter()
         restored, trace = restore_array(model, given, tiling, self.bench.watch.on_tile)
         seconds = time.perf_counter() - start
-        self.bench.tilings[name] = trace.tiling
+        if trace.tiling != tiling:
+            self.bench.tilings[name] = trace.tiling
         border = scale if job.request.task == "sr" else 0
         how = self.trial.border if self.trial.border is not None else border, job.request.task == "dejpeg"
         base = baseline(self.trial.baseline, given, scale)

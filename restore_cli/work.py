@@ -40,6 +40,8 @@ class Job:
     tile: int | None = None
     overlap: int | None = None
     batch: int | None = None
+    memory: int | None = None
+    """bytes that a model may take on its device; None for most of what is at hand"""
     again: str = "resume"
     """what to do with outputs that are there: resume, skip-existing or overwrite"""
     shard: tuple[int, int] | None = None

@@ -24,7 +24,7 @@ from restore_cli.image.note import Note
 from restore_cli.image.picture import Samples
 from restore_cli.inputs import is_remote
 from restore_cli.models.load import Network
-from restore_cli.restoration import attempts, default_tiling
+from restore_cli.restoration import attempts
 from restore_cli.tiling.engine import Trace, is_out_of_memory, together
 from restore_cli.tiling.plan import Tiling, padded
 from restore_cli.work import Result, Step, Work
@@ -205,9 +205,9 @@ class Worker:
     def restore(self, opened: Opened, waiting: deque[Result | Future[Opened]]) -> list[Result | Future[Result]]:
         """Rows through the model; they are written meanwhile. Raises RestoreError."""
         self.watch.on_picture(opened.work.input)
-        document, job = opened.ready(), self.job
+        document = opened.ready()
         name, model = self.bench.model(document.header)
-        tiling = self.bench.tilings.get(name) or default_tiling(model.contract, job.tile, job.overlap, job.batch)
+        tiling = self.bench.tiling(name, model, document.side)
         using = With(name, model, self.bench.sha256(name), tiling)
         group = [opened, *self.alike(document, waiting, using)]
         try:
@@ -277,7 +277,8 @@ class Worker:
             raise
         except RestoreError as error:
             return opened.failed(error)
-        self.bench.tilings[using.name] = trace.tiling
+        if trace.tiling != using.tiling:
+            self.bench.tilings[using.name] = trace.tiling
         return written
 
     def write(

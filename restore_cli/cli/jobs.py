@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from restore_cli.cli.inputs import again, asked
@@ -29,6 +30,7 @@ def job_for(task: str, options: Selection) -> Job:
         tile=options.tile,
         overlap=options.overlap,
         batch=options.batch,
+        memory=memory_named(options.memory),
         offline=options.offline,
     )
 
@@ -80,3 +82,13 @@ def resize_checked(wish: str | None) -> str | None:
     if wish is not None:
         target_size(wish, (1, 1))
     return wish
+
+
+def memory_named(text: str | None) -> int | None:
+    """1_500_000_000 of "1.5G". UsageError for anything else."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([MGT])i?B?", text.strip(), re.IGNORECASE)
+    if found is None or not float(found[1]):
+        raise UsageError(f"--memory {text}: expected a size", hint="--memory 1.5G")
+    return int(float(found[1]) * {"M": 10**6, "G": 10**9, "T": 10**12}[found[2].upper()])

@@ -60,6 +60,9 @@ class Selection:
         None
     )
     overlap: Annotated[int | None, Option(help="Overlap of tiles, input px. Default: the model's.")] = None
+    memory: Annotated[
+        str | None, Option(help="What a model may take on its device: 1.5G, 800M. Default: most of what is there.")
+    ] = None
     batch: Annotated[int | None, Option(help="Tiles at once. Default: 1.")] = None
     catalogue: Annotated[Path | None, Option(help="A file with more catalogue entries, like weights.toml.")] = None
     offline: Annotated[bool, Option("--offline", help="Use no network: only checkpoints that are on disk.")] = False
