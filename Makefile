@@ -45,7 +45,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .[dev]
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .[dev,cluster]
 	touch $@
 
 .venv-bench/.installed: pyproject.toml constraints.txt

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from restore_cli.atomic import atomic_write
 from restore_cli.evaluation import Summary, Trial, evaluate, summary
-from restore_cli.job import Job
 from restore_cli.weights.catalogue import Catalogue, Entry, Request, read_catalogue
 from restore_cli.weights.fetch import locate
+from restore_cli.work import Job
 
 PAGE = Path(__file__).parents[1] / "docs/results.md"
 
@@ -108,7 +108,7 @@ def at_hand(entries: Sequence[Entry], weights: Sequence[Path]) -> Iterator[tuple
 def measured(entry: Entry, path: Path | None, test: Test) -> Summary:
     """The means of one test."""
     alone = Catalogue((entry,), {})
-    job = Job(test.request, alone, (), weights=path, precision="fp32", offline=True)
+    job = Job(test.request, alone, weights=path, precision="fp32", offline=True)
     return summary(list(evaluate(job, test.trial)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import BinaryIO
 
 from restore_cli.errors import OutputError
 
-__all__ = ["atomic_write", "sync_folder"]
+__all__ = ["abandon", "atomic_write", "sweep", "sync_folder"]
 
 # What is said for each reason, and the next step; any other reason is said in the system's words.
 _REASONS: dict[int, tuple[str, str]] = {
@@ -28,6 +29,8 @@ _REASONS: dict[int, tuple[str, str]] = {
 }
 # Reasons that come from the disk and not from what else the body of the `with` may do (read, download).
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_PARTS: set[Path] = set()
+"""temporary files that this process is writing"""
 
 
 @contextmanager
@@ -38,9 +41,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     A link is written through; what is not an ordinary file (a folder, a device) is refused. Raises OutputError.
     """
     target = _target(path)
-    part = target.with_name(f".restore-{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        file = part.open("x+b")  # exclusive; mode 0o666 less the umask, like any new file
+        part, file = _part(target.parent)
     except OSError as error:
         raise _refusal(path, error) from error
     try:
@@ -56,8 +58,37 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             part.unlink()
         raise
     finally:
+        _PARTS.discard(part)
         with suppress(OSError):  # after a failed write the rest of the buffer cannot be written either
             file.close()
+
+
+def _part(folder: Path) -> tuple[Path, BinaryIO]:
+    """A new temporary file, locked so that nobody takes it for a dead one's."""
+    while True:
+        part = folder / f".restore-{os.getpid()}-{secrets.token_hex(4)}.part"
+        file = part.open("x+b")  # exclusive; mode 0o666 less the umask, like any new file
+        with suppress(OSError):  # some file systems know no locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if part.exists():  # swept away before it was locked, else
+            _PARTS.add(part)
+            return part, file
+        file.close()
+
+
+def sweep(folder: Path) -> None:
+    """Removes the temporary files that killed processes have left in a folder; those of living ones are locked."""
+    for part in folder.glob(".restore-*.part"):
+        with suppress(OSError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
+
+
+def abandon() -> None:
+    """Removes the temporary files of this process, which is about to end."""
+    for part in list(_PARTS):
+        with suppress(OSError):
+            part.unlink()
 
 
 def _target(path: Path) -> Path:

@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from restore_cli.bench import Bench, check_request, notes, request_for
 from restore_cli.degrade import add_noise, imresize, jpeg
 from restore_cli.errors import ImageError, OutOfMemory, RestoreError, UsageError
 from restore_cli.image.codec import SUFFIXES, Header, decode, probe
 from restore_cli.inputs import Input, collect
-from restore_cli.job import Bench, Job, Watch, check_request, notes, request_for
 from restore_cli.metrics import luma, psnr, psnr_b, seam, ssim
 from restore_cli.pairing import paired
 from restore_cli.tiling.plan import WHOLE, Tiling, padded, plan_axis
 from restore_cli.weights.catalogue import Request
+from restore_cli.work import Job, Watch
 
 if TYPE_CHECKING:
     from restore_cli.models.load import Network
@@ -128,7 +129,7 @@ class Case:
     @property
     def source(self) -> Path:
         """The file that the model's input is from."""
-        return (self.input or self.reference).path
+        return (self.input or self.reference).file
 
 
 @dataclass
@@ -142,22 +143,23 @@ class Course:
 
     def assess(self, case: Case) -> Row:
         """Degrade or decode, restore, measure. Raises RestoreError."""
-        from restore_cli.restoration import default_tiling, restore_array
+        from restore_cli.restoration import restore_array
 
         job, header = self.job, probe(case.source)
         name, model = self.bench.model(header)
         scale = model.contract.scale
         given, reference = self.pictures(case, scale)
-        tiling = self.bench.tilings.get(name) or default_tiling(model.contract, job.tile, job.overlap, job.batch)
+        tiling = self.bench.tiling(name, model, max(given.shape[:2]))
         start = time.perf_counter()
         restored, trace = restore_array(model, given, tiling, self.bench.watch.on_tile)
         seconds = time.perf_counter() - start
-        self.bench.tilings[name] = trace.tiling
+        if trace.tiling != tiling:
+            self.bench.tilings[name] = trace.tiling
         border = scale if job.request.task == "sr" else 0
         how = self.trial.border if self.trial.border is not None else border, job.request.task == "dejpeg"
         base = baseline(self.trial.baseline, given, scale)
         return Row(
-            image=str(case.reference.relative),
+            image=case.reference.relative,
             measures=measure(eight_bits(restored), reference, *how),
             baseline=None if base is None else measure(base, reference, *how),
             seconds=seconds,
@@ -170,14 +172,14 @@ class Course:
 
     def pictures(self, case: Case, scale: int) -> tuple[Array, Bytes]:
         """The model's input, (h, w, c) uint8 or float32, and the reference cropped to h·scale × w·scale px."""
-        whole = decode(case.reference.path).pixels
+        whole = decode(case.reference.file).pixels
         if case.input is not None:
-            given: Array = decode(case.input.path).pixels
+            given: Array = decode(case.input.file).pixels
             height, width = (side * scale for side in given.shape[:2])
             return given, whole[:height, :width]
         height, width = (side - side % scale for side in whole.shape[:2])
         if not height or not width:
-            raise ImageError(f"{case.reference.path}: {size(whole)} is less than one px at a scale of {scale}")
+            raise ImageError(f"{case.reference.file}: {size(whole)} is less than one px at a scale of {scale}")
         reference = whole[:height, :width]
         return degraded(self.job.request, self.trial, reference, scale), reference
 
@@ -205,25 +207,27 @@ def evaluate(job: Job, trial: Trial, watch: Watch | None = None) -> Iterator[Row
     if trial.input is not None:
         scale = bench.model(probe(cases[0].source))[1].contract.scale
         for case in cases:
-            check_sizes(case.reference.path, case.source, scale)
-    for index, case in enumerate(cases):
-        watch.on_picture(case.source, index, len(cases))
+            check_sizes(case.reference.file, case.source, scale)
+    if watch.on_total is not None:
+        watch.on_total(len(cases))
+    for case in cases:
+        watch.on_picture(str(case.source))
         try:
             yield course.assess(case)
         except RestoreError as error:
-            raise of_pair(error, case.source, case.reference.path) from error
+            raise of_pair(error, case.source, case.reference.file) from error
 
 
 def evaluate_folders(restored: Path, reference: Path, border: int = 0) -> Iterator[Row]:
     """One Row for each pair of files, whoever restored them. Raises as `evaluate`."""
-    pairs = paired(collect([reference], SUFFIXES), collect([restored], SUFFIXES))
+    pairs = paired(collect(reference, SUFFIXES), collect(restored, SUFFIXES))
     for whole, other in pairs:
-        check_sizes(whole.path, other.path, 1)
+        check_sizes(whole.file, other.file, 1)
     for whole, other in pairs:
         try:
-            yield Row(str(whole.relative), measure(decode(other.path).pixels, decode(whole.path).pixels, border))
+            yield Row(whole.relative, measure(decode(other.file).pixels, decode(whole.file).pixels, border))
         except RestoreError as error:
-            raise of_pair(error, other.path, whole.path) from error
+            raise of_pair(error, other.file, whole.file) from error
 
 
 def of_pair(error: RestoreError, *paths: Path) -> RestoreError:
@@ -235,11 +239,11 @@ def of_pair(error: RestoreError, *paths: Path) -> RestoreError:
 
 def cases_of(trial: Trial) -> Iterator[Case]:
     """References, each with its degraded picture where those are given."""
-    references = collect([trial.reference], SUFFIXES)
+    references = collect(trial.reference, SUFFIXES)
     if trial.input is None:
         yield from (Case(reference, None) for reference in references)
     else:
-        yield from (Case(a, b) for a, b in paired(references, collect([trial.input], SUFFIXES)))
+        yield from (Case(a, b) for a, b in paired(references, collect(trial.input, SUFFIXES)))
 
 
 def check_trial(request: Request, trial: Trial) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from restore_cli.contract import Contract, Model
 from restore_cli.errors import ImageError
 from restore_cli.finish import Finish
 from restore_cli.image.bleed import MARGIN, bled
-from restore_cli.image.colour import Colour, colour_of, decoded, encoded, is_table
+from restore_cli.image.colour import Colour, colour_of, decoded, encoded, is_foreign
 from restore_cli.image.header import Header
 from restore_cli.image.picture import PEAK, Samples
 from restore_cli.image.resize import Resizer
@@ -26,6 +27,8 @@ __all__ = ["Flow", "flow_of", "opaque"]
 
 AHEAD = 4
 """rows that are read beyond a strip where something is carried beside the model, so that it is there in time"""
+ROUNDING = 1e-6
+"""light that float32 may leave out of what it holds"""
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,24 @@ class Flow:
         """Of the source."""
         return self.source.header
 
+    def rows(self, contract: Contract) -> ModelRows:
+        """What a model of that contract sees of it."""
+        return ModelRows(self, channels_for(contract, self.header.channels), contract.scale)
+
     def restored(self, model: Model, trace: Trace) -> Iterator[Samples]:
         """Finished rows (n, width·scale, c) float32 in the source's colours, alpha last, not yet clipped."""
-        scale = model.contract.scale
-        rows = ModelRows(self, channels_for(model.contract, self.header.channels), scale)
+        rows = self.rows(model.contract)
         alpha = self.alphas(model, trace, rows) if self.alpha else None
-        for band in bands(model, rows, trace):
-            colours = self.back(channels_last(band, self.header.channels), rows.beyond)
+        for colours in self.coloured(bands(model, rows, trace), rows):
             if alpha is None:
                 yield colours
             else:
                 yield np.concatenate([colours, alpha(colours.shape[0])], 2)
+
+    def coloured(self, restored: Iterable[Tensor], rows: ModelRows) -> Iterator[Samples]:
+        """Bands (c, n, width·scale) of the model in the source's colours, (n, width·scale, c)."""
+        for band in restored:
+            yield self.back(channels_last(band, self.header.channels), rows.beyond)
 
     def back(self, pixels: Samples, beyond: Queue | None) -> Samples:
         """What the model gave, in the colours and the range of the source."""
@@ -72,7 +82,7 @@ class Flow:
         if rows.alpha is not None:
             return rows.alpha.pop
         queue = Queue()
-        finished = bands(Flat(model), AlphaRows(self, channels_for(model.contract, 1)), Trace(trace.tiling))
+        finished = bands(Within(model), AlphaRows(self, channels_for(model.contract, 1)), Trace(trace.tiling))
 
         def pop(count: int) -> Samples:
             while queue.size < count:
@@ -87,8 +97,14 @@ def flow_of(source: Source, finish: Finish) -> Flow:
     header, icc = source.header, source.metadata.icc
     low, high = range_of(source) if header.depth == 32 else (0.0, 1.0)
     colour = colour_of(icc, header.channels) if (low, high) == (0.0, 1.0) else None
-    if finish.icc == "srgb" and colour is None and is_table(icc, header.channels):
-        raise ImageError(f"{source.name}: its colour profile is a table, which is not converted", "--icc keep")
+    if finish.icc == "srgb" and icc is None and source.metadata.foreign_code:
+        found = (
+            f"its colours are told by number (cICP {source.metadata.png[b'cICP'][:2].hex(' ')}), not converted to sRGB"
+        )
+        raise ImageError(f"{source.name}: {found}", "--icc keep --format png")
+    if finish.icc == "srgb" and colour is None and is_foreign(icc, header.channels):
+        found = "its colour profile is not one of curves and a matrix, others are not converted to sRGB"
+        raise ImageError(f"{source.name}: {found}", "--icc keep into a format that holds profiles")
     return Flow(source, finish, low, high, colour, header.alpha and finish.alpha != "drop")
 
 
@@ -114,30 +130,16 @@ def opaque(source: Source) -> bool:
 
 
 @dataclass
-class ModelRows:
-    """What the model sees: colours in sRGB, clipped, spread under transparency. Keeps what it must not see."""
+class SourceRows:
+    """Rows of a source for a model, top to bottom once."""
 
     flow: Flow
     channels: int
-    scale: int
+    """that the model wants"""
     reader: Reader = field(init=False)
-    alpha: Queue | None = field(init=False, default=None)
-    """of the result, where the model has no part in it"""
-    beyond: Queue | None = field(init=False, default=None)
-    """light outside of sRGB, and what float32 does not hold"""
 
     def __post_init__(self) -> None:
-        flow, header = self.flow, self.flow.header
-        self.reader = flow.source.rows()
-        self.done = 0
-        self.margin = MARGIN if header.alpha else AHEAD if flow.colour else 0
-        self.resizer: Resizer | None = None
-        if flow.colour is not None and flow.finish.icc == "keep":
-            self.beyond = Queue()
-        if flow.alpha and (self.scale == 1 or flow.finish.alpha == "lanczos"):
-            self.alpha = Queue()
-            size = header.width, header.height
-            self.resizer = None if self.scale == 1 else Resizer(size, (size[0] * self.scale, size[1] * self.scale))
+        self.reader = self.flow.source.rows()
 
     @property
     def height(self) -> int:
@@ -149,6 +151,44 @@ class ModelRows:
         """Px."""
         return self.flow.header.width
 
+    def tensor(self, rows: Samples) -> Tensor:
+        """(n, w, c) -> (channels, n, w): gray as often as the model wants it."""
+        return torch.from_numpy(np.ascontiguousarray(rows)).permute(2, 0, 1).expand(self.channels, -1, -1)
+
+
+class Waiting(Queue):
+    """What passes beside a model: rows that wait for its result, as large as that."""
+
+    def __init__(self, header: Header, scale: int) -> None:
+        super().__init__()
+        size = header.width, header.height
+        self.resizer = None if scale == 1 else Resizer(size, (size[0] * scale, size[1] * scale))
+
+    def push(self, rows: Samples) -> None:
+        """(n, w, c) of the source."""
+        super().push(rows if self.resizer is None else self.resizer.push(rows))
+
+
+@dataclass
+class ModelRows(SourceRows):
+    """What the model sees: colours in sRGB, clipped, spread under transparency. Keeps what it must not see."""
+
+    scale: int = 1
+    alpha: Waiting | None = field(init=False, default=None)
+    """of the result, where the model has no part in it"""
+    beyond: Waiting | None = field(init=False, default=None)
+    """light outside of sRGB, and what float32 does not hold"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        flow, header = self.flow, self.flow.header
+        self.done = 0
+        self.margin = MARGIN if header.alpha else AHEAD if flow.colour else 0
+        if flow.colour is not None and flow.finish.icc == "keep":
+            self.beyond = Waiting(header, self.scale)
+        if flow.alpha and (self.scale == 1 or flow.finish.alpha == "lanczos"):
+            self.alpha = Waiting(header, self.scale)
+
     def read(self, top: int, bottom: int) -> Tensor:
         """(channels, bottom - top, w) float32 in [0, 1]."""
         first, end = max(0, top - self.margin), min(self.height, bottom + self.margin)
@@ -157,8 +197,7 @@ class ModelRows:
         if end > self.done:
             self.keep(rows[self.done - first :], outside[self.done - first :])
             self.done = end
-        part = np.ascontiguousarray(inside[top - first : bottom - first])
-        return torch.from_numpy(part).permute(2, 0, 1).expand(self.channels, -1, -1)
+        return self.tensor(inside[top - first : bottom - first])
 
     def colours(self, rows: Samples) -> tuple[Samples, Samples]:
         """(n, w, c) float32 in sRGB and [0, 1], and the light that this leaves out, float64."""
@@ -175,40 +214,24 @@ class ModelRows:
     def keep(self, rows: Samples, outside: Samples) -> None:
         """New rows: alpha and what lies outside of sRGB wait for the result."""
         if self.alpha is not None:
-            alpha = unit(rows[..., -1:], 0, 1)
-            self.alpha.push(alpha if self.resizer is None else self.resizer.push(alpha).clip(0, 1))
-        if self.beyond is not None:
-            self.beyond.push(outside.repeat(self.scale, 0).repeat(self.scale, 1) if self.scale > 1 else outside)
+            self.alpha.push(unit(rows[..., -1:], 0, 1))
+        if self.beyond is not None:  # neighbours' rounding, mixed by enlarging, would show beside black
+            self.beyond.push(outside if self.scale == 1 else np.where(np.abs(outside) < ROUNDING, 0, outside))
 
 
-@dataclass
-class AlphaRows:
+class AlphaRows(SourceRows):
     """Transparency as the model sees it: a gray picture."""
-
-    flow: Flow
-    channels: int
-
-    def __post_init__(self) -> None:
-        self.reader = self.flow.source.rows()
-
-    @property
-    def height(self) -> int:
-        """Px."""
-        return self.flow.header.height
-
-    @property
-    def width(self) -> int:
-        """Px."""
-        return self.flow.header.width
 
     def read(self, top: int, bottom: int) -> Tensor:
         """(channels, bottom - top, w) float32 in [0, 1]."""
-        alpha = unit(self.reader.read(top, bottom)[..., -1:], 0, 1)
-        return torch.from_numpy(alpha).permute(2, 0, 1).expand(self.channels, -1, -1)
+        return self.tensor(unit(self.reader.read(top, bottom)[..., -1:], 0, 1))
 
 
-class Flat:
-    """The model, asked only where there is something to restore: an even tile stays as it is, to the bit."""
+class Within:
+    """The model for transparency: no value leaves the range of the four px around it, so that nothing rings.
+
+    Where all is even the model is not asked: it stays as it is, to the bit.
+    """
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -220,17 +243,25 @@ class Flat:
 
     @property
     def exact(self) -> Model | None:
-        """The model's."""
-        return self.model.exact
+        """The model's, within the same range."""
+        return Within(self.model.exact) if self.model.exact is not None else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h·scale, w·scale)."""
-        value = x.flatten()[0]
-        if not bool((x == value).all()):
-            return self.model(x)
         b, c, h, w = x.shape
-        scale = self.contract.scale
-        return value.expand(b, c, h * scale, w * scale).clone()
+        scale, value = self.contract.scale, x.flatten()[0]
+        if bool((x == value).all()):
+            return value.expand(b, c, h * scale, w * scale).clone()
+        out = self.model(x)
+        low, high = -greatest_around(-x, scale), greatest_around(x, scale)
+        return torch.minimum(torch.maximum(out, low.to(out)), high.to(out))
+
+
+def greatest_around(x: Tensor, scale: int) -> Tensor:
+    """(b, c, h, w) -> (b, c, h·scale, w·scale): the greatest of the four px whose centres lie around each place."""
+    h, w, half = x.shape[2] * scale, x.shape[3] * scale, scale // 2
+    cells = F.max_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 2, 1)
+    return F.interpolate(cells, scale_factor=scale, mode="nearest")[:, :, half : half + h, half : half + w]
 
 
 def unit(rows: Samples, low: float, high: float) -> Samples:

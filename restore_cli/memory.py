@@ -14,10 +14,13 @@ from restore_cli.contract import Model
 from restore_cli.models.processor import cgroups, numbers, release_freed_memory
 from restore_cli.tiling.plan import Tiling
 
-__all__ = ["available", "peak", "tiling_for"]
+__all__ = ["WORTH_MEASURING", "available", "peak", "tiling_for"]
 
 PROBES = 64, 96
 """Sides of the two tiles that are measured, px."""
+
+WORTH_MEASURING = 4 * max(PROBES)
+"""Sides from which a tile is much larger than those."""
 
 SHARE = 0.8
 """Of the memory at hand, what a model may take: rows of the picture and the allocator want some, too."""
@@ -34,7 +37,7 @@ def tiling_for(model: Model, wish: Tiling, side: int, device: torch.device, memo
     contract = model.contract
     wish = wish.fitted(contract)
     whole = min(wish.tile or side, side)
-    if memory is None and whole * wish.batch < 4 * max(PROBES):
+    if memory is None and whole * wish.batch < WORTH_MEASURING:
         return wish
     sides = [contract.grid * ceil(max(probe, contract.minimum) / contract.grid) for probe in PROBES]
     tiles = [torch.rand(1, contract.channels, side, side) for side in sides]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from restore_cli.errors import UsageError
 from restore_cli.inputs import Input
@@ -32,12 +32,12 @@ def paired(references: Sequence[Input], others: Sequence[Input]) -> list[tuple[I
     Two single files that were named belong together whatever they are called. UsageError names every file that has no
     partner, on either side, and two that have the same one.
     """
-    if len(references) == len(others) == 1 and all(item.root == item.path.parent for item in (*references, *others)):
+    if len(references) == len(others) == 1 and not any("/" in item.relative for item in (*references, *others)):
         return [(references[0], others[0])]
-    folders: dict[Path, list[Input]] = defaultdict(list)
+    folders: dict[PurePath, list[Input]] = defaultdict(list)
     for reference in references:
-        folders[reference.relative.parent].append(reference)
-    found: dict[Path, Input] = {}
+        folders[PurePath(reference.relative).parent].append(reference)
+    found: dict[str, Input] = {}
     lonely: list[Input] = []
     for other in others:
         reference_or_none = partner(other, folders)
@@ -53,13 +53,13 @@ def paired(references: Sequence[Input], others: Sequence[Input]) -> list[tuple[I
     return [(reference, found[reference.path]) for reference in references]
 
 
-def partner(other: Input, folders: Mapping[Path, Sequence[Input]]) -> Input | None:
+def partner(other: Input, folders: Mapping[PurePath, Sequence[Input]]) -> Input | None:
     """The reference whose name explains most of the other's; of equal ones that of the same suffix."""
-    stem = other.path.stem
+    stem = other.file.stem
     fitting = [
-        (len(base), reference.path.suffix == other.path.suffix, reference)
-        for reference in folders.get(other.relative.parent, ())
-        for base in {reference.path.stem, REFERENCE.sub("", reference.path.stem)}
+        (len(base), reference.file.suffix == other.file.suffix, reference)
+        for reference in folders.get(PurePath(other.relative).parent, ())
+        for base in {reference.file.stem, REFERENCE.sub("", reference.file.stem)}
         if stem == base or (stem.startswith(base) and ENDINGS.fullmatch(stem, len(base)))
     ]
     return max(fitting, key=lambda fit: fit[:2])[2] if fitting else None

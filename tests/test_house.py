@@ -87,4 +87,4 @@ def test_every_command_has_help(name: str) -> None:
 
 def test_exit_codes_stand_in_readme() -> None:
     table = README.split("## Exit codes")[1].split("##")[0]
-    assert re.findall(r"^\| (\d+)", table, re.MULTILINE) == ["0", "1", "2", "3", "4", "5", "130"]
+    assert re.findall(r"^\| (\d+)", table, re.MULTILINE) == ["0", "1", "2", "3", "4", "5", "130", "141"]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restore_cli.errors import NothingToDo, UsageError
+from restore_cli.errors import UsageError
 from restore_cli.image.codec import SUFFIXES
-from restore_cli.inputs import Input, collect
+from restore_cli.inputs import Input
 from restore_cli.naming import Naming, outputs
 
 
@@ -19,7 +19,7 @@ def naming(output: str | None, task: str = "sr") -> Naming:
 
 
 def inputs(*names: str) -> list[Input]:
-    return [Input(Path("photos", name), Path("photos")) for name in names]
+    return [Input(f"photos/{name}", name, "photos") for name in names]
 
 
 names = st.builds(
@@ -37,52 +37,47 @@ names = st.builds(
 )
 def test_outputs_are_all_different_and_no_inputs(found: list[str], output: str | None, task: str) -> None:
     items = inputs(*found)
-    try:
-        pairs = outputs(items, naming(output, task))
-    except UsageError:
-        return
+    wanted = naming(output, task)
+    pairs, refused = outputs(items, wanted, wanted.folder(several=True))
     paths = [path for _, path in pairs]
     assert len(set(paths)) == len(paths)
     assert not {item.path for item, _ in pairs} & set(paths)
-    assert all(path.suffix.lower() in SUFFIXES for path in paths)
+    assert all(Path(path).suffix.lower() in SUFFIXES for path in paths)
+    if output is not None:
+        assert {item for item, _ in pairs} | {item for item, _, _ in refused} == set(items)
+
+
+def placed(output: str | None, task: str, *names: str) -> list[str]:
+    wanted = naming(output, task)
+    return [path for _, path in outputs(inputs(*names), wanted, wanted.folder(len(names) > 1)).pairs]
 
 
 def test_beside_the_input() -> None:
-    (_, path), *_ = outputs(inputs("in.jpg"), naming(None))
-    assert path == Path("photos/in_sr4.png")
-    (_, path), *_ = outputs(inputs("in.jpg"), naming(None, "dejpeg"))
-    assert path == Path("photos/in_dejpeg.jpg")
+    assert placed(None, "sr", "in.jpg") == ["photos/in_sr4.png"]
+    assert placed(None, "dejpeg", "in.jpg") == ["photos/in_dejpeg.jpg"]
 
 
 def test_results_of_an_earlier_run_are_no_inputs() -> None:
-    pairs = outputs(inputs("a.png", "a_denoise.png"), naming(None, "denoise"))
-    assert [item.path.name for item, _ in pairs] == ["a.png"]
+    assert placed(None, "denoise", "a.png", "a_denoise.png") == ["photos/a_denoise.png"]
 
 
 def test_one_name_in_two_formats() -> None:
-    pairs = outputs(inputs("a.jpg", "a.png", "a.webp"), naming("out/"))
-    assert [str(path) for _, path in pairs] == ["out/a.jpg.png", "out/a.png", "out/a.webp.png"]
+    assert placed("out/", "sr", "a.jpg", "a.png", "a.webp") == ["out/a.jpg.png", "out/a.png", "out/a.webp.png"]
 
 
-@pytest.mark.parametrize("output", ["one.png", "{task}.png"])
-def test_several_inputs_for_one_file_are_refused(output: str) -> None:
-    with pytest.raises(UsageError, match=r"2 inputs|both be written"):
-        outputs(inputs("a.png", "b.png"), naming(output))
+def test_several_inputs_for_one_file_are_refused() -> None:
+    with pytest.raises(UsageError, match="one file for several inputs"):
+        placed("one.png", "sr", "a.png", "b.png")
+    wanted = naming("{task}.png")
+    pairs, refused = outputs(inputs("a.png", "b.png"), wanted, None)
+    assert [item.relative for item, _ in pairs] == ["a.png"]
+    assert [str(error) for _, _, error in refused] == [
+        "photos/a.png and photos/b.png would both be written to sr.png (try: put {stem} into the template)"
+    ]
 
 
-def test_order_is_natural_hidden_and_other_files_are_passed_over(tmp_path: Path) -> None:
-    for name in ("page10.png", "page2.png", "Page3.png", ".page1.png", "notes.txt", "z/page1.JPG", ".git/x.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = [str(item.relative) for item in collect([tmp_path], SUFFIXES)]
-    assert found == ["page2.png", "Page3.png", "page10.png", "z/page1.JPG"]
-
-
-def test_a_file_named_twice_is_restored_once(tmp_path: Path) -> None:
-    (tmp_path / "a.png").touch()
-    assert len(collect([tmp_path / "a.png", tmp_path, tmp_path / "a.png"], SUFFIXES)) == 1
-
-
-def test_a_folder_without_images_is_nothing_to_do(tmp_path: Path) -> None:
-    with pytest.raises(NothingToDo, match="no image in"):
-        collect([tmp_path], SUFFIXES)
+def test_an_input_is_never_written_over() -> None:
+    wanted = naming("photos/", "denoise")
+    pairs, refused = outputs(inputs("a.png", "b.png"), wanted, "photos/")
+    assert not pairs
+    assert "which is an input" in str(refused[0][2])

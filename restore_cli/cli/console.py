@@ -2,44 +2,103 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from restore_cli.errors import RestoreError
+from restore_cli.errors import OutputError, RestoreError
 from restore_cli.weights.entry import Entry
 
-__all__ = ["Downloads", "Tiles", "complain", "note", "say", "say_table"]
+__all__ = [
+    "Downloads",
+    "PipeClosed",
+    "above",
+    "complain",
+    "err",
+    "note",
+    "out",
+    "plain",
+    "reading",
+    "say",
+    "say_table",
+    "shows",
+    "silence",
+]
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class PipeClosed(Exception):
+    """Nobody reads standard output any more."""
+
+    code = 141
+    """what a shell shows for a program that SIGPIPE has ended"""
 
 
-live: list[Progress] = []
-"""the bar that is on the screen, if any"""
+class Screen(Console):
+    """A console that leaves it to the caller what to do when nobody reads."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises PipeClosed."""
+        raise PipeClosed
+
+
+STYLES: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+
+out = Screen(highlight=False, soft_wrap=True, color_system=STYLES)
+err = Screen(stderr=True, highlight=False, soft_wrap=True, color_system=STYLES)
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+def plain(text: str) -> str:
+    """One line without control characters, which a file's name may hold."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def shows() -> bool:
+    """Whether somebody looks at standard error, on a screen on which lines can be drawn again."""
+    return err.is_terminal and not err.is_dumb_terminal and not os.environ.get("NO_COLOR")
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Raises PipeClosed where nobody reads what is written, OutputError where it cannot be."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise PipeClosed from None
+    except OSError as error:
+        silence()
+        raise OutputError(f"standard output: cannot be written: {error.strerror}") from None
+
+
+def silence() -> None:
+    """What is in a buffer and cannot be written is thrown away, without a word at the end of the process."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
 
 
 def say(text: str) -> None:
-    """A line of results; a bar on the same screen makes room for it."""
-    bars = live if out.is_terminal else []
-    for bar in bars:
-        bar.stop()
-    out.print(escape(text))
-    for bar in bars:
-        bar.start()
+    """A line of results, at once."""
+    with reading():
+        sys.stdout.write(f"{plain(text)}\n")
+        sys.stdout.flush()
+
+
+def above(text: str) -> None:
+    """A line of results above what is drawn live on the same screen."""
+    with reading():
+        err.print(escape(plain(text)))
 
 
 def say_table(table: object) -> None:
@@ -49,31 +108,36 @@ def say_table(table: object) -> None:
 
 def note(text: str) -> None:
     """A line about what is going on."""
-    err.print(escape(text), style="dim")
+    with reading():
+        err.print(escape(plain(text)), style="dim")
 
 
 def complain(error: RestoreError) -> None:
     """The one line of a failure."""
-    err.print(f"[red]restore:[/red] {escape(' '.join(str(error).split()))}")
+    with reading():
+        err.print(f"[red]restore:[/red] {escape(plain(str(error)))}")
 
 
 class Downloads:
-    """A progress bar for each checkpoint that is fetched, with its licence where that is not plainly free."""
+    """What is being fetched, with its licence; a bar of its own unless a display shows it."""
 
-    def __init__(self, find: Callable[[str], Entry], quiet: bool) -> None:
-        self.find, self.quiet = find, quiet
+    def __init__(self, find: Callable[[str], Entry], quiet: bool, displayed: bool = False) -> None:
+        self.find, self.quiet, self.displayed = find, quiet, displayed
         self.bar: Progress | None = None
-        self.task = TaskID(0)
+        self.name: str | None = None
+        """of the checkpoint that is on its way"""
+        self.done, self.total = 0, 0
         self.told: set[str] = set()
 
     def start(self, name: str, total: int | None) -> None:
         """A transfer begins."""
         self.tell(name)
-        if self.quiet or not err.is_terminal:
+        self.name, self.done, self.total = name, 0, total or 0
+        if self.quiet or self.displayed or not shows():
             return
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         self.bar = Progress(*columns, TimeRemainingColumn(), console=err, transient=True)
-        self.task = self.bar.add_task(escape(f"fetching {name}"), total=total)
+        self.bar.add_task(escape(f"fetching {name}"), total=total)
         self.bar.start()
 
     def tell(self, name: str) -> None:
@@ -90,45 +154,13 @@ class Downloads:
 
     def advance(self, n: int) -> None:
         """`n` more bytes."""
+        self.done += n
         if self.bar is not None:
-            self.bar.advance(self.task, n)
+            self.bar.advance(self.bar.task_ids[0], n)
 
     def finish(self) -> None:
         """The transfer ended."""
+        self.name = None
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-
-
-class Tiles:
-    """A progress bar for the picture at hand, where somebody looks."""
-
-    def __init__(self, bar: Progress | None) -> None:
-        self.bar = bar
-        self.task = bar.add_task("", total=None, visible=False) if bar else TaskID(0)
-
-    def picture(self, path: Path, index: int, total: int) -> None:
-        """Work on an input begins."""
-        if self.bar:
-            count = f"{index + 1}/{total} " if total > 1 else ""
-            self.bar.reset(self.task, description=escape(f"{count}{path}"), total=None, visible=True)
-
-    def tile(self, done: int, total: int) -> None:
-        """So many tiles are restored."""
-        if self.bar:
-            self.bar.update(self.task, completed=done, total=total)
-
-
-@contextmanager
-def tiles(quiet: bool) -> Iterator[Tiles]:
-    """The bar of tiles while pictures are restored."""
-    if quiet or not err.is_terminal:
-        yield Tiles(None)
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed} tiles"))
-    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as bar:
-        live.append(bar)
-        try:
-            yield Tiles(bar)
-        finally:
-            live.remove(bar)

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer import Argument, Option
 
-from restore_cli.cli.console import Downloads, note, say, say_table, tiles
+from restore_cli.cli.console import Downloads, note, say, say_table, shows
 from restore_cli.cli.options import Selection, command
 from restore_cli.errors import Interrupted, OutputError, UsageError
 
@@ -97,7 +97,8 @@ def perform(options: Evaluation) -> None:
 
 def measured(options: Evaluation) -> Iterator[Row]:
     """The rows, restored or given, with a progress bar where somebody looks."""
-    from restore_cli.cli.perform import job_for
+    from restore_cli.cli.jobs import job_for
+    from restore_cli.cli.progress import Display, displayed
     from restore_cli.evaluation import evaluate, evaluate_folders
     from restore_cli.job import Watch
 
@@ -110,8 +111,11 @@ def measured(options: Evaluation) -> Iterator[Row]:
     if options.task is None:
         raise UsageError("eval wants a task, or --restored", hint="restore eval sr --reference HR/")
     job = job_for(options.task, options)
-    with tiles(options.json) as bar:
-        watch = Watch(Downloads(job.catalogue.entry, options.json), note, bar.picture, bar.tile)
+    live = shows() and not options.json
+    downloads = Downloads(job.catalogue.entry, options.json, live)
+    display = Display(downloads)
+    with displayed(display, live):
+        watch = Watch(downloads, note, on_picture=display.only, on_tile=display.tile)
         for row in evaluate(job, trial_for(options), watch):
             for text in row.notes:
                 note(f"{row.image}: {text}")

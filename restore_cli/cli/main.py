@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from restore_cli.cli.compare import add_compare
-from restore_cli.cli.console import complain, say
+from restore_cli.cli.console import PipeClosed, complain, say, silence
 from restore_cli.cli.evaluate import add_eval
 from restore_cli.cli.models import models
 from restore_cli.cli.tasks import add_tasks
-from restore_cli.errors import RestoreError
+from restore_cli.errors import Interrupted, RestoreError, UsageError
 
 __all__ = ["app", "main"]
 
@@ -48,10 +49,34 @@ def root(
     """Restore images with SwinIR, HAT, Restormer and EMT."""
 
 
+MISUSE: type[Exception] = typer.BadParameter.__mro__[1]
+"""what typer raises for a command line that it cannot read"""
+
+
+def in_one_line(error: Exception) -> RestoreError:
+    """As our own errors read: typer would print a usage line and a box."""
+    context: Any = getattr(error, "ctx", None)
+    said: str = getattr(error, "format_message", error.__str__)()
+    command = context.command_path if context is not None else "restore"
+    return UsageError(said.rstrip("."), hint=f"{command} --help")
+
+
 def main() -> None:
     """Run the command; a failure is one line and its exit code, a traceback only under RESTORE_DEBUG=1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes, and come out as they are
     try:
-        app()
+        code = app(prog_name="restore", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except MISUSE as error:
+        if (line := in_one_line(error)).message:  # else its help has been shown, for want of words
+            complain(line)
+        sys.exit(UsageError.code)
+    except typer.Abort:
+        sys.exit(Interrupted.code)
+    except PipeClosed as closed:
+        silence()
+        sys.exit(closed.code)
     except RestoreError as error:
         if os.environ.get("RESTORE_DEBUG") == "1":
             raise

@@ -54,12 +54,15 @@ class Selection:
     weights: Annotated[
         Path | None, Option(help="A checkpoint file of any of the families instead: .pth or .safetensors.")
     ] = None
-    device: Annotated[str, Option(help="auto, cpu, cuda, cuda:N, mps.")] = "auto"
+    device: Annotated[str, Option(help="auto, cpu, cuda, cuda:N, mps; several with commas, or all.")] = "auto"
     precision: Annotated[str, Option(help="auto, fp32, fp16, bf16.")] = "auto"
     tile: Annotated[int | None, Option(help="Largest side of a tile, input px; 0: no tiles. Default: the model's.")] = (
         None
     )
     overlap: Annotated[int | None, Option(help="Overlap of tiles, input px. Default: the model's.")] = None
+    memory: Annotated[
+        str | None, Option(help="What a model may take on its device: 1.5G, 800M. Default: most of what is there.")
+    ] = None
     batch: Annotated[int | None, Option(help="Tiles at once. Default: 1.")] = None
     catalogue: Annotated[Path | None, Option(help="A file with more catalogue entries, like weights.toml.")] = None
     offline: Annotated[bool, Option("--offline", help="Use no network: only checkpoints that are on disk.")] = False
@@ -69,10 +72,22 @@ class Selection:
 class Options(Selection):
     """What a task command takes."""
 
-    inputs: Annotated[list[Path], Argument(help="Images, or folders of images.", show_default=False)]
+    inputs: Annotated[
+        list[str] | None,
+        Argument(help="Images, folders, patterns; - for one image from standard input.", show_default=False),
+    ] = None
+    files_from: Annotated[
+        str | None, Option(help="A list of images, one a line; - for standard input.", metavar="FILE")
+    ] = None
+    null: Annotated[bool, Option("--null", "-0", help="The list is separated by NUL, as of find -print0.")] = False
+    recursive: Annotated[bool, Option("--recursive/--no-recursive", help="Look into the folders of folders, too.")] = (
+        True
+    )
     output: Annotated[
         str | None,
-        Option("--output", "-o", help="A file, a folder, or a template with {stem} {task} {model} {scale}."),
+        Option(
+            "--output", "-o", help="A file, a folder, a template with {stem} {task} {model} {scale}, or - for stdout."
+        ),
     ] = None
     format: Annotated[
         str | None, Option(help="Output format: png, jpeg, webp, tiff, bmp, avif. Default: the input's.")
@@ -86,10 +101,38 @@ class Options(Selection):
     jpeg_quality: Annotated[int | None, Option(help="1 to 100. Default: the source's, at least 90; else 95.")] = None
     strip: Annotated[bool, Option("--strip", help="Leave out all metadata but the colour profile.")] = False
     max_pixels: Annotated[int, Option(help="Refuse pictures of more px.")] = 2_000_000_000
+    resume: Annotated[
+        bool, Option("--resume", help="Skip what is done, redo what was changed since; this is the default.")
+    ] = False
+    skip_existing: Annotated[bool, Option("--skip-existing", help="Skip whatever has an output of that name.")] = False
     overwrite: Annotated[bool, Option("--overwrite", help="Write outputs again that are there already.")] = False
+    hash: Annotated[bool, Option("--hash", help="See by its sha256 whether an input was changed, not by its time.")] = (
+        False
+    )
+    keep_times: Annotated[bool, Option("--keep-times", help="Give outputs the times of their inputs.")] = False
+    fail_fast: Annotated[bool, Option("--fail-fast", help="Take up no more pictures once one has failed.")] = False
+    shard: Annotated[
+        str | None,
+        Option(help="Only part I of N of the inputs. Default: of the SLURM array or RANK/WORLD_SIZE.", metavar="I/N"),
+    ] = None
+    watch: Annotated[bool, Option("--watch", help="Go on with what appears in the folders, until stopped.")] = False
+    cluster: Annotated[
+        str | None, Option(help="Restore on a Ray cluster: auto, or its address.", metavar="ADDRESS")
+    ] = None
+    workers: Annotated[int | None, Option(help="Workers on the cluster. Default: as many as fit.")] = None
+    gpus_per_worker: Annotated[
+        float | None, Option(help="GPUs of each worker; 0 for the CPU. Default: 1 where the cluster has some.")
+    ] = None
     compare: Annotated[
         bool, Option("--compare", help="Write a sheet of input and result beside the result: NAME_compare.png.")
     ] = False
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Only say what would be read, written and fetched, and how long it may take.")
+    ] = False
+    json: Annotated[bool, Option("--json", help="One JSON object per picture on standard output, a summary last.")] = (
+        False
+    )
+    log: Annotated[Path | None, Option(help="Append every event to this file.", metavar="FILE")] = None
     quiet: Annotated[bool, Option("--quiet", "-q", help="Say nothing but errors.")] = False
 
 

@@ -2,116 +2,93 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import typer
 
-from restore_cli.cli.console import Downloads, complain, note, say, tiles
-from restore_cli.cli.options import Options, Selection
-from restore_cli.errors import Interrupted, NothingToDo, RestoreError, UsageError
-from restore_cli.finish import Finish
-from restore_cli.image.codec import FORMAT_SUFFIX, SUFFIXES
-from restore_cli.image.resize import target_size
+from restore_cli.cli.console import Downloads, PipeClosed, above, note, out, say, shows
+from restore_cli.cli.inputs import STANDARD, shard_for
+from restore_cli.cli.jobs import job_for, with_files
+from restore_cli.cli.options import Options
+from restore_cli.cli.preview import preview
+from restore_cli.cli.progress import Display, displayed
+from restore_cli.cli.report import AtHand, Json, Lines, Log, Report, Reports
+from restore_cli.cli.signals import Stop, stopping
+from restore_cli.cli.streams import Streams, refuse_contradictions, streams, uses_standard
+from restore_cli.cli.tally import Tally
+from restore_cli.errors import RestoreError
 from restore_cli.job import Job, Result, Watch, run
 from restore_cli.naming import sheet_path
-from restore_cli.weights.catalogue import Request, read_catalogue
 
-__all__ = ["job_for", "perform"]
+__all__ = ["perform"]
 
 
 def perform(task: str, options: Options) -> None:
     """Restore, report each picture, exit with the code that says how it went."""
+    refuse_contradictions(options)
     job = with_files(job_for(task, options), options)
-    downloads = Downloads(job.catalogue.entry, options.quiet)
-    done = skipped = 0
-    errors: list[RestoreError] = []
-    try:
-        with tiles(options.quiet) as bar:
-            on_note = (lambda text: None) if options.quiet else note
-            watch = Watch(downloads, on_note, bar.picture, bar.tile)
-            for result in run(job, watch):
-                report(result, options.quiet)
-                if options.compare and result.status == "done":
-                    compare(result, options.overwrite)
-                done, skipped = done + (result.status == "done"), skipped + (result.status == "skipped")
-                errors += [result.error] if result.error else []
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted", hint="the same command again: what is done is skipped") from None
-    finish(done, skipped, errors)
-
-
-def job_for(task: str, options: Selection) -> Job:
-    """The selection as a Job without inputs. UsageError for sizes that cannot be."""
-    check_least(options, tile=0, overlap=0, batch=1)
-    request = Request(task, options.model, options.variant, options.scale, options.noise, options.quality)
-    return Job(
-        request=request,
-        catalogue=read_catalogue(options.catalogue),
-        inputs=(),
-        weights=options.weights,
-        device=options.device,
-        precision=options.precision,
-        tile=options.tile,
-        overlap=options.overlap,
-        batch=options.batch,
-        offline=options.offline,
-    )
-
-
-def with_files(job: Job, options: Options) -> Job:
-    """The job with its inputs and outputs. UsageError for what cannot be."""
-    check_least(options, frame=1, jpeg_quality=1, max_pixels=1)
-    if options.jpeg_quality is not None and options.jpeg_quality > 100:
-        raise UsageError(f"--jpeg-quality {options.jpeg_quality}: expected 1 to 100")
-    resize = resize_checked(options.resize)
-    return replace(
-        job,
-        inputs=tuple(options.inputs),
-        output=options.output,
-        overwrite=options.overwrite,
-        format=format_named(options.format),
-        frame=options.frame,
-        jpeg_quality=options.jpeg_quality,
-        max_pixels=options.max_pixels,
-        finish=Finish(options.bit_depth, options.dither, options.alpha, options.icc, resize, options.strip),
-    )
-
-
-def check_least(options: Selection, **least: int) -> None:
-    """UsageError for an option below the least that it can be."""
-    for name, smallest in least.items():
-        value = getattr(options, name)
-        if value is not None and value < smallest:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: expected {smallest} or more")
-
-
-def format_named(name: str | None) -> str | None:
-    """A value of SUFFIXES for what was typed. UsageError for another word."""
-    found = SUFFIXES.get(f".{name.lower()}") if name else None
-    if name and found is None:
-        raise UsageError(f"--format {name}: expected {', '.join(value.lower() for value in FORMAT_SUFFIX)}")
-    return found
-
-
-def resize_checked(wish: str | None) -> str | None:
-    """The wish, if it can be meant. UsageError."""
-    if wish is not None:
-        target_size(wish, (1, 1))
-    return wish
-
-
-def report(result: Result, quiet: bool) -> None:
-    """One line for one picture."""
-    if result.error is not None:
-        complain(result.error)
-    elif quiet:
-        return
-    elif result.status == "skipped":
-        note(f"{result.input}: {result.output} {result.notes[0]}")
+    shard, whence = shard_for(options, os.environ)
+    job = replace(job, shard=shard)
+    if shard is not None and whence is not None and not options.quiet:
+        note(f"shard {shard[0]}/{shard[1]} of the inputs, by {whence}; --shard 1/1 for all of them")
+    if options.dry_run:
+        preview(job, options)
     else:
-        width, height = result.size or (0, 0)
-        how = "; ".join((f"{result.model}, {width}×{height} px, {result.seconds:.1f} s", *result.notes))
-        say(f"{result.input} → {result.output}  ({how})")
+        restore(job, options)
+
+
+def restore(job: Job, options: Options) -> None:
+    """The job, with everybody who hears of it."""
+    live = shows() and not options.quiet
+    downloads, at_hand, tally = Downloads(job.catalogue.entry, options.quiet, live), AtHand(), Tally()
+    display = Display(downloads)
+    reports = Reports([*reports_for(options, live), at_hand, *([display] if live else [])])
+    stop = Stop(lambda: 0 if downloads.name else len(at_hand), reports.stopping)
+    watch = Watch(downloads, reports.note, on_tile=reports.tile, passed=tally.passed, stopping=lambda: stop.asked)
+    if live and not job.watch:
+        watch.on_total = reports.total
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(displayed(display, live))
+            stack.enter_context(stopping(stop))
+            follow(stack.enter_context(streams(job, options, stop.leaving)), watch, reports, tally, options)
+    except KeyboardInterrupt:
+        stop.asked = True
+    except (RestoreError, PipeClosed) as error:
+        tally.ended = error
+    tally.conclude(job, stop.asked)
+    reports.end(tally)
+    if tally.ended is not None:
+        raise tally.ended
+    if tally.code:
+        raise typer.Exit(tally.code)
+
+
+def follow(stream: Streams, watch: Watch, reports: Report, tally: Tally, options: Options) -> None:
+    """Passes on what becomes of each picture."""
+    watch.on_picture = lambda path: reports.begin(stream.name(path))
+    for found in run(stream.job, watch):
+        result = stream.delivered(found)
+        if options.compare and result.status == "done":
+            compare(result, options.overwrite)
+        tally.add(result)
+        reports.result(result)
+
+
+def reports_for(options: Options, live: bool) -> Iterator[Report]:
+    """The log, and what is printed. Raises OutputError."""
+    outgoing = uses_standard(options)[1]
+    if options.log is not None:
+        yield Log(options.log)
+    if options.json:
+        yield Json()
+    on_screen = above if live and out.is_terminal else say
+    lines = None if options.json else note if outgoing else on_screen
+    yield Lines(lines, [STANDARD, *(options.inputs or ())], options.quiet)
 
 
 def compare(result: Result, overwrite: bool) -> None:
@@ -120,20 +97,9 @@ def compare(result: Result, overwrite: bool) -> None:
     from restore_cli.comparison import Panel, sheet
     from restore_cli.image.codec import decode
 
-    path = sheet_path(result.output)
+    path = Path(sheet_path(result.output))
     try:
-        panels = [Panel(str(p.name), decode(p)) for p in (result.input, result.output)]
+        panels = [Panel(p.name, decode(p)) for p in (Path(result.input), Path(result.output))]
         write(path, sheet(panels), overwrite)
     except RestoreError as error:
         note(f"{path}: no sheet: {error}")
-
-
-def finish(done: int, skipped: int, errors: list[RestoreError]) -> None:
-    """Exit with 0 where all went well, the failure's own code where there is one kind and no success, else with 1."""
-    if errors:
-        if done or skipped or len(errors) > 1:
-            note(f"{len(errors)} of {done + skipped + len(errors)} failed")
-        codes = {error.code for error in errors}
-        raise typer.Exit(codes.pop() if len(codes) == 1 and not done else 1)
-    if not done:
-        raise NothingToDo("nothing to do: every output is there already", hint="--overwrite")

@@ -31,6 +31,7 @@ from restore_cli.image.writers import (
 __all__ = [
     "FORMAT_SUFFIX",
     "MAX_PIXELS",
+    "READ_ONLY",
     "SUFFIXES",
     "Header",
     "Settings",
@@ -60,6 +61,10 @@ FORMAT_SUFFIX = {format: suffix for suffix, format in reversed(SUFFIXES.items())
 """What the name of each format's files ends in."""
 
 
+READ_ONLY = (".heic", ".heif")
+"""Suffixes of files that are read and not written."""
+
+
 def decode(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Picture:
     """One picture of a file, upright, whole. The content decides the format, not the name. Raises ImageError."""
     source = open_source(path, max_pixels=max_pixels, frame=frame)
@@ -81,8 +86,8 @@ def encode(picture: Picture, path: Path, *, format: str | None = None, settings:
     PNG, TIFF (deflate), BMP and WebP are lossless; JPEG is quality 95, AVIF quality 90, both 4:4:4.
     """
     format = format or format_of(path)
-    if format not in TITLES:
-        raise ValueError(f"format {format!r} is none of {', '.join(TITLES)}")
+    if format not in DEPTHS:
+        raise ValueError(f"format {format!r} is none of {', '.join(DEPTHS)}")
     if format not in HOLDS_ALPHA and picture.opaque:
         picture = Picture(picture.pixels, None, picture.metadata)
     stream = stream_of(picture)
@@ -102,6 +107,8 @@ def write_streams(pages: Iterator[Stream], count: int, path: Path, format: str, 
 
 def format_of(path: Path) -> str:
     """The format that a suffix names. Raises OutputError."""
+    if path.suffix.lower() in READ_ONLY:
+        raise OutputError(f"{path}: HEIC is read and not written", f"-o {shlex.quote(str(path.with_suffix('.png')))}")
     if format := SUFFIXES.get(path.suffix.lower()):
         return format
     named = f"the suffix {path.suffix!r} names no format" if path.suffix else "the name has no suffix"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from restore_cli.image.picture import Samples
 
-__all__ = ["Colour", "colour_of", "decoded", "encoded", "is_table"]
+__all__ = ["Colour", "colour_of", "decoded", "encoded", "is_foreign"]
 
 Floats = NDArray[np.float64]
 Curve = Callable[[Floats], Floats]
@@ -49,26 +49,29 @@ class Colour:
 
 
 def colour_of(icc: bytes | None, channels: int) -> Colour | None:
-    """The profile's functions; None where there is nothing to do: no profile, sRGB itself, or one that is a table."""
+    """The profile's functions; None where colours stay as they are: no profile, sRGB itself, or a foreign one."""
+    found = parsed(icc, channels)
+    return None if found is None or is_srgb(found, channels) or not invertible(found, channels) else found
+
+
+def is_foreign(icc: bytes | None, channels: int) -> bool:
+    """Whether there is a profile that is neither sRGB nor one of rising curves and a matrix."""
+    found = parsed(icc, channels)
+    return icc is not None and (found is None or not (is_srgb(found, channels) or invertible(found, channels)))
+
+
+def parsed(icc: bytes | None, channels: int) -> Colour | None:
+    """Curves and matrix as they are stated. A gray picture may come with a profile for RGB: its green is taken."""
     tags = tags_of(icc) if icc else {}
     try:
         if channels == 1:
-            found = Colour((curve_of(tags["kTRC"]),), None)
-        else:
-            columns = [xyz_of(tags[name]) for name in ("rXYZ", "gXYZ", "bXYZ")]
-            matrix = np.linalg.inv(SRGB_TO_XYZ) @ np.stack(columns, 1)
-            np.linalg.inv(matrix)  # raises where there is none
-            found = Colour(tuple(curve_of(tags[name]) for name in ("rTRC", "gTRC", "bTRC")), matrix)
+            return Colour((curve_of(tags.get("kTRC") or tags["gTRC"]),), None)
+        columns = [xyz_of(tags[name]) for name in ("rXYZ", "gXYZ", "bXYZ")]
+        matrix = np.linalg.inv(SRGB_TO_XYZ) @ np.stack(columns, 1)
+        np.linalg.inv(matrix)  # raises where there is none
+        return Colour(tuple(curve_of(tags[name]) for name in ("rTRC", "gTRC", "bTRC")), matrix)
     except (KeyError, ValueError, struct.error, np.linalg.LinAlgError):
         return None
-    return None if is_srgb(found, channels) or not invertible(found, channels) else found
-
-
-def is_table(icc: bytes | None, channels: int) -> bool:
-    """Whether a profile of that many channels has no matrix and curves, so that colours stay as they are."""
-    names = tags_of(icc) if icc else {}
-    wanted = {"kTRC"} if channels == 1 else {"rXYZ", "gXYZ", "bXYZ", "rTRC", "gTRC", "bTRC"}
-    return icc is not None and not wanted <= set(names)
 
 
 def is_srgb(colour: Colour, channels: int) -> bool:

@@ -6,9 +6,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["TITLES", "Header", "Unreadable", "Unsupported", "avif_bits", "sniff"]
+__all__ = ["TITLES", "Header", "Unreadable", "Unsupported", "avif_bits", "colour_code", "sniff"]
 
-TITLES = {"PNG": "PNG", "JPEG": "JPEG", "WEBP": "WebP", "TIFF": "TIFF", "BMP": "BMP", "AVIF": "AVIF"}
+TITLES = {"PNG": "PNG", "JPEG": "JPEG", "WEBP": "WebP", "TIFF": "TIFF", "BMP": "BMP", "AVIF": "AVIF", "HEIC": "HEIC"}
+_HEVC = (b"heic", b"heix", b"hevc", b"heim", b"heis")
 _KNOWN = ", ".join(TITLES.values()) + " are supported"
 _FOREIGN = {
     b"GIF8": "a GIF",
@@ -34,7 +35,6 @@ class Header:
     subsampling: str | None = None
     depth: int = 8  # 8 or 16: integers; 32: floating point
     frames: int = 1  # frames of an animation, pages of a document
-    compression: str | None = None  # of a TIFF
 
 
 class Unsupported(Exception):
@@ -61,10 +61,12 @@ def sniff(head: bytes) -> str:
         return "TIFF"
     if head.startswith(b"BM"):
         return "BMP"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"mif1", b"msf1"):
-        return "AVIF"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis"):
-        raise Unsupported(f"a HEIC image; {_KNOWN}", "kind")
+    if head[4:8] == b"ftyp":
+        brands = [head[at : at + 4] for at in (8, *range(16, 32, 4))]  # the main one, then others
+        if brands[0] in _HEVC or (brands[0] in (b"mif1", b"msf1") and any(brand in _HEVC for brand in brands)):
+            return "HEIC"
+        if brands[0] in (b"avif", b"avis", b"mif1", b"msf1"):
+            return "AVIF"
     for signature, title in _FOREIGN.items():
         if head.startswith(signature):
             raise Unsupported(f"{title} image; {_KNOWN}", "kind")
@@ -78,6 +80,14 @@ def avif_bits(data: bytes) -> int:
         flags = record[2] if len(record) > 2 else 0
         depths.append((12 if flags & 0x20 else 10) if flags & 0x40 else 8)
     return max(depths)
+
+
+def colour_code(data: bytes) -> bytes | None:
+    """What an AVIF or HEIC says of its colours by number (nclx), as a PNG's cICP does."""
+    for record in _find_boxes(data, (b"meta", b"iprp", b"ipco", b"colr"), 0, len(data)):
+        if record[:4] == b"nclx" and len(record) >= 8:
+            return bytes([record[5], record[7], 0, 1])
+    return None
 
 
 def _find_boxes(data: bytes, path: tuple[bytes, ...], start: int, end: int) -> Iterator[bytes]:

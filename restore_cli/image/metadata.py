@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import math
 import re
-import struct
+from collections.abc import Mapping
+from dataclasses import replace
 
 from PIL import ExifTags, Image
 
+from restore_cli.image.exif import resolution, sized, upright
 from restore_cli.image.picture import Metadata
 
 __all__ = [
     "IPTC_KEY",
+    "SUB_FOLDERS",
     "assembled",
     "collect",
     "descriptive",
+    "of_size",
     "orientation",
     "packed_profile",
     "profile_for",
     "rewritable",
     "unpacked_profile",
-    "upright",
 ]
 
-_EXIF = b"Exif\0\0"
 _XMP_KEY = "XML:com.adobe.xmp"
-IPTC_KEY = "Raw profile type iptc"
+_RAW = "Raw profile type "
+IPTC_KEY = f"{_RAW}iptc"
 _IPTC_RESOURCE = 0x0404  # of a Photoshop block
-_SUB_FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+SUB_FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 # EXIF shares its first folder with TIFF's layout tags (sizes, strips, compression), which belong to the old file.
 _DESCRIPTIVE = (
+    ExifTags.Base.DocumentName,
     ExifTags.Base.ImageDescription,
     ExifTags.Base.Make,
     ExifTags.Base.Model,
@@ -38,8 +42,18 @@ _DESCRIPTIVE = (
     ExifTags.Base.Artist,
     ExifTags.Base.HostComputer,
     ExifTags.Base.Copyright,
+    ExifTags.Base.PageName,
+    ExifTags.Base.Rating,
+    ExifTags.Base.RatingPercent,
+    ExifTags.Base.XPTitle,
+    ExifTags.Base.XPComment,
+    ExifTags.Base.XPAuthor,
+    ExifTags.Base.XPKeywords,
+    ExifTags.Base.XPSubject,
 )
 _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))[2-8]""")
+_XMP_WIDTH = re.compile(rb"""((?:exif:PixelXDimension|tiff:ImageWidth)(?:\s*=\s*["']|>))\d+""")
+_XMP_HEIGHT = re.compile(rb"""((?:exif:PixelYDimension|tiff:ImageLength)(?:\s*=\s*["']|>))\d+""")
 
 
 def orientation(image: Image.Image) -> int:
@@ -61,15 +75,39 @@ def assembled(
     icc: object, exif: bytes | None, xmp: object, dpi: object, text: dict[str, str], iptc: object
 ) -> tuple[int, Metadata]:
     """The orientation that is still to be applied, and the metadata as they will be true after."""
-    text = dict(text)
-    turned, exif = upright(exif or unpacked_profile(text.get("Raw profile type exif")))
-    in_text = text.pop(_XMP_KEY, "").encode()
-    block = xmp if isinstance(xmp, bytes) else in_text
-    iptc = iptc if isinstance(iptc, bytes) else unpacked_profile(text.get(IPTC_KEY))
+    turned, exif = upright(exif or raw_profile(text, "exif", "APP1"))
+    block = xmp if isinstance(xmp, bytes) else text.get(_XMP_KEY, "").encode() or raw_profile(text, "xmp") or b""
     if turned != 1:
         block = _XMP_ORIENTATION.sub(rb"\g<1>1", block)
-    kept = {key: value for key, value in text.items() if not key.startswith("Raw profile type")}
-    return turned, Metadata(_profile(icc), exif, block or None, _dpi(dpi), kept, iptc or None)
+    iptc = iptc if isinstance(iptc, bytes) else records(raw_profile(text, "iptc", "8bim"))
+    kept = {key: value for key, value in text.items() if key != _XMP_KEY and not key.startswith(_RAW)}
+    dpi = _dpi(dpi) or _dpi(resolution(exif))
+    return turned, Metadata(_profile(icc), exif, block or None, dpi, kept, iptc or None)
+
+
+def of_size(metadata: Metadata, width: int, height: int) -> Metadata:
+    """The same of a picture of another size: where EXIF and XMP state one, it is this."""
+    xmp = metadata.xmp and _XMP_WIDTH.sub(rb"\g<1>%d" % width, metadata.xmp)
+    xmp = xmp and _XMP_HEIGHT.sub(rb"\g<1>%d" % height, xmp)
+    return replace(metadata, exif=sized(metadata.exif, width, height), xmp=xmp)
+
+
+def raw_profile(text: Mapping[str, str], *names: str) -> bytes | None:
+    """The first of the blocks of these names that a PNG keeps as text."""
+    found = (unpacked_profile(text.get(_RAW + name)) for name in names)
+    return next((block for block in found if block), None)
+
+
+def records(block: bytes | None) -> bytes | None:
+    """IPTC records, taken out of the Photoshop resources that they may be wrapped into."""
+    while block and block.startswith(b"8BIM"):
+        kind, name = int.from_bytes(block[4:6], "big"), block[6:7]
+        start = 7 + (name[0] | 1 if name else 0)  # the name with its length is of even size
+        size = int.from_bytes(block[start : start + 4], "big")
+        data, block = block[start + 4 : start + 4 + size], block[start + 4 + size + size % 2 :]
+        if kind == _IPTC_RESOURCE:
+            return data
+    return None if block == b"" else block
 
 
 def packed_profile(name: str, data: bytes) -> bytes:
@@ -88,33 +126,6 @@ def unpacked_profile(text: str | None) -> bytes | None:
     return found or None
 
 
-def upright(exif: bytes | None) -> tuple[int, bytes | None]:
-    """The orientation that an EXIF block states, and the block with that tag at 1 and its thumbnail unlinked.
-
-    The block is patched, not written anew, so that makers' notes with absolute offsets stay readable.
-    A block whose first folder cannot be read is worth nothing: (1, None).
-    """
-    data = bytearray((exif or b"").removeprefix(_EXIF))
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(data[:4]))
-    if order is None:
-        return 1, None
-    stated = 1
-    try:
-        (start,) = struct.unpack_from(order + "I", data, 4)
-        (count,) = struct.unpack_from(order + "H", data, start)
-        end = start + 2 + 12 * count
-        for entry in range(start + 2, end, 12):
-            tag, kind = struct.unpack_from(order + "HH", data, entry)
-            if tag == ExifTags.Base.Orientation and kind == 3:  # 3: unsigned short
-                (stated,) = struct.unpack_from(order + "H", data, entry + 8)
-                struct.pack_into(order + "H", data, entry + 8, 1)
-        if len(data) >= end + 4:
-            struct.pack_into(order + "I", data, end, 0)  # the second folder is the thumbnail
-    except struct.error:
-        return 1, None
-    return stated if 1 <= stated <= 8 else 1, _EXIF + bytes(data)
-
-
 def descriptive(exif: bytes | Image.Exif) -> Image.Exif:
     """The tags that describe a photograph, without those that describe the layout of the file it was in."""
     source, kept = Image.Exif(), Image.Exif()
@@ -125,7 +136,7 @@ def descriptive(exif: bytes | Image.Exif) -> Image.Exif:
     for tag in _DESCRIPTIVE:
         if tag in source:
             kept[tag] = source[tag]
-    for folder in _SUB_FOLDERS:
+    for folder in SUB_FOLDERS:
         if inside := source.get_ifd(folder):
             kept[folder] = dict(inside)
     return kept
@@ -142,10 +153,9 @@ def rewritable(exif: bytes) -> bool:
     return True
 
 
-def profile_for(metadata: Metadata, channels: int) -> bytes | None:
+def profile_for(icc: bytes | None, channels: int) -> bytes | None:
     """The colour profile, unless it is one for gray and the file will hold three channels."""
-    gray = metadata.icc is not None and metadata.icc[16:20] == b"GRAY"
-    return None if gray and channels == 3 else metadata.icc
+    return None if icc is not None and icc[16:20] == b"GRAY" and channels >= 3 else icc
 
 
 def _profile(icc: object) -> bytes | None:
@@ -164,5 +174,5 @@ def _dpi(dpi: object) -> tuple[float, float] | None:
     if not isinstance(dpi, tuple) or len(dpi) != 2:
         return None
     across, down = float(dpi[0]), float(dpi[1])
-    sound = all(math.isfinite(value) and 0 < value <= 65535 for value in (across, down))  # JPEG has 16 bits for it
+    sound = all(math.isfinite(value) and 0 < value < 2**31 * 0.0254 for value in (across, down))  # what a PNG holds
     return (across, down) if sound else None

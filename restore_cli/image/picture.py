@@ -33,6 +33,12 @@ class Metadata:
     duration: float | None = None  # of this frame of an animation, ms
     loop: int | None = None  # how often an animation is shown, 0 for ever
 
+    @property
+    def foreign_code(self) -> bool:
+        """Whether cICP names primaries or a curve far from sRGB's; 2 is not stated, 1, 6, 14, 15 are television's."""
+        code = self.png.get(b"cICP", b"")
+        return len(code) == 4 and not (code[0] in (1, 2) and code[1] in (1, 2, 6, 13, 14, 15))
+
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
 class Picture:

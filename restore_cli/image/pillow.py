@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import IO
 
 import numpy as np
@@ -31,7 +31,6 @@ OPENERS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
     "BMP": BmpImageFile,
     "AVIF": AvifImageFile,
 }
-_lock = threading.RLock()
 _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"}
 _TURNS: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF orientation -> upright
     1: lambda a: a,
@@ -45,20 +44,46 @@ _TURNS: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF orientation -> upright
 }
 
 
+class Holding:
+    """How many threads are inside `held`, and what the first of them found."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.found = ExitStack()
+
+    def enter(self) -> None:
+        """The first one in puts the settings as all of them want them."""
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                self.found.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                self.found.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+                self.found.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
+                Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
+
+    def leave(self) -> None:
+        """The last one out puts them back."""
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.found.close()
+
+
+_holding = Holding()
+
+
 @contextmanager
 def held() -> Iterator[None]:
     """Inside, Pillow warns of nothing, refuses no size (`max_pixels` is our limit) and fills in no missing pixels.
 
-    Its settings and Python's warning filters are put back after; the lock keeps threads from mixing them up.
+    Its settings and Python's warning filters are put back when no thread is inside any more.
     """
-    with _lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        limit, truncated = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = limit, truncated
+    _holding.enter()
+    try:
+        yield
+    finally:
+        _holding.leave()
 
 
 def turned(pixels: Pixels, orientation: int) -> Pixels:

@@ -11,17 +11,21 @@ from typing import IO
 import numpy as np
 
 from restore_cli.image.header import Unreadable
-from restore_cli.image.metadata import IPTC_KEY, packed_profile, unpacked_profile
+from restore_cli.image.metadata import IPTC_KEY, packed_profile
 from restore_cli.image.picture import Metadata, Samples
 from restore_cli.image.stream import Stream
 
-__all__ = ["PngFacts", "scan_png", "write_png"]
+__all__ = ["XMP_KEY", "PngFacts", "scan_png", "write_png"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_KEY = "XML:com.adobe.xmp"
 COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"cICP", b"sRGB", b"mDCV", b"cLLI")
 MOST_TEXT = 1 << 24  # bytes of one decompressed text or profile: more is a bomb
 MOST_CHUNK = 1 << 26  # bytes of a chunk that is read whole
+DENSEST = 1032
+"""bytes that one byte of deflate can stand for (zlib's technical details)"""
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""per px, of each colour type"""
 BLOCK = 1 << 20
 LEVEL = 3  # on photographs a third of the time of level 6 and hardly larger
 INCH = 0.0254
@@ -65,20 +69,22 @@ def scan_png(stream: IO[bytes]) -> PngFacts:
         raise Unreadable(f"damaged PNG: it claims {facts.width}×{facts.height} px")
     if zlib.crc32(head[12:29]) != int.from_bytes(head[29:], "big"):
         raise Unreadable("damaged PNG: the checksum of its header is wrong")
-    pixels = False
-    for kind, data in chunks(stream):
-        pixels = pixels or kind == b"IDAT"
+    packed = 0
+    for kind, length, data in chunks(stream):
+        packed += length if kind == b"IDAT" else 0
         if reader := READERS.get(kind):
             reader(facts, data)
         elif kind in COLOUR_CHUNKS:
             facts.colours[kind] = data
-    if not pixels:
+    if not packed:
         raise Unreadable("damaged PNG: it has no pixels")
+    if facts.width * facts.height * facts.bits * SAMPLES.get(facts.colour, 1) // 8 > packed * DENSEST:
+        raise Unreadable(f"damaged PNG: {packed} bytes cannot hold the {facts.width}×{facts.height} px that it claims")
     return facts
 
 
-def chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, data) of each chunk behind the header; pixel data is checked and passed over."""
+def chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
+    """(kind, length, data) of each chunk behind the header; pixel data is checked and passed over."""
     while True:
         head = stream.read(8)
         if len(head) < 8:
@@ -99,7 +105,7 @@ def chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
             raise Unreadable(f"damaged PNG: the checksum of a part ({kind.decode('latin-1')!r}) is wrong")
         if kind == b"IEND":
             return
-        yield kind, b"".join(parts)
+        yield kind, length, b"".join(parts)
 
 
 def inflated(data: bytes) -> bytes | None:
@@ -133,7 +139,7 @@ def read_exif(facts: PngFacts, data: bytes) -> None:
 def read_resolution(facts: PngFacts, data: bytes) -> None:
     if len(data) == 9 and data[8] == 1:  # per metre
         across, down = struct.unpack(">II", data[:8])
-        facts.dpi = across * INCH, down * INCH
+        facts.dpi = round(across * INCH, 2), round(down * INCH, 2)  # 300 dpi were 11811 px, as 299.9994 are
 
 
 def read_latin(facts: PngFacts, data: bytes) -> None:
@@ -266,8 +272,3 @@ def write_text(sink: IO[bytes], key: str, value: str) -> None:
         put(sink, b"tEXt", name + b"\0" + value.encode("latin-1"))
     except UnicodeEncodeError:
         put(sink, b"iTXt", name + bytes(5) + value.encode())
-
-
-def profile_in_text(text: dict[str, str], key: str) -> bytes | None:
-    """What ImageMagick and others put into text chunks as hexadecimal."""
-    return unpacked_profile(text.get(key))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from restore_cli.errors import UsageError
 from restore_cli.image.picture import Samples
 
-__all__ = ["Resizer", "lanczos", "target_size", "triangle"]
+__all__ = ["Resizer", "lanczos", "target_size"]
 
 Floats = NDArray[np.float64]
 LARGEST_FACTOR = 16
@@ -27,7 +27,6 @@ class Kernel:
 
 
 lanczos = Kernel(3, lambda x: np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0))
-triangle = Kernel(1, lambda x: np.maximum(0, 1 - np.abs(x)))
 
 
 class Resizer:
@@ -55,7 +54,7 @@ class Resizer:
         return out
 
 
-def weights(length: int, target: int, kernel: Kernel) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def weights(length: int, target: int, kernel: Kernel) -> tuple[NDArray[np.int64], Floats]:
     """(target, taps) neighbours and their weights, which sum to one; the border px stands for those beyond it."""
     ratio = length / target
     stretch = max(1.0, ratio)
@@ -64,12 +63,13 @@ def weights(length: int, target: int, kernel: Kernel) -> tuple[NDArray[np.int64]
     index = np.floor(centre).astype(np.int64)[:, None] + np.arange(taps) - taps // 2
     weight = kernel.at((index - centre[:, None]) / stretch)
     weight /= weight.sum(1, keepdims=True)
-    return index.clip(0, length - 1), weight.astype(np.float32)
+    return index.clip(0, length - 1), weight
 
 
-def weighted(rows: Samples, index: NDArray[np.int64], weight: NDArray[np.float32]) -> Samples:
-    """(n, …) -> (targets, …): sums of rows, a tap at a time."""
-    out = np.zeros((len(index), *rows.shape[1:]), np.float32)
+def weighted(rows: Samples, index: NDArray[np.int64], weight: Floats) -> Samples:
+    """(n, …) -> (targets, …) of the same kind, float32 or float64: sums of rows, a tap at a time."""
+    weight = weight.astype(rows.dtype)
+    out = np.zeros((len(index), *rows.shape[1:]), rows.dtype)
     for tap in range(index.shape[1]):
         if weight[:, tap].any():
             out += rows[index[:, tap]] * weight[:, tap].reshape(-1, *[1] * (rows.ndim - 1))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from io import BytesIO
+from functools import partial
+from io import SEEK_END, BytesIO
 from pathlib import Path
 from stat import S_ISREG
 from typing import IO
@@ -15,16 +16,17 @@ import pyvips
 from PIL import ImageFile, JpegImagePlugin, MpoImagePlugin
 
 from restore_cli.errors import ImageError, RestoreError
-from restore_cli.image import vips
-from restore_cli.image.header import TITLES, Header, Unreadable, Unsupported, avif_bits, sniff
+from restore_cli.image import heic, vips
+from restore_cli.image.encodings import from_ycbcr, unmultiplied, widened
+from restore_cli.image.header import TITLES, Header, Unreadable, Unsupported, avif_bits, colour_code, sniff
 from restore_cli.image.jpeg import estimate_quality
 from restore_cli.image.metadata import assembled, collect, orientation
 from restore_cli.image.picture import Metadata, Samples
 from restore_cli.image.pillow import OPENERS, held, planes, turned
 from restore_cli.image.png import scan_png
 from restore_cli.image.reasons import command, line, reason
-from restore_cli.image.rows import Fetch, Reader
-from restore_cli.image.tiffdir import ICC, IPTC, XMP, Page, read_pages
+from restore_cli.image.rows import Fetch, Reader, blocks
+from restore_cli.image.tiffdir import CMYK, ICC, IPTC, LAB, XMP, YCBCR, Page, read_pages
 
 __all__ = ["MAX_PIXELS", "Source", "open_source"]
 
@@ -52,6 +54,19 @@ class Source:
                 return fetch(top, bottom)
 
         return Reader(guarded, self.header.height, self.header.width)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all its samples, decoded."""
+        return (
+            self.header.width * self.header.height * (self.header.channels + self.header.alpha) * self.header.depth // 8
+        )
+
+    def decoded(self) -> Source:
+        """The same with all its rows in memory. Raises ImageError."""
+        parts = list(blocks(self.rows(), self.header.width * 4))
+        samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return replace(self, opener=lambda: lambda top, bottom: samples[top:bottom])
 
 
 def open_source(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Source:
@@ -142,9 +157,8 @@ def of_tiff(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
     limited(width, height, max_pixels)
     turn, metadata = assembled(page.block(ICC), page.exif, page.block(XMP), page.dpi, {}, page.block(IPTC))
     photometric = page.number(262, 0)
-    if photometric in (5, 8):  # their profile is spent on the way to sRGB
+    if photometric in (CMYK, LAB):  # their profile is spent on the way to sRGB
         metadata = replace(metadata, icc=None)
-    compression = page.tags.get(259)
     header = Header(
         "TIFF",
         *upright_size(width, height, turn),
@@ -152,12 +166,11 @@ def of_tiff(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
         page.alpha is not None,
         depth=page.depth,
         frames=len(pages),
-        compression=str(compression),
     )
-    if photometric == 8 and page.depth == 8:  # which libvips fails to read
-        return header, metadata, lab_opener(file, frame)
-    convert = {5: "cmyk", 6: "opaque", 8: "lab"}.get(photometric)
-    return header, metadata, vips_opener("TIFF", file, header, turn, frame, convert, tiff_finish(page))
+    if photometric == LAB and page.depth == 8:  # which libvips fails to read
+        return header, metadata, lab_opener(file, page.index)
+    convert = {CMYK: "cmyk", YCBCR: "opaque", LAB: "lab"}.get(photometric)
+    return header, metadata, vips_opener("TIFF", file, header, turn, page.index, convert, tiff_finish(page))
 
 
 def lab_opener(file: Path | bytes, frame: int) -> Opener:
@@ -174,18 +187,10 @@ def lab_opener(file: Path | bytes, frame: int) -> Opener:
 
 
 def tiff_finish(page: Page) -> Callable[[Samples], Samples] | None:
-    """Colours that transparency was multiplied into are divided by it again."""
+    """Colours that transparency was multiplied into are divided by it again; luma and chroma become RGB."""
+    if page.raw_ycbcr:
+        return partial(from_ycbcr, luma=page.luma, levels=page.levels)
     return unmultiplied if page.alpha == "associated" else None
-
-
-def unmultiplied(rows: Samples) -> Samples:
-    """(n, w, c + alpha): colours divided by alpha; black where nothing is left to divide."""
-    peak = 1.0 if rows.dtype == np.float32 else float(np.iinfo(rows.dtype).max)
-    alpha = rows[..., -1:].astype(np.float64) / peak
-    colours = np.divide(rows[..., :-1], alpha, out=np.zeros(rows[..., :-1].shape), where=alpha > 0)
-    if rows.dtype != np.float32:
-        colours = np.rint(colours.clip(0, peak))
-    return np.concatenate([colours.astype(rows.dtype), rows[..., -1:]], 2)
 
 
 def of_jpeg(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:
@@ -196,6 +201,8 @@ def of_jpeg(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
         return of_pillow(stream, file, format, frame, max_pixels)
     refuse_frame(frame, 1)
     limited(*image.size, max_pixels)
+    if "progressive" in image.info:
+        refuse_hollow(stream, *image.size)
     turn, metadata = orientation(image), collect(image)
     cmyk = image.mode == "CMYK"
     header = Header(
@@ -208,6 +215,13 @@ def of_jpeg(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
     )
     metadata = replace(metadata, icc=None) if cmyk else metadata
     return header, metadata, vips_opener("JPEG", file, header, turn, convert="cmyk" if cmyk else None)
+
+
+def refuse_hollow(stream: IO[bytes], width: int, height: int) -> None:
+    """A progressive JPEG is held whole: one that is shorter than a bit for each block is refused before that."""
+    size, least = stream.seek(0, SEEK_END), -(-width // 8) * -(-height // 8) // 8
+    if size < least:
+        raise Unreadable(f"damaged JPEG: {width}×{height} px take at least {least} bytes, it has {size}")
 
 
 def stereo_frames(image: ImageFile.ImageFile) -> int:
@@ -223,14 +237,24 @@ def of_webp(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
     """WebP and AVIF: containers by Pillow; pixels of deep AVIF by libvips."""
     if format == "AVIF":
         stream.seek(0)
-        bits = avif_bits(stream.read())
-        if bits > 8:
-            return of_deep_avif(stream, file, frame, max_pixels)
+        data = stream.read()
+        if (bits := avif_bits(data)) > 8:
+            header, metadata, opener = of_deep_avif(stream, file, bits, frame, max_pixels)
+        else:
+            header, metadata, opener = of_pillow(stream, file, format, frame, max_pixels)
+        return header, coded(metadata, data), opener
     return of_pillow(stream, file, format, frame, max_pixels)
 
 
-def of_deep_avif(stream: IO[bytes], file: Path | bytes, frame: int, max_pixels: int) -> Found:
-    """10 and 12 bits, widened to 16 by libheif, upright."""
+def coded(metadata: Metadata, data: bytes) -> Metadata:
+    """With what the container says of colours by number, where it embeds no profile."""
+    code = colour_code(data) if metadata.icc is None else None
+    found = replace(metadata, png={b"cICP": code} if code else {})
+    return found if found.foreign_code else metadata
+
+
+def of_deep_avif(stream: IO[bytes], file: Path | bytes, bits: int, frame: int, max_pixels: int) -> Found:
+    """10 and 12 bits, widened to 16, upright."""
     refuse_frame(frame, 1)
     image = opened(stream, "AVIF")
     limited(*image.size, max_pixels)
@@ -238,7 +262,32 @@ def of_deep_avif(stream: IO[bytes], file: Path | bytes, frame: int, max_pixels: 
     pixels = vips.opened("AVIF", file)
     channels, alpha = (1 if pixels.bands < 3 else 3), pixels.bands in (2, 4)
     header = Header("AVIF", pixels.width, pixels.height, channels, alpha, depth=16)
-    return header, metadata, vips_opener("AVIF", file, header, 1)
+
+    def finish(rows: Samples) -> Samples:
+        return widened(rows >> (16 - bits), bits)  # libheif fills up with zeros: white would not be white
+
+    return header, metadata, vips_opener("AVIF", file, header, 1, finish=finish)
+
+
+def of_heic(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:
+    """One picture of a HEIC file; it is held whole."""
+    data = file.read_bytes() if isinstance(file, Path) else file
+    pictures = heic.opened(data)
+    refuse_frame(frame, len(pictures))
+    image = pictures[frame]
+    (width, height), info = image.size, heic.facts(image)
+    limited(width, height, max_pixels)
+    _, metadata = assembled(info.get("icc_profile"), info.get("exif"), info.get("xmp"), None, {}, None)
+    channels, depth = (1 if image.mode.startswith(("L", "I")) else 3), 16 if info["bit_depth"] > 8 else 8
+    header = Header("HEIC", width, height, channels, image.has_alpha, depth=depth, frames=len(pictures))
+
+    def opener() -> Fetch:
+        picture = heic.opened(data)[frame]
+        samples = heic.samples_of(picture)
+        samples = unmultiplied(samples) if picture.premultiplied_alpha else samples
+        return lambda top, bottom: samples[top:bottom]
+
+    return header, coded(metadata, data), opener
 
 
 def of_pillow(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:
@@ -300,6 +349,7 @@ FORMATS: dict[str, Callable[[IO[bytes], Path | bytes, str, int, int], Found]] = 
     "JPEG": of_jpeg,
     "WEBP": of_webp,
     "AVIF": of_webp,
+    "HEIC": of_heic,
 }
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from restore_cli.image.metadata import descriptive
+from restore_cli.image.exif import relocated
+from restore_cli.image.metadata import SUB_FOLDERS, descriptive
 from restore_cli.image.picture import Metadata, Samples
 from restore_cli.image.stream import Stream
 
@@ -34,11 +35,27 @@ def write_tiff(pages: Iterator[Stream], sink: IO[bytes], size: int) -> None:
     for page in pages:
         rows = min(page.height, max(1, _STRIP // (page.width * page.channels * page.dtype.itemsize)))
         starts, counts = write_strips(page, sink, rows)
-        if sink.tell() % 2:
-            sink.write(b"\0")
-        at = sink.tell()
-        directory = laid_out(page, rows, starts, counts, at, big)
+        pointers = write_folders(page.metadata.exif, sink, big)
+        at = even(sink)
+        directory = laid_out(page, rows, starts, counts, at, big, pointers)
         link = relink(sink, link, at, directory, big)
+
+
+def even(sink: IO[bytes]) -> int:
+    """The next offset at which a directory may begin."""
+    sink.write(bytes(sink.tell() % 2))
+    return sink.tell()
+
+
+def write_folders(exif: bytes | None, sink: IO[bytes], big: bool) -> dict[int, int]:
+    """The folders of the photograph and of the place where it was taken; where each begins."""
+    pointers = {}
+    for tag in SUB_FOLDERS:
+        at = even(sink)
+        if data := relocated(exif, tag, at, big):
+            sink.write(data)
+            pointers[int(tag)] = at
+    return pointers
 
 
 def write_strips(page: Stream, sink: IO[bytes], rows: int) -> tuple[list[int], list[int]]:
@@ -79,14 +96,16 @@ def predicted(rows: Samples) -> bytes:
     return difference.tobytes()
 
 
-def laid_out(page: Stream, rows: int, starts: list[int], counts: list[int], at: int, big: bool) -> bytes:
+def laid_out(
+    page: Stream, rows: int, starts: list[int], counts: list[int], at: int, big: bool, pointers: dict[int, int]
+) -> bytes:
     """The directory's bytes for offset `at`; without EXIF where that holds what no TIFF tag can."""
     metadata = page.metadata
     plain = Metadata(metadata.icc, None, metadata.xmp, iptc=metadata.iptc)
     try:
-        data = folder_of(page, rows, counts, metadata, big).tobytes(at)
+        data = folder_of(page, rows, counts, metadata, big, pointers).tobytes(at)
     except Exception:  # EXIF may hold anything; the picture is worth more
-        data = folder_of(page, rows, counts, plain, big).tobytes(at)
+        data = folder_of(page, rows, counts, plain, big, {}).tobytes(at)
     return with_starts(data, starts, at, big)
 
 
@@ -105,7 +124,9 @@ def with_starts(data: bytes, starts: list[int], at: int, big: bool) -> bytes:
     return bytes(out)
 
 
-def folder_of(page: Stream, rows: int, counts: list[int], metadata: Metadata, big: bool) -> ImageFileDirectory_v2:
+def folder_of(
+    page: Stream, rows: int, counts: list[int], metadata: Metadata, big: bool, pointers: dict[int, int]
+) -> ImageFileDirectory_v2:
     """Every tag of a page; strip offsets are zero."""
     folder = ImageFileDirectory_v2(b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4))
     real = page.dtype == np.float32
@@ -127,6 +148,9 @@ def folder_of(page: Stream, rows: int, counts: list[int], metadata: Metadata, bi
         folder.tagtype[tag] = 16 if big else 4  # 64 or 32 bits
         folder[tag] = tuple(values)
     describe(folder, metadata)
+    for tag, start in pointers.items():
+        folder.tagtype[tag] = 16 if big else 4
+        folder[tag] = start
     return folder
 
 
@@ -142,7 +166,8 @@ def describe(folder: ImageFileDirectory_v2, metadata: Metadata) -> None:
     if metadata.exif:
         tags: Image.Exif = descriptive(metadata.exif)
         for tag in tags:
-            folder[tag] = tags[tag]
+            if tag not in SUB_FOLDERS:
+                folder[tag] = tags[tag]
 
 
 def relink(sink: IO[bytes], link: int, at: int, directory: bytes, big: bool) -> int:

@@ -8,6 +8,7 @@ from typing import IO
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from restore_cli.image.exif import with_kinds
 from restore_cli.image.header import Unreadable, Unsupported
 from restore_cli.image.metadata import descriptive
 
@@ -17,6 +18,9 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIPS, STRIP_BYTES, TILES, TILE_BYTES = 273, 279, 324, 325
 ORIENTATION, SAMPLES, ACROSS, DOWN, UNIT, EXTRA, SAMPLE_FORMAT = 274, 277, 282, 283, 296, 338, 339
 XMP, IPTC, ICC, PREDICTOR = 700, 33723, 34675, 317
+SUBFILE, REDUCED = 254, 1
+LUMA, SUBSAMPLING, LEVELS = 529, 530, 532
+CMYK, YCBCR, LAB = 5, 6, 8
 MOST_PAGES = 10_000
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 3, 5: 4, 6: 3, 8: 3}
 """Photometric interpretations and their channels once read: gray, gray, RGB, palette, CMYK, YCbCr, Lab."""
@@ -26,6 +30,8 @@ COLOURS = {0: 1, 1: 1, 2: 3, 3: 3, 5: 4, 6: 3, 8: 3}
 class Page:
     """One picture of the file."""
 
+    index: int
+    """in the file, where thumbnails count"""
     tags: ImageFileDirectory_v2
     exif: bytes | None
 
@@ -43,9 +49,9 @@ class Page:
 
     @property
     def depth(self) -> int:
-        """8, 16 or 32 (floating point)."""
+        """8, 16 or 32 (floating point); 16 of Lab in floating point, which becomes sRGB."""
         bits = max(self.numbers(BITS, 1))
-        return 8 if bits <= 8 else bits
+        return 8 if bits <= 8 else min(bits, 16) if self.number(PHOTOMETRIC, 0) == LAB else bits
 
     @property
     def channels(self) -> int:
@@ -69,13 +75,39 @@ class Page:
             return None
         return (across * unit, down * unit) if unit else None
 
+    @property
+    def raw_ycbcr(self) -> bool:
+        """Whether libtiff gives luma and chroma as they are: not where it unpacks JPEG or few chroma samples."""
+        plain = self.number(COMPRESSION, 1) not in (6, 7) and self.numbers(SUBSAMPLING, 2) == (1, 1)
+        return self.number(PHOTOMETRIC, 0) == YCBCR and plain
+
+    @property
+    def luma(self) -> tuple[float, ...]:
+        """The parts of red, green and blue in it (TIFF 6.0, section 21)."""
+        return self.reals(LUMA, (0.299, 0.587, 0.114))
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Black and white of luma, zero and full of each chroma."""
+        return self.reals(LEVELS, (0, 255, 128, 255, 128, 255))
+
+    def reals(self, tag: int, default: tuple[float, ...]) -> tuple[float, ...]:
+        """As many numbers as the default has. Raises Unreadable."""
+        try:
+            values = tuple(float(value) for value in self.tags.get(tag, default))
+        except (TypeError, ValueError, ZeroDivisionError):
+            values = ()
+        if len(values) != len(default):
+            raise Unreadable(f"damaged TIFF: tag {tag} is {str(self.tags.get(tag))[:20]!r}")
+        return values
+
     def block(self, tag: int) -> bytes | None:
         """The bytes of a tag, whatever type it states: IPTC is often called long integers."""
         return self.tags._tagdata.get(tag)
 
 
 def read_pages(stream: IO[bytes], most: int = MOST_PAGES) -> list[Page]:
-    """Every page in order, the first `most` of them. Raises Unreadable, Unsupported."""
+    """Every page in order, the first `most` of them, without thumbnails. Raises Unreadable, Unsupported."""
     stream.seek(0)
     head = stream.read(8)
     big = b"+" in head[2:4]
@@ -90,11 +122,12 @@ def read_pages(stream: IO[bytes], most: int = MOST_PAGES) -> list[Page]:
             tags = ImageFileDirectory_v2(head)
             stream.seek(offset)
             tags.load(stream)
-            pages.append(Page(tags, exif_at(stream, offset, head, big)))
+            pages.append(Page(len(pages), tags, exif_at(stream, offset, head, big)))
     except Exception as error:  # the parser raises whatever the bytes lead it to
         raise Unreadable(f"damaged TIFF: {error}") from error
     if not pages:
         raise Unreadable("damaged TIFF: its list of tags is not whole")
+    pages = [page for page in pages if not page.number(SUBFILE, 0) & REDUCED] or pages
     for page in pages:
         check_page(page, stream)
     return pages
@@ -110,7 +143,7 @@ def exif_at(stream: IO[bytes], offset: int, head: bytes, big: bool) -> bytes | N
         turned = exif.get(ORIENTATION, 1)
         if isinstance(turned, int) and 1 < turned <= 8:
             kept[ORIENTATION] = turned
-        return kept.tobytes() if len(kept) else None
+        return with_kinds(kept.tobytes()) if len(kept) else None
     except Exception:  # EXIF may hold anything; the picture is worth more
         return None
 
@@ -127,7 +160,7 @@ def check_page(page: Page, stream: IO[bytes]) -> None:
         raise Unsupported(f"{depth}-bit floating-point samples, 32-bit ones are supported", "depth")
     if kinds <= {1, 4} and depth not in (1, 2, 4, 8, 16):
         raise Unsupported(f"{depth} bits per channel, 8, 16 and 32-bit floating point are supported", "depth")
-    signed = {2} if page.number(PHOTOMETRIC, 0) == 8 else set()  # a and b of Lab are
+    signed = {2} if page.number(PHOTOMETRIC, 0) == LAB else set()  # a and b of Lab are
     if not kinds <= {1, 3, 4} | signed:  # 1: unsigned, 4: not stated
         raise Unsupported("signed samples, unsigned ones are supported", "depth")
     check_colour(page)
@@ -148,8 +181,12 @@ def check_colour(page: Page) -> None:
         raise Unsupported("extra channels that are not stated to be transparency", "kind")
     if extra and photometric in (3, 5, 6, 8):
         raise Unsupported("transparency beside a palette, CMYK, YCbCr or Lab", "colour")
-    if (photometric in (5, 8) and page.depth == 32) or (photometric == 6 and page.depth > 8):
+    if (photometric == CMYK and page.depth == 32) or (photometric == YCBCR and page.depth > 8):
         raise Unsupported("CMYK, YCbCr or Lab of that depth", "colour")
+    if photometric == YCBCR and not (
+        page.luma[1] and all(a != b for a, b in zip(page.levels[::2], page.levels[1::2], strict=True))
+    ):
+        raise Unreadable("damaged TIFF: what it states of its luma and chroma cannot be")
 
 
 def check_ends(page: Page, stream: IO[bytes]) -> None:

@@ -52,7 +52,10 @@ def turned(image: pyvips.Image, orientation: int) -> pyvips.Image:
 
 
 def to_srgb(image: pyvips.Image, kind: str) -> pyvips.Image:
-    """CMYK through its profile, or libvips' own where it has none, and Lab -> 16-bit sRGB; YCbCr was read as RGB."""
+    """CMYK through its profile, or libvips' own where it has none, and Lab -> 16-bit sRGB.
+
+    "opaque" is YCbCr that libtiff has made RGB, with a fourth channel that says nothing.
+    """
     if kind == "cmyk":
         return image.icc_transform(
             "srgb", embedded=True, input_profile="cmyk", depth=16, intent="relative", black_point_compensation=True
@@ -61,9 +64,9 @@ def to_srgb(image: pyvips.Image, kind: str) -> pyvips.Image:
 
 
 def lab_to_srgb(samples: Samples) -> pyvips.Image:
-    """(h, w, 3) uint8, L of 255 and a, b offset by 128 -> 16-bit sRGB."""
+    """(h, w, 3) uint8, L of 255, a and b signed -> 16-bit sRGB."""
     h, w, _ = samples.shape
-    lab = (samples - np.array([0, 128, 128], np.float32)) * np.array([100 / 255, 1, 1], np.float32)
+    lab = np.concatenate([samples[..., :1] * np.float32(100 / 255), samples[..., 1:].view(np.int8)], 2)
     return pyvips.Image.new_from_memory(lab.tobytes(), w, h, 3, "float").copy(interpretation="lab").colourspace("rgb16")
 
 
@@ -81,5 +84,6 @@ def row_fetcher(image: pyvips.Image) -> Callable[[int, int], Samples]:
 
 def failure(error: pyvips.Error) -> str:
     """What libvips said, in one line."""
-    said = " ".join(str(error.detail or error.message).split())
+    lines = dict.fromkeys(" ".join(line.split()) for line in str(error.detail or error.message).splitlines())
+    said = "; ".join(line for line in lines if line)
     return f"damaged, or of a kind that cannot be read ({said[:200]})"

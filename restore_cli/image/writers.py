@@ -11,17 +11,28 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from restore_cli.image.metadata import profile_for, rewritable
+from restore_cli.image.exif import with_resolution
+from restore_cli.image.metadata import IPTC_KEY, packed_profile, profile_for, rewritable
 from restore_cli.image.picture import Metadata, Pixels
 from restore_cli.image.pillow import held
-from restore_cli.image.png import write_png
+from restore_cli.image.png import XMP_KEY, write_png
 from restore_cli.image.reasons import line
 from restore_cli.image.stream import Stream
 from restore_cli.image.tiff import write_tiff
 
-__all__ = ["DEPTHS", "HOLDS_ALPHA", "HOLDS_FRAMES", "LONGEST_SIDE", "MOST_BYTES", "Refused", "Settings", "write"]
+__all__ = [
+    "DEPTHS",
+    "HOLDS_ALPHA",
+    "HOLDS_FRAMES",
+    "LONGEST_SIDE",
+    "MOST_BYTES",
+    "Refused",
+    "Settings",
+    "holds_profile",
+    "write",
+]
 
 HOLDS_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
 HOLDS_FRAMES = ("TIFF", "PNG", "WEBP", "AVIF")
@@ -31,6 +42,7 @@ MOST_BYTES = {"BMP": 2**32 - 2**16}  # of samples: its offsets have 32 bits
 
 _JPEG_MARKER = 65533  # bytes that fit into one marker: EXIF and XMP have no way to span several
 _XMP_OVERHEAD = 29
+_JPEG_DENSITY = 65535  # dpi
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,13 @@ class Settings:
 
     jpeg_quality: int = 95
     subsampling: str = "4:4:4"
+
+
+def holds_profile(format: str, channels: int, icc: bytes | None) -> bool:
+    """Whether a picture of that many channels, alpha too, keeps its profile: WebP has no gray, AVIF none with alpha."""
+    if format == "WEBP" or (format == "AVIF" and channels == 2):
+        channels = 3
+    return format != "BMP" and profile_for(icc, channels) == icc
 
 
 def write(pages: Iterator[Stream], first: Stream, count: int, sink: IO[bytes], format: str, settings: Settings) -> None:
@@ -89,6 +108,7 @@ def _write_jpeg(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
     """What was restored is not thrown away again: quality 95 and no colour subsampling, unless asked."""
     metadata = pages[0]
     exif, xmp = metadata.exif or b"", metadata.xmp or b""
+    dpi = metadata.dpi if metadata.dpi and max(metadata.dpi) <= _JPEG_DENSITY else (0, 0)
     comment = metadata.text.get("Comment", "").encode()
     _image(arrays[0]).save(
         sink,
@@ -98,7 +118,7 @@ def _write_jpeg(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
         icc_profile=metadata.icc,
         exif=exif if len(exif) <= _JPEG_MARKER else b"",
         xmp=xmp if len(xmp) <= _JPEG_MARKER - _XMP_OVERHEAD else b"",
-        dpi=metadata.dpi or (0, 0),
+        dpi=dpi,
         comment=comment if len(comment) <= _JPEG_MARKER else b"",
         extra=photoshop(metadata.iptc),
     )
@@ -121,8 +141,8 @@ def _write_webp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
         "WEBP",
         lossless=True,
         exact=True,
-        icc_profile=profile_for(metadata, channels=3),
-        exif=metadata.exif or b"",
+        icc_profile=profile_for(metadata.icc, channels=3),
+        exif=with_resolution(metadata.exif, metadata.dpi) or b"",
         xmp=metadata.xmp or b"",
         **_frames(arrays, pages),
     )
@@ -131,20 +151,21 @@ def _write_webp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
 def _write_bmp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
     """No metadata but the resolution: the format's other headers are read by few."""
     metadata = pages[0]
-    _image(arrays[0]).save(sink, "BMP", dpi=metadata.dpi or (96, 96))
+    _image(arrays[0]).save(sink, "BMP", dpi=metadata.dpi or (0, 0))
 
 
 def _write_avif(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
     """Quality 90, no colour subsampling; gray stays one channel, gray with alpha becomes RGB with alpha."""
     metadata = pages[0]
     channels = arrays[0].shape[2]
+    exif = with_resolution(metadata.exif, metadata.dpi)
     _image(arrays[0]).save(
         sink,
         "AVIF",
         quality=90,
         subsampling="4:0:0" if channels == 1 else "4:4:4",
-        icc_profile=profile_for(metadata, channels=1 if channels == 1 else 3) or b"",
-        exif=metadata.exif if metadata.exif and rewritable(metadata.exif) else b"",
+        icc_profile=profile_for(metadata.icc, channels=1 if channels == 1 else 3) or b"",
+        exif=exif if exif and rewritable(exif) else b"",
         xmp=metadata.xmp or b"",
         **_frames(arrays, pages),
     )
@@ -152,13 +173,20 @@ def _write_avif(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
 
 def _write_apng(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
     """An animation, in 8 bits."""
-    metadata = pages[0]
+    metadata, info = pages[0], PngImagePlugin.PngInfo()
+    for key, value in metadata.text.items():
+        info.add_text(key, value)
+    if metadata.xmp:
+        info.add_itxt(XMP_KEY, metadata.xmp.decode("utf-8", "replace"))
+    if metadata.iptc:
+        info.add_text(IPTC_KEY, packed_profile("iptc", metadata.iptc).decode(), zip=True)
     _image(arrays[0]).save(
         sink,
         "PNG",
         icc_profile=metadata.icc,
         exif=metadata.exif,
         dpi=metadata.dpi,
+        pnginfo=info,
         blend=0,
         disposal=0,
         **_frames(arrays, pages),

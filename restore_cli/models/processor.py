@@ -57,11 +57,21 @@ def prepare_processor() -> None:
 def keep_freed_memory() -> None:
     """Let glibc reuse large blocks instead of asking the kernel for each anew, which clears them page by page.
 
-    Without this, feature maps beyond 32 MiB take half of the time of a tile of 256 px.
+    Without this, feature maps beyond 32 MiB take half of the time of a tile of 256 px. Not under `ulimit -v`: a kept
+    block still counts as address space, and oneDNN wants some for the code that it writes.
     """
-    if mallopt := glibc("mallopt"):
+    if (mallopt := glibc("mallopt")) and not address_space_is_limited():
         mallopt(MMAP_MAX, 0)
         mallopt(TRIM_THRESHOLD, -1)
+
+
+def address_space_is_limited() -> bool:
+    """Whether `ulimit -v` is set."""
+    if sys.platform == "win32":
+        return False
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def release_freed_memory() -> None:

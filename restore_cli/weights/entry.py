@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -225,7 +226,7 @@ def _architecture(table: Table) -> tuple[str, Mapping[str, Any]]:
     inner = Table(table.file, f"{table.place}.{name}", table.rest.pop(name))
     config = {field: inner.need(field, kind) for field, kind in ARCHITECTURES[name].items()}
     inner.close()
-    return name, MappingProxyType(config)
+    return name, read_only(config)
 
 
 def _sources(table: Table) -> tuple[Source, ...]:
@@ -267,3 +268,11 @@ def _is_web(url: str) -> bool:
 def _must(table: Table, field: str, value: str, pattern: re.Pattern[str], words: str) -> None:
     if not pattern.fullmatch(value):
         table.refuse(f"{field}: found {value!r}, expected {words}")
+
+
+def read_only(config: dict[str, Any]) -> MappingProxyType[str, Any]:
+    """A view that nobody changes."""
+    return MappingProxyType(config)
+
+
+copyreg.pickle(MappingProxyType, lambda view: (read_only, (dict(view),)))  # entries travel to other processes

@@ -57,3 +57,20 @@ def test_jpeg_repair_takes_the_checkpoint_nearest_to_the_file(quality: int, take
 def test_a_quality_that_is_named_goes_before_the_file_s(toys: Run) -> None:
     Image.fromarray(noise(40, 40)).save("in.jpg", quality=95)
     assert "toy-jpeg-10" in toys("dejpeg", "in.jpg", "--quality", "12").out
+
+
+@pytest.mark.parametrize("size", ["", "1.5", "G", "0G", "-1G", "1.5X"])
+def test_a_memory_that_is_no_size_is_refused(size: str, restore: Run, x1: Path) -> None:
+    ran = restore("denoise", "--weights", x1, "in.png", "--memory", size)
+    assert (ran.code, ran.out) == (2, "")
+    assert "expected a size (try: --memory 1.5G)" in ran.err
+
+
+def test_a_model_keeps_to_its_memory(restore: Run, x1: Path) -> None:
+    save(Path("in.png"), noise(700, 700))
+    tiles = []
+    for words in (("--memory", "30M"), ()):
+        ran = restore("denoise", "--weights", x1, "in.png", "--json", "--overwrite", *words)
+        assert ran.code == 0, ran.err
+        tiles.append(json.loads(ran.out.splitlines()[0])["tile"])
+    assert tiles[0] < tiles[1] == 512

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyvips
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 __all__ = ["good", "write_bad", "write_good"]
 
@@ -65,8 +65,33 @@ def vips(samples: Array, options: dict[str, Any]) -> bytes:
     return data
 
 
+def tiff(samples: Array, photometric: int, tags: dict[int, Any] | None = None) -> bytes:
+    """A TIFF of one strip, (h, w, c) or bytes in any order for 56×40 px of three channels, with any tags."""
+    folder = TiffImagePlugin.ImageFileDirectory_v2()
+    height, width, channels = samples.shape if samples.ndim == 3 else (40, 56, 3)
+    folder[256], folder[257], folder[258] = width, height, (8 * samples.dtype.itemsize,) * channels
+    folder[259], folder[262], folder[277], folder[278] = 1, photometric, channels, height
+    for tag, value in (tags or {}).items():
+        folder[tag] = value
+    folder[273], folder[279] = 0, samples.nbytes
+    stream = io.BytesIO()
+    folder.save(stream)
+    return stream.getvalue() + samples.tobytes()
+
+
+def chroma(rgb: Array, across: int, down: int) -> Array:
+    """YCbCr with one chroma sample for so many px, in units as TIFF keeps them, or whole where that is 1×1."""
+    ycc = np.asarray(Image.fromarray(rgb).convert("YCbCr"))
+    height, width, _ = ycc.shape
+    cells = ycc.reshape(height // down, down, width // across, across, 3).transpose(0, 2, 1, 3, 4)
+    luma = cells[..., 0].reshape(*cells.shape[:2], -1)
+    chromas = np.rint(cells[..., 1:].mean((2, 3))).astype(np.uint8)
+    units: Array = np.concatenate([luma, chromas], 2).ravel()
+    return units
+
+
 def good() -> dict[str, tuple[Callable[[], bytes], Array | None]]:
-    """Name -> (its bytes, the colours and alpha that it holds; None where a lossy format does)."""
+    """Name -> (its bytes, the colours and alpha that it holds; None where these are `smooth(40, 56)`, about)."""
     rgb, deep, gray = smooth(40, 56), smooth(40, 56, 3, 65535), smooth(40, 56, 1)
     deep_alpha = smooth(40, 56, 2, 65535)
     bits = gray[..., 0] > 100
@@ -93,20 +118,52 @@ def good() -> dict[str, tuple[Callable[[], bytes], Array | None]]:
         "lzw.tif": (lambda: vips(deep, {"compression": "lzw", "predictor": "horizontal"}), deep),
         "float.tif": (lambda: vips((rgb / np.float32(255)).astype(np.float32), {}), (rgb / np.float32(255))),
         "wrong-name.jpg": (lambda: png(rgb, 2), rgb),
+        "16-bit-gray-alpha.tif": (lambda: tiff(deep_alpha, 1, {338: 2}), deep_alpha),
+        "fax.tif": (
+            lambda: pillow(bits, "TIFF", options={"compression": "group4"}),
+            np.where(bits[..., None], 255, 0).astype(np.uint8),
+        ),
+        "pyramid.tif": (
+            lambda: vips(smooth(300, 400), {"tile": True, "pyramid": True}),
+            smooth(300, 400),
+        ),
         "progressive.jpg": (lambda: pillow(rgb, "JPEG", options={"progressive": True}), None),
         "adobe-cmyk.jpg": (lambda: pillow(rgb, "JPEG", "CMYK"), None),
         "ycbcr.tif": (lambda: pillow(rgb, "TIFF", "YCbCr"), None),
-        "lab.tif": (lambda: lab(rgb), None),
+        "ycbcr-4:2:0.tif": (lambda: tiff(chroma(rgb, 2, 2), 6, {530: (2, 2)}), None),
+        "ycbcr-levels.tif": (lambda: tiff(studio(rgb), 6, {530: (1, 1), 532: STUDIO}), None),
+        "jpeg-in.tif": (lambda: vips(rgb, {"compression": "jpeg", "Q": 95}), None),
+        "lab.tif": (lambda: lab(rgb, "labs"), None),
+        "lab-float.tif": (lambda: lab(rgb, "lab"), None),
+        "lab-8.tif": (lambda: tiff(lab_bytes(rgb), 8), None),
         "broken-icc.png": (lambda: pillow(rgb, "PNG", options={"icc_profile": b"nonsense" * 30}), rgb),
         "broken-exif.jpg": (lambda: pillow(rgb, "JPEG", options={"exif": b"Exif\0\0II*\0\xff\xff\xff\xff"}), None),
     }
 
 
-def lab(rgb: Array) -> bytes:
-    """Lab in 16 bits."""
+STUDIO = (16, 235, 128, 240, 128, 240)
+"""ReferenceBlackWhite of television: luma from 16 to 235, chroma up to 112 from its middle."""
+
+
+def studio(rgb: Array) -> Array:
+    """(h, w, 3) YCbCr in these levels."""
+    ycc = np.asarray(Image.fromarray(rgb).convert("YCbCr")).astype(float)
+    levels: Array = (ycc - [0, 128, 128]) * [219 / 255, 112 / 127, 112 / 127] + [16, 128, 128]
+    return np.rint(levels).astype(np.uint8)
+
+
+def lab(rgb: Array, space: str) -> bytes:
+    """Lab in 16 bits ("labs") or in floating point ("lab")."""
     image = pyvips.Image.new_from_array(np.ascontiguousarray(rgb)).copy(interpretation="srgb")
-    data: bytes = image.colourspace("labs").tiffsave_buffer()
+    data: bytes = image.colourspace(space).tiffsave_buffer()
     return data
+
+
+def lab_bytes(rgb: Array) -> Array:
+    """(h, w, 3) L of 255, a and b signed, as TIFF keeps Lab in 8 bits."""
+    image = pyvips.Image.new_from_array(np.ascontiguousarray(rgb)).copy(interpretation="srgb").colourspace("lab")
+    values = np.rint(image.numpy() * np.array([255 / 100, 1, 1]))
+    return np.concatenate([values[..., :1].astype(np.uint8), values[..., 1:].astype(np.int8).view(np.uint8)], 2)
 
 
 def bad() -> Iterator[tuple[str, bytes]]:
@@ -126,13 +183,30 @@ def bad() -> Iterator[tuple[str, bytes]]:
     yield "empty.png", b""
     yield "zeros.png", bytes(5000)
     yield "zeros.tif", b"II*\0" + bytes(5000)
-    flipped = bytearray(sound["png"])
-    flipped[len(flipped) // 2] ^= 4
-    yield "flipped.png", bytes(flipped)
+    places = {"png": (0.5, 0.9), "jpg": (0.25,), "webp": (0.01,), "tif": (0.5,), "bmp": (0.0,), "avif": (0.1,)}
+    for suffix, at in ((suffix, at) for suffix, found in places.items() for at in found):
+        flipped = bytearray(sound[suffix])
+        flipped[int(len(flipped) * at)] ^= 0xFF
+        yield f"flipped-{at:g}.{suffix}", bytes(flipped)
     yield "absurd.png", png(rgb[:1], 2).replace(struct.pack(">II", 56, 1), struct.pack(">II", 2**31 - 1, 2**31 - 1))
-    header = struct.pack(">IIBBBBB", 40_000, 25_000, 16, 6, 0, 0, 0)
-    claim = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
-    yield "bomb.png", b"\x89PNG\r\n\x1a\n" + claim
+    yield from bombs(sound)
+
+
+def bombs(sound: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """Small files that claim 40,000×25,000 px, and more than one byte of each could stand for."""
+    zeros = zlib.compress(bytes(10**8), 9)
+    turned = chunk(b"eXIf", b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHIHHI", 274, 3, 1, 6, 0, 0))
+    for name, interlaced, extra in (("bomb", 0, b""), ("bomb-interlaced", 1, b""), ("bomb-turned", 0, turned)):
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 25_000, 8, 2, 0, 0, interlaced))
+        yield f"{name}.png", b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zeros) + chunk(b"IEND", b"")
+    bmp, jpeg, avif = bytearray(sound["bmp"]), bytearray(sound["jpg"]), bytearray(sound["avif"])
+    struct.pack_into("<ii", bmp, 18, 40_000, 25_000)
+    struct.pack_into(">HH", jpeg, jpeg.index(b"\xff\xc0") + 5, 25_000, 40_000)
+    struct.pack_into(">II", avif, avif.index(b"ispe") + 8, 40_000, 25_000)
+    progressive = bytes(jpeg).replace(b"\xff\xc0", b"\xff\xc2", 1)
+    yield from (("bomb.bmp", bytes(bmp)), ("bomb.jpg", bytes(jpeg)), ("bomb.avif", bytes(avif)))
+    yield "bomb-progressive.jpg", progressive
+    yield "bomb.tif", tiff(np.zeros(100_000, np.uint8), 2, {256: 40_000, 257: 25_000, 278: 25_000})
 
 
 def write_good(folder: Path) -> dict[str, Array | None]:

@@ -17,7 +17,7 @@ from PIL import Image, TiffImagePlugin
 
 from restore_cli.errors import ImageError
 from restore_cli.image.codec import decode, encode, probe
-from restore_cli.image.metadata import upright
+from restore_cli.image.exif import upright
 from restore_cli.image.picture import Metadata, Picture, Pixels
 
 FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"]
@@ -87,10 +87,10 @@ def test_missing_folder_and_unreadable(tmp_path: Path) -> None:
     ("data", "line"),
     [
         (b"", "an empty file, 0 bytes"),
-        (b"Dear diary, today", "not an image by its content; PNG, JPEG, WebP, TIFF, BMP, AVIF are supported"),
+        (b"Dear diary, today", "not an image by its content; PNG, JPEG, WebP, TIFF, BMP, AVIF, HEIC are supported"),
         (b"\x00" * 100, "not an image by its content"),
         (b"GIF89a" + bytes(50), "a GIF image; PNG, JPEG"),
-        (b"\x00\x00\x00\x18ftypheic" + bytes(50), "a HEIC image; PNG, JPEG"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50), "a JPEG XL image; PNG, JPEG"),
         (b"\x89PNG\r\n\x1a\n", "damaged PNG: it ends in its header"),
         (b"\xff\xd8\xff\xe0", "damaged JPEG"),
         (b"BM", "damaged BMP"),

@@ -53,10 +53,11 @@ def random_picture(height: int, width: int, channels: int, alpha: bool, seed: in
 
 def assert_same(found: Picture, expected: Picture) -> None:
     assert found.pixels.shape == expected.pixels.shape
-    assert np.array_equal(found.pixels, expected.pixels)
+    assert found.pixels.dtype == expected.pixels.dtype
+    assert found.pixels.tobytes() == expected.pixels.tobytes()  # to the bit, of numbers that are none too
     assert (found.alpha is None) == (expected.alpha is None)
     if found.alpha is not None and expected.alpha is not None:
-        assert np.array_equal(found.alpha, expected.alpha)
+        assert found.alpha.tobytes() == expected.alpha.tobytes()
 
 
 @pytest.mark.parametrize("format", LOSSLESS)
@@ -76,21 +77,26 @@ def test_decode_after_encode_is_the_identity(
         assert_same(found, picture)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data(), format=st.sampled_from(["PNG", "TIFF"]), icc=st.booleans(), exif=st.booleans())
+KINDS = {"PNG": ("uint8", "uint16"), "TIFF": ("uint8", "uint16", "float32"), "WEBP": ("uint8",), "BMP": ("uint8",)}
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data(), format=st.sampled_from(LOSSLESS), icc=st.booleans(), exif=st.booleans())
 def test_identity_holds_for_any_small_picture(
     tmp_path: Path, data: st.DataObject, format: str, icc: bool, exif: bool
 ) -> None:
-    sides = st.integers(1, 9)
-    height, width, channels = data.draw(sides), data.draw(sides), data.draw(st.sampled_from([1, 3]))
-    pixels = data.draw(nps.arrays(np.uint8, (height, width, channels)))
-    alpha = data.draw(st.none() | nps.arrays(np.uint8, (height, width)))
+    kind = data.draw(st.sampled_from(KINDS[format]))
+    channels = data.draw(st.sampled_from([3] if format == "WEBP" else [1, 3]))  # WebP has no gray
+    height, width = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    pixels = data.draw(nps.arrays(kind, (height, width, channels)))  # floats: any, infinite ones too
+    alpha = data.draw(st.just(None) if format == "BMP" else st.none() | nps.arrays(kind, (height, width)))
     metadata = Metadata(profile() if icc else None, photo_exif() if exif else None)
     encode(Picture(pixels, alpha, metadata), tmp_path / "out", format=format)
     found = decode(tmp_path / "out")
-    assert_same(found, Picture(pixels, alpha))
-    assert found.metadata.icc == metadata.icc
-    assert (found.metadata.exif is None) == (metadata.exif is None)
+    opaque = alpha is not None and found.alpha is None and bool((alpha == np.iinfo(kind).max).all())
+    assert_same(found, Picture(pixels, None if format == "WEBP" and opaque else alpha))
+    assert found.metadata.icc == (None if format == "BMP" else metadata.icc)
+    assert (found.metadata.exif is None) == (metadata.exif is None or format == "BMP")
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -469,3 +475,12 @@ def test_deep_avif_is_read_deep(tmp_path: Path, bits: int, channels: int) -> Non
     assert found.pixels.dtype == np.uint16
     assert np.abs(found.pixels.astype(float) - samples[..., :3]).mean() < 900
     assert np.unique(found.pixels & 255).size > 1
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_white_of_a_deep_avif_is_white_and_opaque_is_opaque(tmp_path: Path, bits: int) -> None:
+    image = pyvips.Image.new_from_array(np.full((16, 16, 4), 65535, np.uint16)).copy(interpretation="rgb16")
+    (tmp_path / "in.avif").write_bytes(image.heifsave_buffer(compression="av1", bitdepth=bits, lossless=True))
+    found = decode(tmp_path / "in.avif")
+    assert found.pixels.min() == 65535
+    assert found.opaque

@@ -1,0 +1,134 @@
+"""What a batch takes against its slowest stage: `python -m benchmarks.pipeline [--pictures 200] [--side 192]`.
+
+Decoding, restoring and encoding the same pictures, each alone and on one thread, then the whole job as the command runs
+it, also with one thread for the model, as if it were a device of its own. On a machine with at least two free cores.
+Rounds alternate; medians are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from restore_cli.bench import Bench
+from restore_cli.degrade import imresize
+from restore_cli.document import Document, Wishes, open_document, open_sources, restored, write_document
+from restore_cli.image.codec import decode, encode
+from restore_cli.image.note import Note
+from restore_cli.image.picture import Picture, Samples
+from restore_cli.inputs import Asked
+from restore_cli.job import run
+from restore_cli.restoration import default_tiling
+from restore_cli.tiling.engine import Trace
+from restore_cli.weights.catalogue import Request, read_catalogue
+from restore_cli.work import Job, Watch
+
+CAT = Path(__file__).parents[1] / "examples" / "cat.png"
+WISHES = Wishes()
+
+
+def main() -> None:
+    """Make the pictures, time the stages and the job, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="restore-pipeline-") as name:
+        folder = Path(name)
+        make(folder / "in", given.pictures, given.side)
+        stages = Stages(folder)
+        times: dict[str, list[float]] = {}
+        for _ in range(given.rounds):
+            for title, work in stages.all().items():
+                start = time.perf_counter()
+                work()
+                times.setdefault(title, []).append(time.perf_counter() - start)
+        show(given.pictures, given.side, {title: median(found) for title, found in times.items()})
+
+
+def make(folder: Path, count: int, side: int) -> None:
+    """Crops of the example, all different."""
+    folder.mkdir()
+    whole = decode(CAT).pixels
+    numbers = np.random.default_rng(0)
+    for i in range(count):
+        scale = side * 1.5 / min(whole.shape[:2])
+        small = imresize(whole, scale) if scale < 1 else whole
+        y, x = (int(numbers.integers(0, small.shape[axis] - side + 1)) for axis in (0, 1))
+        encode(Picture(np.ascontiguousarray(small[y : y + side, x : x + side])), folder / f"{i:03d}.png")
+
+
+class Stages:
+    """Each stage alone, with what it needs in memory, and the job."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.round = folder, 0
+        self.job = Job(Request("sr", "lite", scale=4), read_catalogue(), Asked((str(folder / "in"),)), device="cpu")
+        self.bench = Bench(self.job, Watch())
+        self.paths = sorted((folder / "in").iterdir())
+        self.opened = [self.open(path) for path in self.paths]
+        _, self.model = self.bench.model(self.opened[0].header)
+        self.tiling = default_tiling(self.model.contract)
+        self.rows: list[list[list[Samples]]] = [self.rows_of(document) for document in self.opened]
+
+    def all(self) -> dict[str, Callable[[], object]]:
+        """By name."""
+        return {"decode": self.decode, "restore": self.restore, "encode": self.encode, "job": self.whole}
+
+    def open(self, path: Path) -> Document:
+        """Decoded, ready to be restored."""
+        sources = [source.decoded() for source in open_sources(path, "PNG", WISHES)]
+        return open_document(sources, self.folder / "alone" / path.name, "PNG", WISHES)
+
+    def rows_of(self, document: Document) -> list[list[Samples]]:
+        """Through the model."""
+        return [list(page) for page in restored(document, self.model, Trace(self.tiling))]
+
+    def decode(self) -> None:
+        """All files."""
+        for path in self.paths:
+            self.open(path)
+
+    def restore(self) -> None:
+        """All pictures, from memory to memory."""
+        for document in self.opened:
+            self.rows_of(document)
+
+    def encode(self) -> None:
+        """All results, from memory to the disk."""
+        (self.folder / "alone").mkdir(exist_ok=True)
+        note = Note("sr", "lite-sr-x4", "0" * 64, 4)
+        for document, pages in zip(self.opened, self.rows, strict=True):
+            write_document(document, (iter(page) for page in pages), 4, note)
+
+    def whole(self) -> None:
+        """The job, into a folder of its own each time."""
+        self.round += 1
+        out = str(self.folder / f"out{self.round}")
+        for result in run(Job(**{**vars(self.job), "output": out})):
+            assert result.status == "done", result.error
+
+
+def show(pictures: int, side: int, times: dict[str, float]) -> None:
+    """The table."""
+    stages = {title: seconds for title, seconds in times.items() if title != "job"}
+    slowest = max(stages, key=lambda title: stages[title])
+    lines = [f"{pictures} pictures of {side}×{side} px, ×4, one thread for the model", "", "| | seconds |", "|---|---|"]
+    lines += [f"| {title} alone | {seconds:.1f} |" for title, seconds in stages.items()]
+    lines += [f"| one after the other | {sum(stages.values()):.1f} |", f"| the job | {times['job']:.1f} |", ""]
+    lines += [f"the job takes {times['job'] / stages[slowest]:.3f} times its slowest stage, {slowest}"]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Options to a Job, refused where they cannot be meant."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from restore_cli.cli.inputs import again, asked
+from restore_cli.cli.options import Options, Selection
+from restore_cli.errors import UsageError
+from restore_cli.finish import Finish
+from restore_cli.image.codec import FORMAT_SUFFIX, SUFFIXES
+from restore_cli.image.resize import target_size
+from restore_cli.job import Job
+from restore_cli.weights.catalogue import Request, read_catalogue
+
+__all__ = ["job_for", "with_files"]
+
+
+def job_for(task: str, options: Selection) -> Job:
+    """The selection as a Job without inputs. UsageError for sizes that cannot be."""
+    check_least(options, tile=0, overlap=0, batch=1)
+    request = Request(task, options.model, options.variant, options.scale, options.noise, options.quality)
+    return Job(
+        request=request,
+        catalogue=read_catalogue(options.catalogue),
+        weights=options.weights,
+        device=options.device,
+        precision=options.precision,
+        tile=options.tile,
+        overlap=options.overlap,
+        batch=options.batch,
+        memory=memory_named(options.memory),
+        offline=options.offline,
+    )
+
+
+def with_files(job: Job, options: Options) -> Job:
+    """The job with its inputs and outputs. UsageError for what cannot be."""
+    check_least(options, frame=1, jpeg_quality=1, max_pixels=1, workers=1, gpus_per_worker=0)
+    if options.jpeg_quality is not None and options.jpeg_quality > 100:
+        raise UsageError(f"--jpeg-quality {options.jpeg_quality}: expected 1 to 100")
+    resize = resize_checked(options.resize)
+    return replace(
+        job,
+        asked=asked(options),
+        output=options.output,
+        again=again(options),
+        hash=options.hash,
+        keep_times=options.keep_times,
+        fail_fast=options.fail_fast,
+        watch=options.watch,
+        cluster=options.cluster,
+        workers=options.workers,
+        gpus_per_worker=options.gpus_per_worker,
+        format=format_named(options.format),
+        frame=options.frame,
+        jpeg_quality=options.jpeg_quality,
+        max_pixels=options.max_pixels,
+        finish=Finish(options.bit_depth, options.dither, options.alpha, options.icc, resize, options.strip),
+    )
+
+
+def check_least(options: Selection, **least: int) -> None:
+    """UsageError for an option below the least that it can be."""
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        if value is not None and value < smallest:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: expected {smallest} or more")
+
+
+def format_named(name: str | None) -> str | None:
+    """A value of SUFFIXES for what was typed. UsageError for another word."""
+    found = SUFFIXES.get(f".{name.lower()}") if name else None
+    if name and found is None:
+        raise UsageError(f"--format {name}: expected {', '.join(value.lower() for value in FORMAT_SUFFIX)}")
+    return found
+
+
+def resize_checked(wish: str | None) -> str | None:
+    """The wish, if it can be meant. UsageError."""
+    if wish is not None:
+        target_size(wish, (1, 1))
+    return wish
+
+
+def memory_named(text: str | None) -> int | None:
+    """1_500_000_000 of "1.5G". UsageError for anything else."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([MGT])i?B?", text.strip(), re.IGNORECASE)
+    if found is None or not float(found[1]):
+        raise UsageError(f"--memory {text}: expected a size", hint="--memory 1.5G")
+    return int(float(found[1]) * {"M": 10**6, "G": 10**9, "T": 10**12}[found[2].upper()])

@@ -1,0 +1,36 @@
+"""How files keep samples otherwise than as RGB of 8 or 16 bits with alpha apart, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from restore_cli.image.picture import Samples
+
+__all__ = ["from_ycbcr", "unmultiplied", "widened"]
+
+
+def from_ycbcr(rows: Samples, luma: tuple[float, ...], levels: tuple[float, ...]) -> Samples:
+    """(n, w, 3) uint8 -> RGB, rounded once (TIFF 6.0, sections 20 and 21)."""
+    black, white = np.reshape(levels, (3, 2)).T
+    y, cb, cr = np.moveaxis((rows - black) * np.array([255, 127, 127]) / (white - black), -1, 0)
+    red, blue = y + (2 - 2 * luma[0]) * cr, y + (2 - 2 * luma[2]) * cb
+    green = (y - luma[0] * red - luma[2] * blue) / luma[1]
+    rgb: Samples = np.rint(np.stack([red, green, blue], -1).clip(0, 255)).astype(np.uint8)
+    return rgb
+
+
+def unmultiplied(rows: Samples) -> Samples:
+    """(n, w, c + alpha): colours divided by alpha; black where nothing is left to divide."""
+    peak = 1.0 if rows.dtype == np.float32 else float(np.iinfo(rows.dtype).max)
+    alpha = rows[..., -1:].astype(np.float64) / peak
+    colours = np.divide(rows[..., :-1], alpha, out=np.zeros(rows[..., :-1].shape), where=alpha > 0)
+    if rows.dtype != np.float32:
+        colours = np.rint(colours.clip(0, peak))
+    return np.concatenate([colours.astype(rows.dtype), rows[..., -1:]], 2)
+
+
+def widened(rows: Samples, bits: int) -> Samples:
+    """Integers of so many bits -> 16 bits, where white stays white."""
+    peak = 2**bits - 1
+    wide: Samples = (rows.astype(np.uint32) * 65535 + peak // 2) // peak
+    return wide.astype(np.uint16)

@@ -1,0 +1,133 @@
+"""What is drawn on a terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pictures import noise, save
+from rich.cells import cell_len
+from rich.console import Console
+
+from restore_cli.cli.console import Downloads, err
+from restore_cli.cli.progress import Display, shortened
+from restore_cli.cli.tally import spoken
+from restore_cli.weights.catalogue import read_catalogue
+from restore_cli.work import Result
+
+ROOT = Path(__file__).parents[2]
+
+
+def drawn(display: Display, width: int) -> list[str]:
+    """The lines of a display on a screen of that width."""
+    screen = Console(file=io.StringIO(), width=width, color_system=None)
+    with screen.capture() as text:
+        screen.print(display.render())
+    return text.get().splitlines()
+
+
+@pytest.fixture
+def display() -> Display:
+    return Display(Downloads(read_catalogue().entry, quiet=True, displayed=True))
+
+
+@pytest.mark.parametrize("width", [40, 60, 120])
+@pytest.mark.parametrize("path", ["photo [final] [b].png", "写真/猫の写真.png" * 9, "a/" * 99 + "b.png"])
+def test_lines_are_as_wide_as_the_screen_and_names_keep_their_end(
+    width: int, path: str, display: Display, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(err, "_width", width)
+    display.total(1000)
+    display.begin(path)
+    display.tile(3, 12)
+    lines = drawn(display, width)
+    assert len(lines) == 3
+    assert all(cell_len(line) <= width for line in lines)
+    assert "0/1000" in lines[0]
+    assert path[-6:] in lines[1]
+    assert "tile 3/12" in lines[1]
+    if width == 120 and len(path) < 60:
+        assert path in lines[1]
+
+
+def test_it_counts_what_happens(display: Display) -> None:
+    display.total(4)
+    for status in ("done", "skipped"):
+        display.begin(status)
+        display.result(Result(status, "out", status, model="lite", pixels=2_000_000))
+    lines = drawn(display, 100)
+    assert lines[0].startswith("2/4 ")
+    assert lines[0].rstrip().endswith("left")
+    assert "1 skipped" in lines[1]
+    assert "MP/s" in lines[1]
+    display.stopping(1)
+    assert drawn(display, 100)[0].rstrip().endswith("stopping")
+    display.downloads.quiet = True
+    display.downloads.start("emt-x4", 10_000_000)
+    display.downloads.advance(2_500_000)
+    assert "fetching emt-x4" in drawn(display, 100)[1]
+    assert "2.5/10.0 MB" in drawn(display, 100)[1]
+
+
+@pytest.mark.parametrize("text", ["", "a", "猫" * 20, "ab猫" * 20])
+@pytest.mark.parametrize("width", [2, 3, 10, 200])
+def test_what_is_shortened_fits(text: str, width: int) -> None:
+    short = shortened(text, width)
+    assert cell_len(short) <= width
+    assert text.endswith(short.removeprefix("…"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 0 s"),
+        (3599, "59 min 59 s"),
+        (7260, "2 h 1 min"),
+        (9e4, "1 d 1 h"),
+    ],
+)
+def test_times(seconds: float, text: str) -> None:
+    assert spoken(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("variables", "live"),
+    [({"TERM": "xterm-256color"}, True), ({"TERM": "dumb"}, False), ({"TERM": "xterm", "NO_COLOR": "1"}, False)],
+)
+def test_a_terminal_is_drawn_on_unless_it_says_no(
+    variables: dict[str, str], live: bool, tmp_path: Path, x1: Path
+) -> None:
+    for name in "ab":
+        save(tmp_path / f"in/{name} [x].png", noise(40, 40))
+    reader, writer = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | variables
+    command = [sys.executable, "-m", "restore_cli", "denoise", "--weights", str(x1), "in", "-o", "out"]
+    with subprocess.Popen(
+        command, stderr=writer, stdout=writer, cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}
+    ) as process:
+        os.close(writer)
+        text = ""
+        while block := read(reader):
+            text += block
+    os.close(reader)
+    assert process.returncode == 0, text
+    assert ("\x1b[?25l" in text) == live  # the cursor is hidden
+    assert text.rpartition("\x1b[?25")[2].startswith("h") or not live  # and shown again
+    assert live or "\x1b" not in text
+    assert "in/a [x].png → out/a [x].png  (x1.safetensors, 40×40 px" in text
+    assert "2 pictures: 2 done, 0 skipped, 0 failed" in text
+
+
+def read(terminal: int) -> str:
+    """What was written, "" at the end."""
+    try:
+        return os.read(terminal, 4096).decode(errors="replace")
+    except OSError:  # Linux says so where nobody has the other end any more
+        return ""

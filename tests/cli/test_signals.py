@@ -1,0 +1,126 @@
+"""Signals to a real process, while it restores."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pictures import noise, save
+from PIL import Image
+
+from restore_cli.manifest import NAME
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def running(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """`restore` in a process of its own."""
+    command = [sys.executable, "-m", "restore_cli", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=cwd
+    ) as process:
+        yield process
+        process.kill()
+
+
+def until(process: subprocess.Popen[str], happened: Callable[[], object]) -> None:
+    """Waits for something that a process does."""
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def parts(folder: Path) -> list[Path]:
+    """Results that are being written."""
+    return list(folder.rglob(".restore-*.part"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_finishes_what_is_at_hand_and_the_same_command_goes_on(
+    number: signal.Signals, tmp_path: Path, x1: Path
+) -> None:
+    for name in "abcdefgh":
+        save(tmp_path / f"in/{name}.png", noise(500, 500))
+    command = ("denoise", "--weights", x1, "in", "-o", "out")
+    with running(*command, cwd=tmp_path) as process:
+        until(process, lambda: parts(tmp_path))
+        process.send_signal(number)
+        out, err = process.communicate()
+    assert process.returncode == 130, err
+    assert "stopping: finishing 1 picture; Ctrl-C again stops at once" in err or "stopping: finishing 2 pictures" in err
+    assert err.splitlines()[-1].startswith("restore: interrupted after")
+    assert "the same command again goes on" in err
+    done = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
+    assert 0 < len(done) < 8
+    assert len(out.splitlines()) == len(done)
+    assert not parts(tmp_path)
+    for name in done:
+        with Image.open(tmp_path / "out" / name) as image:
+            image.load()
+    with running(*command, cwd=tmp_path) as process:
+        _, err = process.communicate()
+    assert process.returncode == 0
+    assert f"8 pictures: {8 - len(done)} done, {len(done)} skipped, 0 failed" in err
+
+
+def test_a_second_signal_ends_at_once_and_leaves_nothing(tmp_path: Path, x1: Path) -> None:
+    save(tmp_path / "in.png", noise(3000, 3000))
+    with running("denoise", "--weights", x1, "in.png", "--tile", "0", cwd=tmp_path) as process:
+        until(process, lambda: parts(tmp_path))
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("stopping: finishing 1 picture")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate()
+    assert process.returncode == 130
+    assert err == "restore: stopped at once (try: the same command again goes on)\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+
+
+def test_with_nothing_at_hand_the_first_signal_ends(tmp_path: Path, x1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for a picture on standard input."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with running("denoise", "--weights", x1, "-", "-o", "out.png", cwd=tmp_path) as process:
+        until(process, lambda: list(tmp_path.glob("restore-*")))
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate()
+    assert process.returncode == 130
+    assert err == "restore: interrupted after 0 pictures (try: the same command again goes on)\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_watching_is_ended_well_by_a_signal(tmp_path: Path, x1: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with running("denoise", "--weights", x1, "in", "-o", "out", "--watch", cwd=tmp_path) as process:
+        save(tmp_path / "new.png", noise(9, 9)).rename(tmp_path / "in/new.png")
+        until(process, (tmp_path / "out/new.png").exists)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "in/new.png → out/new.png" in out
+
+
+def test_nobody_reads_the_lines(tmp_path: Path, x1: Path) -> None:
+    for name in "abcdefgh":
+        save(tmp_path / f"in/{name}.png", noise(300, 300))
+    with running("denoise", "--weights", x1, "in", "-o", "out", "--log", "log.txt", cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("in/a.png")
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.wait() == 141
+    assert err == ""
+    assert not parts(tmp_path)
+    assert "exit code 141" in (tmp_path / "log.txt").read_text()
+    assert (tmp_path / "out" / NAME).exists()

@@ -1,0 +1,31 @@
+"""Pillow's settings are the whole process's: put as wanted while anybody is inside, put back after."""
+
+from __future__ import annotations
+
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+from PIL import Image, ImageFile
+
+from restore_cli.image.pillow import held
+
+
+def test_settings_hold_for_all_who_are_inside_and_are_put_back_after_the_last() -> None:
+    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)
+    inside, left = Barrier(8), Barrier(8)
+
+    def work(number: int) -> bool:
+        found = []
+        with held():
+            inside.wait()  # all at once, the lock keeps nobody out
+            found.append(Image.MAX_IMAGE_PIXELS is None)
+        if number % 2:
+            with held():
+                found.append(Image.MAX_IMAGE_PIXELS is None)
+        left.wait()
+        return all(found)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(work, range(8)))
+    assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)) == before

@@ -1,0 +1,13 @@
+"""Killed at any moment and started again, a batch comes out as if nothing had happened."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def test_killed_and_started_again() -> None:
+    words = ("--pictures", "36", "--kills", "3")
+    ran = subprocess.run([sys.executable, "-m", "benchmarks.killed", *words], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "each good picture there once, equal to the byte, no temporary file, manifest consistent" in ran.stdout
