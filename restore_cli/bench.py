@@ -73,17 +73,17 @@ class Bench:
         return self.chosen[request]
 
     def tiling(self, name: str, model: Network, side: int) -> Tiling:
-        """For a picture of `side` px: as asked, as went through before, or as memory allows, measured once."""
-        from restore_cli.memory import WORTH_MEASURING, tiling_for
+        """For a picture of `side` px: as asked, as went through before, or as memory allows at the first one."""
+        from restore_cli.memory import tiling_for
         from restore_cli.restoration import default_tiling
 
         job = self.job
         if name in self.tilings:
             return self.tilings[name]
         wish = default_tiling(model.contract, job.tile, job.overlap, job.batch)
-        if job.memory is None and (job.tile is not None or side < WORTH_MEASURING):
+        if job.memory is None and job.tile is not None:
             return wish
-        self.tilings[name] = tiling_for(model, wish, max(side, wish.tile), model.device, job.memory)
+        self.tilings[name] = tiling_for(model.contract, wish, max(side, wish.tile), model.device, job.memory)
         return self.tilings[name]
 
     def sha256(self, name: str) -> str:

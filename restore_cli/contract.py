@@ -29,6 +29,8 @@ class Contract:
     """context wanted between neighbouring tiles, input px"""
     tile: int | None
     """best tile side where the result depends on it (global attention), input px"""
+    floats: int
+    """float32 numbers that the model holds at most at a time for each px of a tile"""
 
 
 class Model(Protocol):

@@ -18,7 +18,7 @@ class Nearest:
     def __init__(
         self, scale: int = 2, channels: int = 3, most: int | None = None, faults: tuple[int, ...] = ()
     ) -> None:
-        self.contract = Contract(scale, channels, 8, 8, 8, overlap=8, tile=None)
+        self.contract = Contract(scale, channels, 8, 8, 8, overlap=8, tile=None, floats=4 * channels * scale**2)
         self.most, self.faults, self.calls, self.sides = most, faults, 0, [0]
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from restore_cli.contract import Contract
 from restore_cli.models.attention import windows_attention
-from restore_cli.models.layers import Activation, channels_first, channels_last, exact, linear
+from restore_cli.models.layers import FLOATS, Activation, channels_first, channels_last, exact, linear
 
 __all__ = ["EMT", "EMTConfig"]
 
@@ -62,7 +62,9 @@ class EMT(nn.Module):
         The attention reflects its features up to whole windows: less than half a window would be too few.
         """
         grid = max(side for window in self.config.windows for side in window)
-        return Contract(self.config.scale, 3, grid, multiple=1, minimum=grid // 2 + 1, overlap=grid, tile=None)
+        scale, least = self.config.scale, grid // 2 + 1
+        floats = FLOATS * self.config.dim + 3 * scale**2
+        return Contract(scale, 3, grid, multiple=1, minimum=least, overlap=grid, tile=None, floats=floats)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale)."""

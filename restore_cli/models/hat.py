@@ -13,6 +13,7 @@ from restore_cli.contract import Contract
 from restore_cli.models.attention import attention, windowed
 from restore_cli.models.layers import (
     DIV2K_MEAN,
+    FLOATS,
     HEAD_WIDTH,
     Blocks,
     Mlp,
@@ -72,8 +73,9 @@ class HAT(nn.Module):
     @property
     def contract(self) -> Contract:
         """Channel attention averages over the tile, so a tile is named, large enough to stand for the picture."""
-        w = self.config.window
-        return Contract(self.config.scale, 3, grid=w, multiple=w, minimum=w, overlap=2 * w, tile=32 * w)
+        w, scale = self.config.window, self.config.scale
+        floats = FLOATS * self.config.dim + HEAD_WIDTH * scale**2
+        return Contract(scale, 3, grid=w, multiple=w, minimum=w, overlap=2 * w, tile=32 * w, floats=floats)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale)."""

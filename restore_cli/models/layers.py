@@ -16,6 +16,7 @@ from restore_cli.models.attention import windows_attention
 __all__ = [
     "BLOCKED",
     "DIV2K_MEAN",
+    "FLOATS",
     "HEAD_WIDTH",
     "Activation",
     "Blocks",
@@ -45,6 +46,9 @@ STRIP = 4096
 
 ROWS, HALO = 64, 4
 """Rows that a head enlarges at a time, and the rows around them that it sees, input px."""
+
+FLOATS = 20
+"""Numbers that a transformer block of windows holds at a time for each px and channel, measured (decision 042)."""
 
 Activation = Literal["none", "gelu", "swish"]
 
@@ -98,7 +102,7 @@ def by_rows(head: Callable[[Tensor], Tensor], x: Tensor, scale: int) -> Tensor:
     Enlarged maps are by far the largest of a network; in rows only a part of them is there at a time.
     """
     height = x.shape[2]
-    if torch.is_grad_enabled() or height <= 2 * ROWS:
+    if torch.is_grad_enabled() or height <= ROWS + 4 * HALO:
         return head(x)
     parts = []
     for top in range(0, height, ROWS):

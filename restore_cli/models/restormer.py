@@ -14,6 +14,9 @@ from restore_cli.models.layers import channels_first, channels_last, exact, line
 
 __all__ = ["Restormer", "RestormerConfig"]
 
+FLOATS = 48
+"""Numbers that a block holds at a time for each px and channel, measured (decision 042)."""
+
 EPSILON = 1e-5
 """Added to the variance under the root of the layer norm; the published value."""
 
@@ -71,7 +74,9 @@ class Restormer(nn.Module):
     @property
     def contract(self) -> Contract:
         """Attention weighs channels by their covariance over the tile, so a large tile is named."""
-        return Contract(1, self.config.channels_in, grid=8, multiple=8, minimum=8, overlap=48, tile=512)
+        c = self.config
+        widest = 2 * c.dim if c.blocks[0] + c.refinement else c.dim // 2  # channels for each px of the picture
+        return Contract(1, c.channels_in, 8, multiple=8, minimum=8, overlap=48, tile=512, floats=FLOATS * widest)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) in [0, 1] -> (b, channels_out, h, w)."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from restore_cli.contract import Contract
 from restore_cli.models.layers import (
     DIV2K_MEAN,
+    FLOATS,
     HEAD_WIDTH,
     Blocks,
     Mlp,
@@ -90,7 +91,9 @@ class SwinIR(nn.Module):
         """Windows shift inside the picture, so tiles need context but no particular size."""
         c = self.config
         w = c.window
-        return Contract(c.scale, c.channels, grid=w, multiple=w, minimum=w, overlap=4 * w, tile=None)
+        head = c.channels if c.head == "pixelshuffledirect" else HEAD_WIDTH
+        floats = FLOATS * c.dim + head * c.scale**2
+        return Contract(c.scale, c.channels, grid=w, multiple=w, minimum=w, overlap=4 * w, tile=None, floats=floats)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) in [0, 1] -> (b, c, h·scale, w·scale)."""

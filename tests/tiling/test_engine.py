@@ -42,7 +42,7 @@ class Nearest:
 
     def __init__(self, scale: int = 2, grid: int = 8, multiple: int | None = None) -> None:
         minimum = grid if multiple is None else grid // 2 + 1
-        self.contract = Contract(scale, 3, grid, multiple or grid, minimum, overlap=8, tile=None)
+        self.contract = Contract(scale, 3, grid, multiple or grid, minimum, overlap=8, tile=None, floats=64)
 
     def __call__(self, x: Tensor) -> Tensor:
         assert x.shape[-1] % self.contract.multiple == x.shape[-2] % self.contract.multiple == 0
@@ -118,7 +118,7 @@ def test_bands_come_top_to_bottom_before_the_picture_is_read_to_its_end() -> Non
 def test_axis_covers_the_side_with_equal_tiles_on_the_grid(
     length: int, tile: int, overlap: int, grid: int, padding: bool
 ) -> None:
-    contract = Contract(1, 3, grid, grid if padding else 1, grid, 0, None)
+    contract = Contract(1, 3, grid, grid if padding else 1, grid, 0, None, 64)
     length = padded(length, contract)
     tiling = Tiling(tile, overlap).fitted(contract)
     axis = plan_axis(length, tiling.tile, tiling.overlap, grid)

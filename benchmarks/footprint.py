@@ -1,0 +1,68 @@
+"""How much memory a model takes for a tile on a CPU, beside what its contract says. Linux only.
+
+    python -m benchmarks.footprint NAME … [--sides 64 128 256 512] [--precision fp32 bf16]
+
+Each tile has a process of its own, in which the model has restored one window before: the kernel's mark of the most
+memory (VmHWM) less what was held before the tile (VmRSS). Random weights of the catalogue's size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from restore_cli.memory import field, scratch
+from restore_cli.models.load import PRECISIONS, build, network
+from restore_cli.models.processor import release_freed_memory
+from restore_cli.weights.catalogue import read_catalogue
+
+STATUS = Path("/proc/self/status")
+CPU = torch.device("cpu")
+
+
+def measure(name: str, precision: str, side: int) -> tuple[int, int, int]:
+    """(px of the tile's side, bytes that it takes, bytes that the contract says)."""
+    entry = read_catalogue().entry(name)
+    weights = build(entry.architecture, entry.config).state_dict()
+    model = network(entry.architecture, entry.config, weights, Path(name), CPU, PRECISIONS[precision])
+    contract = model.contract
+    side = contract.grid * round(side / contract.grid)
+    model(torch.rand(1, contract.channels, contract.grid, contract.grid))
+    release_freed_memory()
+    tile = torch.rand(1, contract.channels, side, side)
+    before = field(STATUS, "VmRSS")
+    model(tile)
+    return side, field(STATUS, "VmHWM") - before, scratch(CPU) + 4 * contract.floats * side**2
+
+
+def say(line: str) -> None:
+    """One line on standard output."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--sides", nargs="+", type=int, default=[64, 128, 256, 512])
+    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--one", action="store_true", help="measure here, print the numbers")
+    asked = parser.parse_args()
+    if asked.one:
+        say(" ".join(map(str, measure(asked.names[0], asked.precision[0], asked.sides[0]))))
+        return
+    say("| model | precision | tile | takes, MiB | contract, MiB |\n|---|---|---|---|---|")
+    for name, precision, side in ((n, p, s) for n in asked.names for p in asked.precision for s in asked.sides):
+        command = [sys.executable, "-m", "benchmarks.footprint", name, "--precision", precision, "--sides", str(side)]
+        done = subprocess.run([*command, "--one"], stdout=subprocess.PIPE, text=True, check=True)
+        side, takes, says = map(int, done.stdout.split())
+        say(f"| {name} | {precision} | {side} | {takes / 2**20:.0f} | {says / 2**20:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
