@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from restore_cli.memory import field, scratch
+from restore_cli.memory import demand, field
 from restore_cli.models.load import PRECISIONS, build, network
 from restore_cli.models.processor import release_freed_memory
 from restore_cli.weights.catalogue import read_catalogue
@@ -36,7 +36,9 @@ def measure(name: str, precision: str, side: int) -> tuple[int, int, int]:
     tile = torch.rand(1, contract.channels, side, side)
     before = field(STATUS, "VmRSS")
     model(tile)
-    return side, field(STATUS, "VmHWM") - before, scratch(CPU) + 4 * contract.floats * side**2
+    took = field(STATUS, "VmHWM") - before
+    constant, per_pixel = demand(model, CPU)
+    return side, took, constant + per_pixel * side**2
 
 
 def say(line: str) -> None:

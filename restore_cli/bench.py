@@ -83,7 +83,7 @@ class Bench:
         wish = default_tiling(model.contract, job.tile, job.overlap, job.batch)
         if job.memory is None and job.tile is not None:
             return wish
-        self.tilings[name] = tiling_for(model.contract, wish, max(side, wish.tile), model.device, job.memory)
+        self.tilings[name] = tiling_for(model, wish, max(side, wish.tile), model.device, job.memory)
         return self.tilings[name]
 
     def sha256(self, name: str) -> str:

@@ -46,6 +46,6 @@ def restore(
     pixels = image if image.ndim == 3 else image[..., None]
     tiling = default_tiling(model.contract, tile, overlap)
     if tile is None:
-        tiling = tiling_for(model.contract, tiling, tiling.tile, model.device)
+        tiling = tiling_for(model, tiling, tiling.tile, model.device)
     out = restore_array(model, pixels, tiling)[0]
     return out if image.ndim == 3 else out[..., 0]

@@ -4,46 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from math import isqrt
+from math import ceil, isqrt
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from restore_cli.contract import Contract
+from restore_cli.contract import Model
 from restore_cli.models.processor import cgroups, numbers
 from restore_cli.tiling.plan import Tiling
 
-__all__ = ["available", "scratch", "tiling_for"]
+__all__ = ["available", "demand", "tiling_for"]
 
 SHARE = 0.8
 """Of the memory at hand, what a model may take: rows of the picture and the allocator want some, too."""
 
 SCRATCH = 16 * 2**20
-"""Bytes that each thread takes for what lies between two products."""
+"""Bytes that each thread of a CPU takes for what lies between two products."""
+
+PROBES = 128, 256
+"""Sides of the two tiles that are measured on a GPU, px."""
 
 PROC = Path("/proc")
 
 
-def tiling_for(contract: Contract, wish: Tiling, side: int, device: torch.device, memory: int | None = None) -> Tiling:
+def tiling_for(model: Model, wish: Tiling, side: int, device: torch.device, memory: int | None = None) -> Tiling:
     """As much of the wish as fits into `memory` bytes and into what is at hand, for a picture of `side` px.
 
     Where the system does not tell and nobody asks, that is all of it.
     """
-    wish, room = wish.fitted(contract), available(device)
+    contract, room = model.contract, available(device)
+    wish = wish.fitted(contract)
     limits = [int(SHARE * room)] if room is not None else []
     limits += [memory] if memory is not None else []
     if not limits:
         return wish
-    pixels = max(1, (min(limits) - scratch(device)) // (4 * contract.floats))
+    constant, per_pixel = demand(model, device)
+    pixels = max(1, (min(limits) - constant) // per_pixel)
     whole = min(wish.tile or side, side)
     if whole**2 <= pixels:
         return replace(wish, batch=max(1, min(wish.batch, pixels // whole**2)))
     return replace(wish, tile=isqrt(pixels), overlap=wish.overlap or contract.overlap, batch=1).fitted(contract)
 
 
-def scratch(device: torch.device) -> int:
-    """Bytes that a model takes whatever the tile."""
-    return SCRATCH * torch.get_num_threads() if device.type == "cpu" else SCRATCH
+def demand(model: Model, device: torch.device) -> tuple[int, int]:
+    """Bytes that a model takes whatever the tile, and for each px of it.
+
+    A GPU counts what a tile takes: a line through two of them. A process on a CPU holds so much beside that its
+    contract says more (decision 042).
+    """
+    contract = model.contract
+    if device.type != "cuda":
+        return SCRATCH * torch.get_num_threads(), 4 * contract.floats
+    sides = [contract.grid * ceil(side / contract.grid) for side in PROBES]
+    small, large = (peak(model, torch.rand(1, contract.channels, side, side), device) for side in sides)
+    per_pixel = max(1, (large - small) // (sides[1] ** 2 - sides[0] ** 2))
+    return max(0, large - per_pixel * sides[1] ** 2), per_pixel
+
+
+def peak(model: Model, tile: Tensor, device: torch.device) -> int:
+    """Bytes of a GPU that a tile takes at most."""
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    model(tile)
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def available(device: torch.device) -> int | None:

@@ -12,6 +12,7 @@ from published import GOLDEN, golden
 from torch.nn import functional as F
 
 from restore_cli.errors import OutOfMemory
+from restore_cli.memory import tiling_for
 from restore_cli.metrics import psnr
 from restore_cli.models.load import COMPUTED, computed_dropped, load_file, network, pick_device, pick_precision
 from restore_cli.restoration import default_tiling, restore_array
@@ -68,3 +69,13 @@ def test_auto_takes_the_gpu() -> None:
     assert pick_device("auto").type == "cuda"
     assert pick_precision("auto", CUDA) == torch.float16
     assert np.array_equal(torch.ones(1, device=pick_device("cuda:0")).cpu().numpy(), [1])
+
+
+@pytest.mark.parametrize("limit", [300, 1500])
+def test_a_model_keeps_to_its_memory(limit: int, tmp_path: Path) -> None:
+    net = load_file(checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float32)
+    tiling = tiling_for(net, default_tiling(net.contract, 0), 2000, CUDA, limit * 2**20)
+    before = torch.cuda.memory_allocated(CUDA)
+    torch.cuda.reset_peak_memory_stats(CUDA)
+    restore_array(net, noise(2000, 2000), tiling)
+    assert torch.cuda.max_memory_allocated(CUDA) - before < 1.1 * limit * 2**20

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from nearest import Nearest
 from pictures import checkpoint
 
 from restore_cli import memory
-from restore_cli.contract import Contract
 from restore_cli.memory import granted, tiling_for
 from restore_cli.models.processor import cgroups, cores
 from restore_cli.tiling.plan import Tiling
@@ -21,47 +22,51 @@ MIB = 2**20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how much memory a process holds")
 
 
-CONTRACT = Contract(2, 3, grid=8, multiple=8, minimum=8, overlap=8, tile=None, floats=1024)
-"""4 KiB for each px."""
+class Hungry(Nearest):
+    """Takes 4 KiB for each px, and 8 MiB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contract = replace(self.contract, floats=1024)
 
 
 @pytest.fixture
 def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with 1 TiB, of whose memory a model takes 8 MiB whatever the tile."""
     monkeypatch.setattr(memory, "available", lambda device: 2**40)
-    monkeypatch.setattr(memory, "scratch", lambda device: 8 * MIB)
+    monkeypatch.setattr(memory, "SCRATCH", 8 * MIB // torch.get_num_threads())
 
 
 @pytest.mark.usefixtures("roomy")
 @pytest.mark.parametrize("limit", [9, 30, 80, 200, 600, 1100, 3000])
 def test_a_tile_fits_into_the_memory(limit: int) -> None:
-    found = tiling_for(CONTRACT, Tiling(512, 8, batch=2), 4000, CPU, limit * MIB)
+    found = tiling_for(Hungry(), Tiling(512, 8, batch=2), 4000, CPU, limit * MIB)
     assert 4096 * found.batch * found.tile**2 <= (limit - 8) * MIB
     assert found == Tiling(512, 8, 2) or 4096 * max(found.batch + 1, 2) * (found.tile + 8) ** 2 > (limit - 8) * MIB
 
 
 @pytest.mark.usefixtures("roomy")
 def test_what_fits_is_left_as_it_was_wished() -> None:
-    assert tiling_for(CONTRACT, Tiling(128, 8, batch=2), 4000, CPU, 1000 * MIB) == Tiling(128, 8, batch=2)
-    assert tiling_for(CONTRACT, Tiling(512, 8), 100, CPU, 100 * MIB) == Tiling(512, 8)
+    assert tiling_for(Hungry(), Tiling(128, 8, batch=2), 4000, CPU, 1000 * MIB) == Tiling(128, 8, batch=2)
+    assert tiling_for(Hungry(), Tiling(512, 8), 100, CPU, 100 * MIB) == Tiling(512, 8)
 
 
 @pytest.mark.usefixtures("roomy")
 def test_a_limit_below_every_tile_leaves_the_smallest() -> None:
-    assert tiling_for(CONTRACT, Tiling(512, 8), 4000, CPU, MIB) == Tiling(8, 4)
+    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU, MIB) == Tiling(8, 4)
 
 
 @pytest.mark.usefixtures("roomy")
 def test_what_the_machine_has_is_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda device: 100 * MIB)
-    assert tiling_for(CONTRACT, Tiling(512, 8), 4000, CPU).tile == 128
-    assert tiling_for(CONTRACT, Tiling(512, 8), 4000, CPU, 1000 * MIB).tile == 128
+    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU).tile == 128
+    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU, 1000 * MIB).tile == 128
 
 
 def test_nothing_is_changed_where_nobody_can_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(memory, "PROC", tmp_path)
-    assert tiling_for(CONTRACT, Tiling(512, 8), 4000, CPU) == Tiling(512, 8)
-    assert tiling_for(CONTRACT, Tiling(512, 8), 4000, CPU, 100 * MIB).tile < 512
+    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU) == Tiling(512, 8)
+    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU, 100 * MIB).tile < 512
 
 
 @linux
@@ -120,7 +125,7 @@ model(torch.rand(1, 3, 64, 64))
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[2]), -1))
 if sys.argv[3] == "measured":
-    tiling = tiling_for(model.contract, tiling, 900, cpu)
+    tiling = tiling_for(model, tiling, 900, cpu)
 out, trace = restore_array(model, pixels, tiling)
 assert out.shape == (1800, 1400, 3)
 sys.stdout.write(f"{tiling.tile} {trace.tiling.tile}")
