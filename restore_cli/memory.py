@@ -14,7 +14,7 @@ from restore_cli.contract import Model
 from restore_cli.models.processor import cgroups, numbers
 from restore_cli.tiling.plan import Tiling
 
-__all__ = ["available", "demand", "tiling_for"]
+__all__ = ["demand", "free", "tiling_for"]
 
 SHARE = 0.8
 """Of the memory at hand, what a model may take: rows of the picture and the allocator want some, too."""
@@ -33,10 +33,9 @@ def tiling_for(model: Model, wish: Tiling, side: int, device: torch.device, memo
 
     Where the system does not tell and nobody asks, that is all of it.
     """
-    contract, room = model.contract, available(device)
+    contract = model.contract
     wish = wish.fitted(contract)
-    limits = [int(SHARE * room)] if room is not None else []
-    limits += [memory] if memory is not None else []
+    limits = [limit for limit in (memory, free(device)) if limit is not None]
     if not limits:
         return wish
     constant, per_pixel = demand(model, device)
@@ -68,6 +67,12 @@ def peak(model: Model, tile: Tensor, device: torch.device) -> int:
     torch.cuda.reset_peak_memory_stats(device)
     model(tile)
     return torch.cuda.max_memory_allocated(device) - before
+
+
+def free(device: torch.device) -> int | None:
+    """Bytes that a model may take there; None where the system does not tell."""
+    room = available(device)
+    return None if room is None else int(SHARE * room)
 
 
 def available(device: torch.device) -> int | None:

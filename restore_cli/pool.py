@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from threading import Lock, Thread
@@ -37,6 +38,17 @@ def devices(asked: str) -> list[str]:
     if not torch.cuda.device_count():
         raise UsageError("--device all: this PyTorch sees no CUDA device", hint="--device auto")
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
+
+def portion(memory: int | None, device: str, mates: int) -> int | None:
+    """Bytes for the model of each process on a device: what was asked, or an equal part of what is there."""
+    from restore_cli.memory import free
+    from restore_cli.models.load import pick_device
+
+    if memory is not None or mates == 1:
+        return memory
+    room = free(pick_device(device))
+    return room if room is None else room // mates
 
 
 class Process(Hand):
@@ -85,17 +97,18 @@ class Pool:
     lives = 1
 
     def __init__(self, job: Job, names: Sequence[str]) -> None:
-        self.job, self.names = job, names
+        self.names = names
         self.threads = max(1, len(os.sched_getaffinity(0)) // len(names))
+        self.jobs = {name: replace(job, memory=portion(job.memory, name, names.count(name))) for name in set(names)}
 
     def open(self) -> list[Hand]:
         """A process for each device."""
-        return [Process(self.job, name, self.threads, number) for number, name in enumerate(self.names, 1)]
+        return [Process(self.jobs[name], name, self.threads, number) for number, name in enumerate(self.names, 1)]
 
     def replace(self, hand: Hand, barren: int) -> Hand:
         """Another process on its device."""
         assert isinstance(hand, Process)
-        return Process(self.job, hand.device, self.threads, hand.number, barren)
+        return Process(self.jobs[hand.device], hand.device, self.threads, hand.number, barren)
 
     def hear(self, hands: Sequence[Hand], seconds: float) -> Iterator[tuple[Hand, Said]]:
         """From whichever process speaks first."""

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 from pictures import noise, save
 
+from restore_cli import memory
 from restore_cli.errors import RestoreError, UsageError
 from restore_cli.foreman import Foreman
 from restore_cli.inputs import Asked
 from restore_cli.job import Job, Result, Watch, run
 from restore_cli.manifest import NAME, lines
-from restore_cli.pool import Pool, Process
+from restore_cli.pool import Pool, Process, portion
 from restore_cli.weights.catalogue import Catalogue, Request
 from restore_cli.work import Step, Work
 
@@ -207,3 +208,10 @@ def test_devices_that_are_not_here_are_refused(job: Job, device: str) -> None:
         pytest.skip("there is a CUDA device here")
     with pytest.raises(UsageError, match="device"):
         devices(device)
+
+
+def test_processes_on_one_device_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free", lambda device: 3000)
+    assert portion(None, "cpu", 3) == 1000
+    assert portion(None, "cpu", 1) is None
+    assert portion(2000, "cpu", 3) == 2000
