@@ -34,6 +34,7 @@ def join(pieces: Iterable[Tensor], axis: Axis, scale: int, dim: int) -> Iterator
         yield part(done, first)
         done = first
         held = None if last else part(first, end).clone()
+        del piece, part  # the next tiles need the room
 
 
 def ramp(length: int, like: Tensor, dim: int) -> Tensor:

@@ -18,6 +18,10 @@ from restore_cli.tiling.plan import Axis, Tiling, padded, plan_axis, reflected
 __all__ = ["Rows", "Trace", "bands", "is_out_of_memory", "together"]
 
 
+ROWS = 64
+"""Rows of the result that are handed on at a time: whoever gets them makes copies."""
+
+
 class Rows(Protocol):
     """A picture that is read from top to bottom."""
 
@@ -56,22 +60,22 @@ def bands(model: Model, rows: Rows, trace: Trace) -> Iterator[Tensor]:
     across = plan_axis(wide, tiling.tile, tiling.overlap, contract.grid)
     total, trace.tiles, trace.exact_tiles = len(down.starts) * len(across.starts), 0, 0
 
-    def strips() -> Iterator[Tensor]:
-        for i in range(len(down.starts)):
-            strip = padded_strip(rows, *down.span(i), high, wide)
-            tiles = [strip[:, :, slice(*across.span(j))] for j in range(len(across.starts))]
-            restored: list[Tensor] = []
-            for batch in batches(tiles, tiling.batch):
-                restored.extend(run(model, batch, trace))
-                trace.tiles += len(batch)
-                trace.on_tile(trace.tiles, total)
-            yield joined(restored, across, contract, rows.width)
+    def restored(i: int) -> Tensor:
+        strip = padded_strip(rows, *down.span(i), high, wide)
+        tiles = [strip[:, :, slice(*across.span(j))] for j in range(len(across.starts))]
+        out: list[Tensor] = []
+        for batch in batches(tiles, tiling.batch):
+            out.extend(run(model, batch, trace))
+            trace.tiles += len(batch)
+            trace.on_tile(trace.tiles, total)
+        return joined(out, across, contract, rows.width)
 
     left = rows.height * contract.scale
-    for band in join(strips(), down, contract.scale, dim=1):
+    for band in join(map(restored, range(len(down.starts))), down, contract.scale, dim=1):
         if left > 0 and band.shape[1]:
-            yield band[:, :left]
+            yield from torch.split(band[:, :left], ROWS, 1)
         left -= band.shape[1]
+        del band  # the next tiles need the room
 
 
 def together(model: Model, pictures: Sequence[Rows], trace: Trace) -> list[Tensor]:
