@@ -222,10 +222,10 @@ def moved(x: Tensor) -> Tensor:
     """(b, h, w, c) -> (b, h, w, c): four fifths of the channels a pixel left, right, up, down, zeros behind them."""
     fifth = x.shape[-1] // 5
     left, right, up, down = (slice(way * fifth, (way + 1) * fifth) for way in range(4))
-    out = torch.zeros_like(x)
-    out[:, :, :-1, left] = x[:, :, 1:, left]
-    out[:, :, 1:, right] = x[:, :, :-1, right]
-    out[:, :-1, :, up] = x[:, 1:, :, up]
-    out[:, 1:, :, down] = x[:, :-1, :, down]
+    out = torch.empty_like(x)
+    out[:, :, :-1, left], out[:, :, -1, left] = x[:, :, 1:, left], 0
+    out[:, :, 1:, right], out[:, :, 0, right] = x[:, :, :-1, right], 0
+    out[:, :-1, :, up], out[:, -1, :, up] = x[:, 1:, :, up], 0
+    out[:, 1:, :, down], out[:, 0, :, down] = x[:, :-1, :, down], 0
     out[..., 4 * fifth :] = x[..., 4 * fifth :]
     return out
