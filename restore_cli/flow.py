@@ -25,6 +25,8 @@ from restore_cli.tiling.engine import Trace, bands
 
 __all__ = ["Flow", "flow_of", "opaque"]
 
+COLUMNS = 2048
+"""px of a row whose colours are computed at a time"""
 AHEAD = 4
 """rows that are read beyond a strip where something is carried beside the model, so that it is there in time"""
 ROUNDING = 1e-6
@@ -193,11 +195,23 @@ class ModelRows(SourceRows):
         """(channels, bottom - top, w) float32 in [0, 1]."""
         first, end = max(0, top - self.margin), min(self.height, bottom + self.margin)
         rows = self.reader.read(first, end)
-        inside, outside = self.colours(rows)
+        inside, outside = self.parted(rows)
         if end > self.done:
             self.keep(rows[self.done - first :], outside[self.done - first :])
             self.done = end
         return self.tensor(inside[top - first : bottom - first])
+
+    def parted(self, rows: Samples) -> tuple[Samples, Samples]:
+        """`colours` of wide rows, a part of their px at a time: it makes many copies."""
+        inside = np.empty((*rows.shape[:2], self.flow.header.channels), np.float32)
+        outside = inside if self.flow.colour is None else np.empty(inside.shape)
+        for left in range(0, self.width, COLUMNS):
+            right, before = min(left + COLUMNS, self.width), min(left, MARGIN)
+            found = self.colours(rows[:, left - before : right + MARGIN])
+            inside[:, left:right] = found[0][:, before : before + right - left]
+            if outside is not inside:
+                outside[:, left:right] = found[1][:, before : before + right - left]
+        return inside, outside
 
     def colours(self, rows: Samples) -> tuple[Samples, Samples]:
         """(n, w, c) float32 in sRGB and [0, 1], and the light that this leaves out, float64."""
@@ -206,7 +220,8 @@ class ModelRows(SourceRows):
         if header.alpha:
             values = bled(values, rows[..., -1])
         if flow.colour is None:
-            return values.clip(0, 1), values  # nobody asks for the second
+            inside = values.clip(0, 1)
+            return inside, inside  # nobody asks for the second
         linear = flow.colour.to_linear(values)
         inside = encoded(linear).clip(0, 1).astype(np.float32)
         return inside, linear - decoded(inside.astype(np.float64))

@@ -20,6 +20,7 @@ from profiles import GRAY_22, LINEAR, P3, gray_profile, rgb_profile
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from restore_cli import flow
 from restore_cli.document import Wishes, open_document, open_sources, restore_file, srgb_profile
 from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.finish import Finish
@@ -389,3 +390,21 @@ def test_a_jpeg_keeps_its_quality_and_subsampling(tmp_path: Path) -> None:
         assert (found.jpeg_quality, found.subsampling) == (expected, "4:2:0")
     through(Nearest(1), tmp_path / "in.jpg", tmp_path / "out.jpg", Wishes(jpeg_quality=60))
     assert decode(tmp_path / "out.jpg").jpeg_quality == 60
+
+
+@pytest.mark.parametrize("icc", [None, P3])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_how_many_columns_are_computed_at_a_time_changes_nothing(
+    alpha: bool, icc: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = (deep(60, 150, 1, "uint16", 1) > 2**15)[..., 0] * np.uint16(2**16 - 1)  # half of it transparent
+    hidden[20:50, 30:120] = 0
+    picture = Picture(deep(60, 150, 3, "uint16"), hidden if alpha else None, Metadata(icc=icc))
+    encode(picture, tmp_path / "in.png")
+    found = []
+    for columns in (1000, 40, 7):
+        monkeypatch.setattr(flow, "COLUMNS", columns)
+        through(Nearest(scale=2), tmp_path / "in.png", tmp_path / "out.png")
+        found.append(decode(tmp_path / "out.png"))
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.pixels, found[0].pixels)

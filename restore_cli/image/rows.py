@@ -57,11 +57,15 @@ class Queue:
 
     def pop(self, count: int) -> Samples:
         """The oldest `count` rows."""
-        whole = self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
-        if whole.shape[0] < count:
-            raise ValueError(f"{count} rows asked for, {whole.shape[0]} are there")
-        self.parts = [whole[count:]] if whole.shape[0] > count else []
-        return whole[:count]
+        if self.size < count:
+            raise ValueError(f"{count} rows asked for, {self.size} are there")
+        taken: list[Samples] = []
+        while (left := count - sum(part.shape[0] for part in taken)) or not taken:
+            part = self.parts.pop(0)
+            taken.append(part[:left])
+            if part.shape[0] > left:
+                self.parts.insert(0, part[left:])
+        return taken[0] if len(taken) == 1 else np.concatenate(taken)
 
 
 def blocks(reader: Reader, row_bytes: int) -> Iterator[Samples]:
