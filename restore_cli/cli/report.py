@@ -112,7 +112,7 @@ class Lines(Report):
             return
         elif result.status == "skipped":
             if result.input in self.named:
-                note(f"{result.input}: {result.output} {result.notes[0]}")
+                note(f"{result.input} → {result.output}: {result.notes[0]}")
         elif self.say is not None:
             self.say(f"{result.input} → {result.output}  ({how(result)})")
 

@@ -80,7 +80,7 @@ def test_found_pictures_that_are_skipped_are_counted_and_named_ones_told(
     assert ran.out == ""
     assert ran.err.splitlines()[0].startswith("4 pictures: 0 done, 4 skipped, 0 failed; 1 hidden, 1 others passed over")
     ran = restore("denoise", "--weights", x1, *photos[:2], "-o", "out")
-    assert [line.partition(": ")[0] for line in ran.err.splitlines()[:2]] == photos[:2]
+    assert [line.partition(" → ")[0] for line in ran.err.splitlines()[:2]] == photos[:2]
 
 
 def test_failures_are_listed_again_twenty_of_them(restore: Run, x1: Path) -> None:
