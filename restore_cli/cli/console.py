@@ -103,7 +103,8 @@ def above(text: str) -> None:
 
 def say_table(table: object) -> None:
     """A rich table, as wide as it needs to be where nobody looks."""
-    out.print(table, width=None if out.is_terminal else 200)
+    with reading():
+        out.print(table, width=None if out.is_terminal else 200)
 
 
 def note(text: str) -> None:

@@ -6,6 +6,7 @@ The format is decided by our own look at the content, so that no other loader ev
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,11 @@ DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 
 def opened(format: str, file: Path | bytes, *, page: int = 0, sequential: bool = True) -> pyvips.Image:
     """The image, not yet decoded. Raises pyvips.Error."""
-    source = pyvips.Source.new_from_memory(file) if isinstance(file, bytes) else pyvips.Source.new_from_file(str(file))
+    source = (
+        pyvips.Source.new_from_memory(file)
+        if isinstance(file, bytes)
+        else pyvips.Source.new_from_file(os.fsencode(file))
+    )
     options: dict[str, Any] = {"fail_on": STRICTNESS.get(format, "error")}
     options["access"] = "sequential" if sequential else "random"
     if format in ("TIFF", "WEBP", "AVIF"):

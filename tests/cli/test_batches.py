@@ -306,6 +306,16 @@ def test_a_name_of_any_bytes_is_said(tmp_path: Path, x1: Path) -> None:
     assert b"\xff.png" in (tmp_path / "log").read_bytes()
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "bmp", "avif"])
+def test_a_name_of_any_bytes_is_read_and_written(suffix: str, tmp_path: Path, x1: Path) -> None:
+    stem = os.fsdecode(b"caf\xe9")
+    save(tmp_path / "in.png", noise(40, 40)).rename(tmp_path / f"{stem}_in.png")
+    for source, result in ((f"{stem}_in.png", f"{stem}.{suffix}"), (f"{stem}.{suffix}", f"{stem}_out.png")):
+        ran = piped("denoise", "--weights", x1, source, "-o", result, given=b"", cwd=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / f"{stem}_out.png").exists()
+
+
 @pytest.mark.parametrize("arguments", [["in.png"], ["in.png", "--json"], ["in.png", "-o", "-"]])
 def test_a_full_disk_behind_standard_output_is_one_line(arguments: list[str], tmp_path: Path, x1: Path) -> None:
     save(tmp_path / "in.png", noise(40, 40))
@@ -316,3 +326,17 @@ def test_a_full_disk_behind_standard_output_is_one_line(arguments: list[str], tm
     assert "no space left" in ran.stderr.lower()
     assert "Traceback" not in ran.stderr
     assert not list(tmp_path.glob(".restore-*.part"))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["sr", "--help"], ["models"]])
+def test_pages_that_cannot_be_written_are_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "restore_cli", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            text=True,
+        )
+    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
+    assert ran.stderr.startswith("restore: standard output: cannot be written")
