@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import CASES, Case, ours, peer, weights
 from benchmarks.report import write_report
+from restore_cli.memory import field
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -220,8 +221,7 @@ def high_water(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+    return field(status, "VmHWM") if status.exists() else 0
 
 
 def machine(device: torch.device) -> dict[str, str]:

@@ -206,8 +206,8 @@ class ModelRows(SourceRows):
         inside = np.empty((*rows.shape[:2], self.flow.header.channels), np.float32)
         outside = inside if self.flow.colour is None else np.empty(inside.shape)
         for left in range(0, self.width, COLUMNS):
-            right, before = min(left + COLUMNS, self.width), min(left, MARGIN)
-            found = self.colours(rows[:, left - before : right + MARGIN])
+            right, before = min(left + COLUMNS, self.width), min(left, self.margin)
+            found = self.colours(rows[:, left - before : right + self.margin])
             inside[:, left:right] = found[0][:, before : before + right - left]
             if outside is not inside:
                 outside[:, left:right] = found[1][:, before : before + right - left]

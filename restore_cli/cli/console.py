@@ -30,6 +30,7 @@ __all__ = [
     "say_table",
     "shows",
     "silence",
+    "unwritable",
 ]
 
 
@@ -74,8 +75,13 @@ def reading() -> Iterator[None]:
     except BrokenPipeError:
         raise PipeClosed from None
     except OSError as error:
-        silence()
-        raise OutputError(f"standard output: cannot be written: {error.strerror}") from None
+        raise unwritable(error) from None
+
+
+def unwritable(error: OSError) -> OutputError:
+    """What to say where standard output takes no more."""
+    silence()
+    return OutputError(f"standard output: cannot be written: {error.strerror}")
 
 
 def silence() -> None:

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from restore_cli.cli.compare import add_compare
-from restore_cli.cli.console import PipeClosed, complain, say, silence
+from restore_cli.cli.console import PipeClosed, complain, say, silence, unwritable
 from restore_cli.cli.evaluate import add_eval
 from restore_cli.cli.models import models
 from restore_cli.cli.tasks import add_tasks
-from restore_cli.errors import Interrupted, OutputError, RestoreError, UsageError
+from restore_cli.errors import Interrupted, RestoreError, UsageError
 
 __all__ = ["app", "main"]
 
@@ -80,9 +80,8 @@ def main() -> None:
     except OSError as error:
         if error.filename is not None or os.environ.get("RESTORE_DEBUG") == "1":
             raise
-        silence()  # a help page that typer could not write; our own lines say so themselves
-        complain(OutputError(f"standard output: cannot be written: {error.strerror}"))
-        sys.exit(OutputError.code)
+        complain(line := unwritable(error))  # a help page that typer could not write; our own lines say so themselves
+        sys.exit(line.code)
     except RestoreError as error:
         if os.environ.get("RESTORE_DEBUG") == "1":
             raise
