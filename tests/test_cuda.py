@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from restore_cli.errors import OutOfMemory
 from restore_cli.memory import tiling_for
 from restore_cli.metrics import psnr
+from restore_cli.models.attention import kernel_is_right
 from restore_cli.models.load import COMPUTED, computed_dropped, load_file, network, pick_device, pick_precision
 from restore_cli.restoration import default_tiling, restore_array
 
@@ -36,6 +37,17 @@ def test_output_equals_the_reference(name: str) -> None:
     x = F.pad(x / span, (0, -w % multiple, 0, -h % multiple), mode="reflect")
     out = net(x.float()).cpu()[..., : reference.shape[-2], : reference.shape[-1]] * span
     assert float((out.double() - reference).norm() / reference.double().norm()) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("parts", "window"), [((3, 6, 30), (8, 8)), ((3, 6, 30), (16, 16)), ((3, 6, 30), (7, 7))])
+def test_the_attention_kernel_is_right_here(
+    parts: tuple[int, int, int], window: tuple[int, int], dtype: torch.dtype
+) -> None:
+    for shifted in (False, True):
+        assert kernel_is_right(CUDA, dtype, parts, window, shifted, 0, True)
+    assert kernel_is_right(CUDA, dtype, (2, 2, 10), (32, 8), True, 0, False)
+    assert kernel_is_right(CUDA, dtype, (3, 6, 30), (16, 16), False, 4, True)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])

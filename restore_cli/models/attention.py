@@ -1,6 +1,7 @@
 """Attention inside the windows of a feature map, shifted or not.
 
-On a CPU by products of oneDNN and powers of two, a few windows at a time; elsewhere by PyTorch's fused kernel.
+On a CPU by products of oneDNN and powers of two, a few windows at a time; on a GPU by a kernel that reads the map as it
+lies, where it can be trusted; elsewhere by PyTorch's own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["attention", "windowed", "windows_attention"]
+from restore_cli.models.fused import fused_attention
+
+__all__ = ["surrounded_attention", "windows_attention"]
 
 CHUNK = 4 * 2**20
 """Bytes of scores at a time for each thread: enough work for a product, little enough for the cache."""
@@ -61,31 +64,100 @@ def windowed(x: Tensor, i: int, j: int) -> Tensor:
 
 
 def windows_attention(
-    qkv: Sequence[Tensor],
-    window: tuple[int, int],
-    shift: tuple[int, int],
-    biases: Sequence[Tensor | None],
-    scale: float,
+    qkv: Sequence[Tensor], window: tuple[int, int], shift: tuple[int, int], bias: Tensor | None, scale: float
 ) -> Tensor:
     """Queries, keys and values (b, h, w, heads, d) each -> (b, h, w, heads, d); two of them: queries serve as keys.
 
-    The grid of windows begins at `shift` px and wraps around the map's edges. `biases` are those of the windows that
-    lie inside, wrap to the right, to the bottom, and to both; without a shift the first one is for all.
+    The grid of windows begins at `shift` px and wraps around the map's edges. The bias (kinds, heads, i·j, i·j) is that
+    of the windows that lie inside, wrap to the right, to the bottom, and to both; without a shift there is one kind.
     """
+    if kernel_serves(qkv, window, shift, 0, bias):
+        return fused_attention(qkv, window, shift, 0, bias, scale)
     out = torch.empty_like(qkv[0], memory_format=torch.contiguous_format)
+    biases: Sequence[Tensor | None] = [None] * 4 if bias is None else list(bias)
     if not any(shift):
         attention([windowed(part, *window) for part in qkv], biases[0], scale, windowed(out, *window))
         return out
-    for kind, bias in zip(product((False, True), repeat=2), biases, strict=True):
+    for kind, added in zip(product((False, True), repeat=2), biases, strict=True):
         down, across = (Cut(axis + 1, window[axis], shift[axis], kind[axis]) for axis in (0, 1))
         parts = [across.read(down.read(part)) for part in qkv]
         if parts[0].numel():
             found = across.read(down.read(out)) if not any(kind) else torch.empty(parts[0].shape).to(out)
-            attention([windowed(part, *window) for part in parts], bias, scale, windowed(found, *window))
+            attention([windowed(part, *window) for part in parts], added, scale, windowed(found, *window))
             for rows, strip in down.write(out, found) if any(kind) else ():
                 for target, piece in across.write(rows, strip):
                     target.copy_(piece)
     return out
+
+
+def surrounded_attention(
+    qkv: Sequence[Tensor], window: tuple[int, int], margin: int, bias: Tensor, scale: float
+) -> Tensor:
+    """The same in windows that do not shift, whose keys and values reach `margin` px further, as zeros beyond the map.
+
+    The bias is (1, heads, i·j, (i + 2·margin)·(j + 2·margin)).
+    """
+    if kernel_serves(qkv, window, (0, 0), margin, bias):
+        return fused_attention(qkv, window, (0, 0), margin, bias, scale)
+    out = torch.empty_like(qkv[0], memory_format=torch.contiguous_format)
+    wide = [surroundings(part, window, margin) for part in qkv[1:]]
+    attention([windowed(qkv[0], *window), *wide], bias[0], scale, windowed(out, *window))
+    return out
+
+
+def surroundings(x: Tensor, window: tuple[int, int], margin: int) -> Tensor:
+    """(b, h, w, heads, d) -> (b, y, x, heads, i + 2·margin, j + 2·margin, d), zeros beyond the map."""
+    x = F.pad(x, (0, 0, 0, 0, margin, margin, margin, margin))
+    for dim, side in enumerate(window, 1):
+        x = x.unfold(dim, side + 2 * margin, side)
+    return rearrange(x, "b y x heads d i j -> b y x heads i j d")
+
+
+def kernel_serves(
+    qkv: Sequence[Tensor], window: tuple[int, int], shift: tuple[int, int], margin: int, bias: Tensor | None
+) -> bool:
+    """Whether `fused_attention` does it: on a GPU where it is right, and nobody asks for gradients."""
+    q = qkv[0]
+    if q.device.type != "cuda" or torch.is_grad_enabled():
+        return False
+    heads, d = q.shape[3:]
+    return kernel_is_right(q.device, q.dtype, (len(qkv), heads, d), window, any(shift), margin, bias is not None)
+
+
+@cache
+def kernel_is_right(
+    device: torch.device,
+    dtype: torch.dtype,
+    parts: tuple[int, int, int],
+    window: tuple[int, int],
+    shifted: bool,
+    margin: int,
+    biased: bool,
+) -> bool:
+    """Whether Triton is here and its kernel computes what the plain way does, tried once on a map of four windows.
+
+    `parts` are the count of queries, keys and values, the heads, and the channels of a head.
+    """
+    count, heads, d = parts
+    (i, j), shift = window, (window[0] // 2 * shifted, window[1] // 2 * shifted)
+    steps = torch.arange(4 * i * j * count * heads * d, device=device).view(1, 2 * i, 2 * j, count, heads, d)
+    qkv = list((steps % 7919).float().sin().to(dtype).movedim(3, 0))
+    pairs = (4 if shifted else 1, heads, i * j, (i + 2 * margin) * (j + 2 * margin))
+    bias = torch.arange(prod(pairs), device=device).view(pairs).float().cos() if biased else None
+    try:
+        found = fused_attention(qkv, window, shift, margin, bias, 0.5)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # no Triton, no compiler for it, a GPU that it does not know: many kinds
+        return False
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False):  # the plain way
+        exact = [part.float() for part in qkv]
+        if bias is not None and margin:
+            expected = surrounded_attention(exact, window, margin, bias, 0.5)
+        else:
+            expected = windows_attention(exact, window, shift, bias, 0.5)
+    error = float((found.float() - expected).norm() / expected.norm())
+    return error < 8 * torch.finfo(dtype).eps
 
 
 def attention(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor) -> None:
@@ -99,9 +171,11 @@ def attention(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Ten
             by_parts(qkv, bias, scale, out)
         return
     flat = [part.flatten(4, 5).flatten(0, 2) for part in qkv]
+    if out.device.type == "cuda":  # heads of other widths would go the long way, with all scores in memory
+        flat = [F.pad(part, (0, -part.shape[-1] % 8)) for part in flat]
     mask = None if bias is None else bias[None]
     found = F.scaled_dot_product_attention(flat[0], flat[-2], flat[-1], attn_mask=mask, scale=scale)
-    out.copy_(found.view(out.shape))
+    out.copy_(found[..., : out.shape[-1]].reshape(out.shape))
 
 
 def by_parts(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor) -> None:

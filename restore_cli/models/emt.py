@@ -143,7 +143,7 @@ class StripedAttention(nn.Module):
             qv = channels_last(F.pad(channels_first(qv), (0, -w % j, 0, -h % i), mode="reflect"))
         shift = (i // 2, j // 2) if self.shifted else (0, 0)
         parts = rearrange(qv, "b h w (t heads d) -> t b h w heads d", t=2, heads=self.heads)
-        return windows_attention(list(parts), window, shift, [None] * 4, scale=1.0).flatten(3)[:, :h, :w]
+        return windows_attention(list(parts), window, shift, None, scale=1.0).flatten(3)[:, :h, :w]
 
 
 WAYS = slice(0, None, 5), slice(1, None, 5), slice(2, None, 5), slice(3, None, 5)

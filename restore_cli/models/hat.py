@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from restore_cli.contract import Contract
-from restore_cli.models.attention import attention, windowed
+from restore_cli.models.attention import surrounded_attention
 from restore_cli.models.layers import (
     DIV2K_MEAN,
     FLOATS,
@@ -219,17 +218,9 @@ class OverlappingCrossAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
         split = "b h w (t heads d) -> t b h w heads d"
-        q, *kv = rearrange(linear(self.norm1(x), self.qkv.weight, self.qkv.bias), split, t=3, heads=self.heads)
+        qkv = rearrange(linear(self.norm1(x), self.qkv.weight, self.qkv.bias), split, t=3, heads=self.heads)
         bias = self.additive_bias() if self.bias is None else self.bias
-        out = torch.empty_like(q, memory_format=torch.contiguous_format)
-        near, target = (windowed(part, self.window, self.window) for part in (q, out))
-        attention([near, *map(self.surroundings, kv)], bias[0], q.shape[-1] ** -0.5, target)
+        sides, margin = (self.window, self.window), (self.wide - self.window) // 2
+        out = surrounded_attention(list(qkv), sides, margin, bias, scale=qkv.shape[-1] ** -0.5)
         x = x + linear(out.flatten(3), self.proj.weight, self.proj.bias)
         return beside_shortcut(x, lambda part: self.mlp(self.norm2(part)))
-
-    def surroundings(self, x: Tensor) -> Tensor:
-        """(b, h, w, heads, d) -> (b, y, x, heads, wide, wide, d), zeros beyond the picture."""
-        margin = (self.wide - self.window) // 2
-        x = F.pad(x, (0, 0, 0, 0, margin, margin, margin, margin))
-        x = x.unfold(1, self.wide, self.window).unfold(2, self.wide, self.window)
-        return rearrange(x, "b y x heads d i j -> b y x heads i j d")

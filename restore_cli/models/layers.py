@@ -184,7 +184,7 @@ class WindowAttention(nn.Module):
         split = "b h w (t heads d) -> t b h w heads d"
         qkv = rearrange(linear(x, self.qkv.weight, self.qkv.bias), split, t=3, heads=self.heads)
         sides, shift = (self.window, self.window), (self.shift, self.shift)
-        out = windows_attention(list(qkv), sides, shift, list(biases), scale=qkv.shape[-1] ** -0.5)
+        out = windows_attention(list(qkv), sides, shift, biases, scale=qkv.shape[-1] ** -0.5)
         return linear(out.flatten(3), self.proj.weight, self.proj.bias)
 
 

@@ -51,11 +51,11 @@ def test_attention_by_parts_equals_the_fused_kernel(
 ) -> None:
     """Scores of a hundred and more, too: without their largest taken away the powers overflow."""
     qkv = [size * torch.randn(2, 16, 48, 3, 5) for _ in range(count)]
-    biases = [torch.randn(3, 128, 128) if biased else None] * 4
-    plain = windows_attention(qkv, (8, 16), shift, biases, 0.5)  # with gradients on, the fused kernel
+    bias = torch.randn(4, 3, 128, 128) if biased else None
+    plain = windows_attention(qkv, (8, 16), shift, bias, 0.5)  # with gradients on, the fused kernel
     monkeypatch.setattr(attention_module, "CHUNK", 2 * 4 * 3 * 128 * 128)
     with torch.inference_mode():
-        torch.testing.assert_close(windows_attention(qkv, (8, 16), shift, biases, 0.5), plain, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(windows_attention(qkv, (8, 16), shift, bias, 0.5), plain, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7, 12, 50, 1000])
