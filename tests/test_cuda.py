@@ -77,6 +77,17 @@ def test_memory_running_out_steps_down_and_goes_on(tmp_path: Path) -> None:
     assert psnr(out, expected) > 40
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_tiles_under_way_at_a_time_come_back_in_their_places(batch: int, tmp_path: Path) -> None:
+    net, pixels = (
+        load_file(checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float32),
+        noise(300, 500),
+    )
+    exact = load_file(tmp_path / "x2.safetensors", CPU, torch.float32)
+    tiling = default_tiling(net.contract, 64, batch=batch)
+    assert psnr(restore_array(net, pixels, tiling)[0], restore_array(exact, pixels, tiling)[0]) > 60
+
+
 def test_auto_takes_the_gpu() -> None:
     assert pick_device("auto").type == "cuda"
     assert pick_precision("auto", CUDA) == torch.float16

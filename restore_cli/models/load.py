@@ -66,8 +66,13 @@ class Network:
         """(b, c, h, w) float32 in [0, 1] -> (b, c, h·scale, w·scale) float32, on the device."""
         half = self.precision != torch.float32
         with torch.inference_mode(), torch.autocast(self.device.type, self.precision, enabled=half):
-            out: Tensor = self.module(x.to(self.device))
+            out: Tensor = self.module(self.brought(x))
             return out.float()
+
+    def brought(self, x: Tensor) -> Tensor:
+        """The same on the device; a GPU fetches it when it comes to it, nobody waits."""
+        waits = self.device.type == "cuda" and x.device.type == "cpu"
+        return x.pin_memory().to(self.device, non_blocking=True) if waits else x.to(self.device)
 
 
 def pick_device(name: str) -> torch.device:
@@ -154,8 +159,7 @@ def network(
             prepare()
         if isinstance(layer, nn.Conv2d):
             layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs want more beside it
-    if device.type == "cpu":
-        prepare_processor()
+    prepare_processor()
     return Network(module.to(device), device, precision)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from restore_cli.contract import Contract, Model
-from restore_cli.errors import RestoreError
+from restore_cli.tiling.batches import restored
 from restore_cli.tiling.blend import join
 from restore_cli.tiling.plan import Axis, Tiling, padded, plan_axis, reflected
 
@@ -60,18 +60,24 @@ def bands(model: Model, rows: Rows, trace: Trace) -> Iterator[Tensor]:
     across = plan_axis(wide, tiling.tile, tiling.overlap, contract.grid)
     total, trace.tiles, trace.exact_tiles = len(down.starts) * len(across.starts), 0, 0
 
-    def restored(i: int) -> Tensor:
-        strip = padded_strip(rows, *down.span(i), high, wide)
-        tiles = [strip[:, :, slice(*across.span(j))] for j in range(len(across.starts))]
-        out: list[Tensor] = []
-        for batch in batches(tiles, tiling.batch):
-            out.extend(run(model, batch, trace))
+    def tiles() -> Iterator[Tensor]:
+        for i in range(len(down.starts)):
+            strip = padded_strip(rows, *down.span(i), high, wide)
+            yield from batches([strip[:, :, slice(*across.span(j))] for j in range(len(across.starts))], tiling.batch)
+
+    def strips() -> Iterator[Tensor]:
+        row: list[Tensor] = []
+        for batch, exact in restored(model, tiles()):
             trace.tiles += len(batch)
+            trace.exact_tiles += exact
             trace.on_tile(trace.tiles, total)
-        return joined(out, across, contract, rows.width)
+            row.extend(batch)
+            del batch
+            if len(row) == len(across.starts):
+                yield joined(emptied(row), across, contract, rows.width)
 
     left = rows.height * contract.scale
-    for band in join(map(restored, range(len(down.starts))), down, contract.scale, dim=1):
+    for band in join(strips(), down, contract.scale, dim=1):
         if left > 0 and band.shape[1]:
             yield from torch.split(band[:, :left], ROWS, 1)
         left -= band.shape[1]
@@ -82,8 +88,9 @@ def together(model: Model, pictures: Sequence[Rows], trace: Trace) -> list[Tenso
     """Pictures of equal padded size, each in one tile, in one call -> (c, h·scale, w·scale) of each, on the CPU."""
     contract = model.contract
     high, wide = padded(pictures[0].height, contract), padded(pictures[0].width, contract)
-    trace.tiles, trace.exact_tiles = len(pictures), 0
-    out = run(model, torch.stack([padded_strip(rows, 0, high, high, wide) for rows in pictures]), trace)
+    tiles = torch.stack([padded_strip(rows, 0, high, high, wide) for rows in pictures])
+    ((out, trace.exact_tiles),) = restored(model, [tiles])
+    trace.tiles = len(pictures)
     trace.on_tile(len(pictures), len(pictures))
     sizes = [(rows.height * contract.scale, rows.width * contract.scale) for rows in pictures]
     return [tile[:, :height, :width] for tile, (height, width) in zip(out, sizes, strict=True)]
@@ -95,6 +102,13 @@ def batches(tiles: list[Tensor], size: int) -> Iterator[Tensor]:
         group = list(alike)
         for i in range(0, len(group), size):
             yield torch.stack(group[i : i + size])
+
+
+def emptied(row: list[Tensor]) -> list[Tensor]:
+    """What was in the list; whoever filled it holds none of it any more."""
+    taken = row[:]
+    row.clear()
+    return taken
 
 
 def joined(tiles: list[Tensor], across: Axis, contract: Contract, width: int) -> Tensor:
@@ -110,22 +124,6 @@ def padded_strip(rows: Rows, top: int, bottom: int, high: int, wide: int) -> Ten
     if ys != list(range(first, end)):
         strip = strip[:, torch.tensor(ys) - first]
     return strip if rows.width == wide else strip[:, :, torch.tensor(reflected(rows.width, wide))]
-
-
-def run(model: Model, tiles: Tensor, trace: Trace) -> Tensor:
-    """(b, c, h, w) -> (b, c, h·scale, w·scale) on the CPU, all finite: what overflows runs again in float32."""
-    out = model(tiles).cpu()
-    bad = [i for i, tile in enumerate(out) if not torch.isfinite(tile).all()]
-    if bad and model.exact is not None:
-        out[bad] = model.exact(tiles[bad]).cpu()
-        trace.exact_tiles += len(bad)
-        bad = [i for i in bad if not torch.isfinite(out[i]).all()]
-    if bad:
-        raise RestoreError(
-            "the model gave numbers that are not finite, even in float32: its weights do not suit this picture",
-            hint="restore models verify",
-        )
-    return out
 
 
 def is_out_of_memory(error: BaseException) -> bool:
