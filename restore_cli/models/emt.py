@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from restore_cli.contract import Contract
 from restore_cli.models.attention import windows_attention
-from restore_cli.models.layers import FLOATS, Activation, channels_first, channels_last, exact, linear
+from restore_cli.models.layers import FLOATS, Activation, as_stream, channels_first, channels_last, exact, linear
 
 __all__ = ["EMT", "EMTConfig"]
 
@@ -69,7 +69,7 @@ class EMT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale)."""
         shallow = exact(self.head, 255 * x - self.mean)
-        deep = channels_first(self.body(channels_last(shallow).contiguous()))
+        deep = channels_first(self.body(channels_last(as_stream(shallow)).contiguous()))
         return (exact(self.tail, deep + shallow) + self.mean) / 255
 
 

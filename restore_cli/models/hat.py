@@ -15,9 +15,11 @@ from restore_cli.models.layers import (
     FLOATS,
     HEAD_WIDTH,
     Blocks,
+    LayerNorm,
     Mlp,
     PatchNorm,
     WindowAttention,
+    as_stream,
     beside_shortcut,
     by_rows,
     channels_first,
@@ -63,7 +65,7 @@ class HAT(nn.Module):
         self.patch_embed = PatchNorm(dim)
         groups = zip(config.depths, config.heads, strict=True)
         self.layers = nn.ModuleList(ResidualGroup(config, depth, heads) for depth, heads in groups)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = LayerNorm(dim)
         self.conv_after_body = nn.Conv2d(dim, dim, 3, padding=1)
         self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, HEAD_WIDTH, 3, padding=1), nn.LeakyReLU())
         self.upsample = upsampler(config.scale, HEAD_WIDTH)
@@ -79,7 +81,7 @@ class HAT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale)."""
         shallow = self.conv_first(x - self.mean)
-        deep = self.conv_after_body(self.body(shallow)) + shallow
+        deep = self.conv_after_body(self.body(as_stream(shallow))) + shallow
         return by_rows(self.reconstruct, deep, self.config.scale) + self.mean
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -128,16 +130,16 @@ class HybridBlock(nn.Module):
     def __init__(self, config: HATConfig, heads: int, shift: int) -> None:
         super().__init__()
         self.conv_scale = config.conv_scale
-        self.norm1 = nn.LayerNorm(config.dim)
+        self.norm1 = LayerNorm(config.dim)
         self.attn = WindowAttention(config.dim, heads, config.window, shift)
         self.conv_block = ConvolutionBranch(config.dim, config.compress, config.squeeze)
-        self.norm2 = nn.LayerNorm(config.dim)
+        self.norm2 = LayerNorm(config.dim)
         self.mlp = Mlp(config.dim, int(config.dim * config.mlp_ratio))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
         normed = self.norm1(x)
-        x = x + self.attn(normed) + self.conv_scale * self.conv_block(normed)
+        x = torch.add(x + self.attn(normed), self.conv_block(normed), alpha=self.conv_scale)
         return beside_shortcut(x, lambda part: self.mlp(self.norm2(part)))
 
 
@@ -198,11 +200,11 @@ class OverlappingCrossAttention(nn.Module):
         super().__init__()
         dim, self.window, self.heads = config.dim, config.window, heads
         self.wide = config.window + int(config.window * config.overlap_ratio)
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.relative_position_bias_table = nn.Parameter(torch.zeros((self.window + self.wide - 1) ** 2, heads))
         self.proj = nn.Linear(dim, dim)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
         self.register_buffer("bias", None, persistent=False)
 

@@ -20,9 +20,11 @@ __all__ = [
     "HEAD_WIDTH",
     "Activation",
     "Blocks",
+    "LayerNorm",
     "Mlp",
     "PatchNorm",
     "WindowAttention",
+    "as_stream",
     "beside_shortcut",
     "by_rows",
     "channels_first",
@@ -119,6 +121,16 @@ def exact(module: nn.Module, x: Tensor) -> Tensor:
         return module(x.float())
 
 
+def as_stream(x: Tensor) -> Tensor:
+    """The features that blocks add to, in float16 where autocast asks for that: half of what a GPU moves.
+
+    bfloat16 has too few bits to add up in (decision 044).
+    """
+    kind = x.device.type
+    halves = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    return x.half() if halves else x
+
+
 def fits_onednn(x: Tensor, dtype: torch.dtype) -> bool:
     """Whether oneDNN's fused product is there for this tensor."""
     here = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -188,6 +200,17 @@ class WindowAttention(nn.Module):
         return linear(out.flatten(3), self.proj.weight, self.proj.bias)
 
 
+class LayerNorm(nn.LayerNorm):
+    """Of float16 in float16, its sums in float32; autocast would make all of it float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., c) -> (..., c)."""
+        if x.dtype != torch.float16:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x, self.normalized_shape, self.weight.half(), self.bias.half(), self.eps)
+
+
 class Mlp(nn.Module):
     """Two linear layers with a GELU between them."""
 
@@ -207,7 +230,7 @@ class PatchNorm(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
+        self.norm = LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""

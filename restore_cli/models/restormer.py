@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_cli.contract import Contract
-from restore_cli.models.layers import channels_first, channels_last, exact, linear
+from restore_cli.models.layers import as_stream, channels_first, channels_last, exact, linear
 
 __all__ = ["Restormer", "RestormerConfig"]
 
@@ -81,7 +81,7 @@ class Restormer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) in [0, 1] -> (b, channels_out, h, w)."""
         shallow = exact(self.patch_embed, x)
-        deep = self.refinement(self.body(shallow))
+        deep = self.refinement(self.body(as_stream(shallow)))
         if self.skip_conv is not None:
             return exact(self.output, deep + self.skip_conv(shallow))
         return x + exact(self.output, deep)
@@ -170,11 +170,20 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c). Without a bias the mean stays in, though not in the variance."""
         weight, bias = self.body.weight, self.body.bias
-        if bias is not None:
-            return F.layer_norm(x, weight.shape, weight, bias, EPSILON)
-        # torch.var goes through the channels one by one; these two passes take them many at a time
-        deviation = torch.linalg.vector_norm(x - x.mean(-1, keepdim=True), dim=-1, keepdim=True)
-        return x * torch.rsqrt(deviation.square() / x.shape[-1] + EPSILON) * weight
+        if x.dtype != torch.float16:
+            return normed(x, weight, bias)
+        with torch.autocast(x.device.type, enabled=False):
+            return normed(x, weight.half(), None if bias is None else bias.half())
+
+
+def normed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`ChannelNorm`; what is summed over the channels is float32."""
+    if bias is not None:
+        return F.layer_norm(x, weight.shape, weight, bias, EPSILON)
+    # torch.var goes through the channels one by one; these two passes take them many at a time
+    apart = x - x.mean(-1, keepdim=True)
+    deviation = torch.linalg.vector_norm(apart, dim=-1, keepdim=True, dtype=torch.float32)
+    return x * torch.rsqrt(deviation.square() / x.shape[-1] + EPSILON).to(weight.dtype) * weight
 
 
 class Affine(nn.Module):

@@ -14,9 +14,11 @@ from restore_cli.models.layers import (
     FLOATS,
     HEAD_WIDTH,
     Blocks,
+    LayerNorm,
     Mlp,
     PatchNorm,
     WindowAttention,
+    as_stream,
     beside_shortcut,
     by_rows,
     channels_first,
@@ -62,7 +64,7 @@ class SwinIR(nn.Module):
         self.patch_embed = PatchNorm(dim)
         groups = zip(config.depths, config.heads, strict=True)
         self.layers = nn.ModuleList(ResidualGroup(config, depth, heads) for depth, heads in groups)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = LayerNorm(dim)
         self.conv_after_body = residual_convolution(config)
         self.add_head(config)
 
@@ -99,7 +101,7 @@ class SwinIR(nn.Module):
         """(b, c, h, w) in [0, 1] -> (b, c, h·scale, w·scale)."""
         x = (x - self.mean) * self.config.value_range
         shallow = exact(self.conv_first, x)
-        deep = exact(self.conv_after_body, self.body(shallow)) + shallow
+        deep = exact(self.conv_after_body, self.body(as_stream(shallow))) + shallow
         out = (
             by_rows(self.reconstruct, deep, self.config.scale) if self.config.head else x + exact(self.conv_last, deep)
         )
@@ -161,9 +163,9 @@ class Block(nn.Module):
 
     def __init__(self, config: SwinIRConfig, heads: int, shift: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.dim)
+        self.norm1 = LayerNorm(config.dim)
         self.attn = WindowAttention(config.dim, heads, config.window, shift)
-        self.norm2 = nn.LayerNorm(config.dim)
+        self.norm2 = LayerNorm(config.dim)
         self.mlp = Mlp(config.dim, int(config.dim * config.mlp_ratio))
 
     def forward(self, x: Tensor) -> Tensor:
