@@ -33,7 +33,8 @@ bench: .venv-bench/.installed
 	.venv-bench/bin/python -m benchmarks.speed
 
 bench-gpu: .venv-bench/.installed
-	.venv-bench/bin/python -m benchmarks.speed --device cuda --rounds 9
+	.venv-bench/bin/python -m benchmarks.kernel
+	.venv-bench/bin/python -m benchmarks.speed --device cuda --side 512 --rounds 9
 
 fmt: $(VENV)/.dev
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -14,7 +14,7 @@ START, END = "<!-- measured -->", "<!-- end -->"
 HEADER = """| model | precision | tile | ours s/MP | peer s/MP | peer ÷ ours | of limit | agree, dB | memory, MiB |
 |---|---|--:|--:|--:|--:|--:|--:|--:|
 """
-BAR, LEFT, WIDE = 26, 190, 420
+BAR, LEFT, WIDE = 26, 330, 420
 """Height of a bar, where bars begin, length of the longest, all in px."""
 
 
@@ -25,7 +25,8 @@ def write_report(results: Path) -> str:
     page = DOCS / "performance.md"
     before, rest = page.read_text(encoding="utf-8").split(START)
     page.write_text(f"{before}{START}\n\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
-    (DOCS / "performance.svg").write_text(chart([line for run in runs for line in run["lines"]]), encoding="utf-8")
+    lines = [(line, run["machine"]["processor"]) for run in runs for line in run["lines"]]
+    (DOCS / "performance.svg").write_text(chart(lines), encoding="utf-8")
     return text
 
 
@@ -48,7 +49,7 @@ def section(run: dict[str, Any]) -> str:
 
 def row(line: dict[str, Any]) -> str:
     """One line of the table."""
-    megapixels = line["side"] ** 2 / 1e6
+    megapixels = line["tiles"] * line["side"] ** 2 / 1e6
     share = line["flop"] / statistics.median(line["ours"]) / line["limit"]
     memory = " / ".join(f"{size / 2**20:.0f}" for size in line["memory"].values())
     cells = [
@@ -72,7 +73,12 @@ def dtype_name(dtype: str) -> str:
 
 def spread(values: list[float]) -> str:
     """Median, least and most."""
-    return f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})"
+    return f"{digits(statistics.median(values))} ({digits(min(values))}–{digits(max(values))})"
+
+
+def digits(value: float) -> str:
+    """Three of them at least."""
+    return f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 
 def pairs(line: dict[str, Any]) -> list[float]:
@@ -85,24 +91,24 @@ def ratio(line: dict[str, Any]) -> float:
     return statistics.median(pairs(line))
 
 
-def chart(lines: list[dict[str, Any]]) -> str:
-    """A bar per line, as long as it is many times as fast as its peer, and a rule where both are equal."""
-    most = max(ratio(line) for line in lines)
+def chart(lines: list[tuple[dict[str, Any], str]]) -> str:
+    """A bar per line and machine, as long as it is many times as fast as its peer, and a rule where both are equal."""
+    most = max(ratio(line) for line, _ in lines)
     high = (BAR + 8) * len(lines) + 30
-    bars = "".join(bar(i, line, WIDE / most) for i, line in enumerate(lines))
+    bars = "".join(bar(i, line, processor, WIDE / most) for i, (line, processor) in enumerate(lines))
     one = LEFT + WIDE / most
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDE + 70}" height="{high}" '
         f'font-family="sans-serif" font-size="13">\n<rect width="100%" height="100%" fill="#fff"/>\n{bars}'
         f'<line x1="{one:.0f}" x2="{one:.0f}" y1="4" y2="{high - 22}" stroke="#333" stroke-dasharray="3 3"/>\n'
-        f'<text x="{one:.0f}" y="{high - 8}" text-anchor="middle">peer in float32</text>\n</svg>\n'
+        f'<text x="{one:.0f}" y="{high - 8}" text-anchor="middle">the peer</text>\n</svg>\n'
     )
 
 
-def bar(i: int, line: dict[str, Any], unit: float) -> str:
+def bar(i: int, line: dict[str, Any], processor: str, unit: float) -> str:
     """One bar with its name before it and its number behind it."""
     top, long = 8 + i * (BAR + 8), ratio(line) * unit
-    name = f"{line['model']}, {dtype_name(line['precision'])}"
+    name = f"{line['model']}, {dtype_name(line['precision'])}, {processor.split(',')[0]}"
     colour = "#2f6690" if line["precision"] == "torch.float32" else "#7aa6c2"
     return (
         f'<text x="{LEFT - 8}" y="{top + 18}" text-anchor="end">{name}</text>\n'

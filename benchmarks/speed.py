@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.peers import CASES, Case, ours, peer, weights
 from benchmarks.report import write_report
 from restore_cli.memory import field
+from restore_cli.models import attention
 
 RESULTS = Path(__file__).parent / "results"
+
+TILES = {"cuda": 4}
+"""Tiles of one round, on a device that restore gives several at a time; the peer takes them one by one."""
+
+PLAIN = ", plain attention"
+"""Behind the dtype of ours without the kernel of models/fused.py."""
 
 Call = Callable[[Tensor], Tensor]
 
@@ -44,6 +52,8 @@ class Line:
     precision: str
     side: int
     """of the square tile, px"""
+    tiles: int
+    """of one round"""
     ours: list[float]
     """seconds of each round"""
     peer: list[float]
@@ -121,51 +131,73 @@ def precisions(device: torch.device) -> list[torch.dtype]:
 def measured(case: Case, device: torch.device, side: int, rounds: int, limits: dict[torch.dtype, float]) -> list[Line]:
     """One case in every precision: a first call that counts FLOP and compares, then rounds in turn."""
     state = weights(case)
-    nets = {dtype: ours(case, dict(state), device, dtype) for dtype in limits}
     other, x = Peer(peer(case, dict(state), device), device), picture(side).to(device)
     with FlopCounterMode(display=False) as counter:
         reference = other(x)
-    agreements = {dtype: psnr(net(x), reference) for dtype, net in nets.items()}
-    workers = {who: Worker(case, who, device, side) for who in ("peer", *map(name_of, nets))}
+    forms = {name: getattr(torch, name.removesuffix(PLAIN)) for name in contestants(device, limits)}
+    agreements = {name: psnr(form(case, dict(state), device, name)(x), reference) for name in forms}
+    workers = {who: Worker(case, who, device, side) for who in ("peer", *forms)}
     times: dict[str, list[float]] = {who: [] for who in workers}
     for _ in range(rounds):
         for who, worker in workers.items():
             times[who].append(worker.seconds())
     for worker in workers.values():
         worker.end()
+    tiles = TILES.get(device.type, 1)
     return [
         Line(
             case.name,
-            str(dtype),
+            f"torch.{name}",
             side,
-            times[name_of(dtype)],
+            tiles,
+            times[name],
             times["peer"],
-            counter.get_total_flops(),
+            tiles * counter.get_total_flops(),
             limits[dtype],
-            agreements[dtype],
-            {"ours": workers[name_of(dtype)].memory, "peer": workers["peer"].memory},
+            agreements[name],
+            {"ours": workers[name].memory, "peer": workers["peer"].memory},
         )
-        for dtype in nets
+        for name, dtype in forms.items()
     ]
 
 
-def name_of(dtype: torch.dtype) -> str:
-    """float32 for torch.float32."""
-    return str(dtype).removeprefix("torch.")
+def contestants(device: torch.device, limits: dict[torch.dtype, float]) -> list[str]:
+    """Ours in each precision, and on a GPU in the last one without the kernel, too."""
+    names = [str(dtype).removeprefix("torch.") for dtype in limits]
+    return [*names, names[-1] + PLAIN] if device.type == "cuda" else names
+
+
+def form(case: Case, state: dict[str, Tensor], device: torch.device, name: str) -> Call:
+    """Ours as it is called in `contestants`."""
+    net = ours(case, state, device, getattr(torch, name.removesuffix(PLAIN)))
+    if not name.endswith(PLAIN):
+        return net
+
+    def call(x: Tensor) -> Tensor:
+        with patch.object(attention, "kernel_serves", return_value=False):
+            return net(x)
+
+    return call
 
 
 def work(case: Case, who: str, device: torch.device, side: int) -> None:
-    """Be a Worker's process: the memory of the first call, then the seconds of one call for each line that comes."""
+    """Be a Worker's process: the memory of the first call, then the seconds of one round for each line that comes."""
     state, x = weights(case), picture(side).to(device)
-    theirs = who == "peer"
-    call: Call = Peer(peer(case, state, device), device) if theirs else ours(case, state, device, getattr(torch, who))
+    tiles = TILES.get(device.type, 1)
+    together = x.expand(tiles, -1, -1, -1).contiguous()
+    call = one_by_one(Peer(peer(case, state, device), device)) if who == "peer" else form(case, state, device, who)
     before = high_water(device)
-    call(x)
+    call(together)
     sys.stdout.write(f"{high_water(device) - before}\n")
     sys.stdout.flush()
     for _ in sys.stdin:
-        sys.stdout.write(f"{seconds(call, x)}\n")
+        sys.stdout.write(f"{seconds(call, together)}\n")
         sys.stdout.flush()
+
+
+def one_by_one(call: Call) -> Call:
+    """A plain loop over the tiles."""
+    return lambda x: torch.cat([call(tile) for tile in torch.split(x, 1)])
 
 
 class Peer:

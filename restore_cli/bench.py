@@ -74,16 +74,19 @@ class Bench:
 
     def tiling(self, name: str, model: Network, side: int) -> Tiling:
         """For a picture of `side` px: as asked, as went through before, or as memory allows at the first one."""
-        from restore_cli.memory import tiling_for
-        from restore_cli.restoration import default_tiling
+        from restore_cli.restoration import suited_tiling
 
         job = self.job
-        if name in self.tilings:
-            return self.tilings[name]
-        wish = default_tiling(model.contract, job.tile, job.overlap, job.batch)
-        if job.memory is None and job.tile is not None:
-            return wish
-        self.tilings[name] = tiling_for(model, wish, max(side, wish.tile), model.device, job.memory)
+        if name not in self.tilings:
+            self.tilings[name] = suited_tiling(
+                model,
+                model.device,
+                side,
+                tile=job.tile,
+                overlap=job.overlap,
+                batch=job.batch,
+                memory=job.memory,
+            )
         return self.tilings[name]
 
     def sha256(self, name: str) -> str:

@@ -38,14 +38,11 @@ def restore(
     Tiled like the command, as memory allows; `tile` and `overlap` in input px, a tile of 0 for none. Raises ValueError
     for another kind of array, UsageError where the channels do not suit the model, OutOfMemory at the smallest tile.
     """
-    from restore_cli.memory import tiling_for
-    from restore_cli.restoration import default_tiling, restore_array
+    from restore_cli.restoration import restore_array, suited_tiling
 
     if image.dtype not in ("uint8", "uint16", "float32") or image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(f"image is {image.dtype} {image.shape}, not uint8, uint16 or float32 of (h, w) or (h, w, c)")
     pixels = image if image.ndim == 3 else image[..., None]
-    tiling = default_tiling(model.contract, tile, overlap)
-    if tile is None:
-        tiling = tiling_for(model, tiling, tiling.tile, model.device)
+    tiling = suited_tiling(model, model.device, max(pixels.shape[:2]), tile=tile, overlap=overlap)
     out = restore_array(model, pixels, tiling)[0]
     return out if image.ndim == 3 else out[..., 0]

@@ -22,6 +22,9 @@ SHARE = 0.8
 SCRATCH = 16 * 2**20
 """Bytes that each thread of a CPU takes for what lies between two products."""
 
+MODEST = 3 * 2**30
+"""Bytes that a model takes of a GPU where nobody says how many: more at a time make it no faster."""
+
 PROBES = 128, 256
 """Sides of the two tiles that are measured on a GPU, px."""
 
@@ -35,7 +38,8 @@ def tiling_for(model: Model, wish: Tiling, side: int, device: torch.device, memo
     """
     contract = model.contract
     wish = wish.fitted(contract)
-    limits = [limit for limit in (memory, free(device)) if limit is not None]
+    asked = MODEST if memory is None and device.type == "cuda" else memory
+    limits = [limit for limit in (asked, free(device)) if limit is not None]
     if not limits:
         return wish
     constant, per_pixel = demand(model, device)
@@ -56,7 +60,9 @@ def demand(model: Model, device: torch.device) -> tuple[int, int]:
     if device.type != "cuda":
         return SCRATCH * torch.get_num_threads(), 4 * contract.floats
     sides = [contract.grid * ceil(side / contract.grid) for side in PROBES]
-    small, large = (peak(model, torch.rand(1, contract.channels, side, side), device) for side in sides)
+    tiles = [torch.rand(1, contract.channels, side, side) for side in sides]
+    model(tiles[0])  # makes what stays: room for the products, code
+    small, large = (peak(model, tile, device) for tile in tiles)
     per_pixel = max(1, (large - small) // (sides[1] ** 2 - sides[0] ** 2))
     return max(0, large - per_pixel * sides[1] ** 2), per_pixel
 

@@ -14,11 +14,12 @@ from torch import Tensor
 from restore_cli.contract import Contract, Model
 from restore_cli.errors import OutOfMemory, UsageError
 from restore_cli.image.picture import Picture
+from restore_cli.memory import tiling_for
 from restore_cli.models.processor import release_freed_memory
 from restore_cli.tiling.engine import Trace, bands, is_out_of_memory
 from restore_cli.tiling.plan import Tiling
 
-__all__ = ["attempts", "channels_for", "default_tiling", "restore_array", "restore_picture"]
+__all__ = ["attempts", "channels_for", "default_tiling", "restore_array", "restore_picture", "suited_tiling"]
 
 Array = NDArray[Any]
 OnTile = Callable[[int, int], None]
@@ -29,12 +30,38 @@ TILE = 512
 1.25 times the px of a large picture."""
 
 
+BATCH = 4
+"""Tiles that a GPU is given at a time: one of a small network takes it less time than to be told what to do."""
+
+
 def default_tiling(
     contract: Contract, tile: int | None = None, overlap: int | None = None, batch: int | None = None
 ) -> Tiling:
     """The tiling asked for, completed by what the model wants; a tile of 0 is the whole picture."""
     side = (contract.tile or TILE) if tile is None else tile
     return Tiling(side, contract.overlap if overlap is None else overlap, batch or 1).fitted(contract)
+
+
+def suited_tiling(
+    model: Model,
+    device: torch.device,
+    side: int,
+    *,
+    tile: int | None = None,
+    overlap: int | None = None,
+    batch: int | None = None,
+    memory: int | None = None,
+) -> Tiling:
+    """`default_tiling`, or as much of it as memory allows; where a tile is named and no memory, that is kept.
+
+    `side` is the picture's longest, px, and `memory` bytes. A GPU is given several tiles at a time.
+    """
+    wish = default_tiling(model.contract, tile, overlap, batch)
+    if memory is None and tile is not None:
+        return wish
+    if batch is None and device.type == "cuda":
+        wish = replace(wish, batch=BATCH)
+    return tiling_for(model, wish, max(side, wish.tile), device, memory)
 
 
 def restore_picture(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,13 @@ from pictures import checkpoint, noise
 from published import GOLDEN, golden
 from torch.nn import functional as F
 
+from benchmarks.peers import CASES, ours, weights
 from restore_cli.errors import OutOfMemory
 from restore_cli.memory import tiling_for
 from restore_cli.metrics import psnr
 from restore_cli.models.attention import kernel_is_right
 from restore_cli.models.load import COMPUTED, computed_dropped, load_file, network, pick_device, pick_precision
-from restore_cli.restoration import default_tiling, restore_array
+from restore_cli.restoration import default_tiling, restore_array, suited_tiling
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
@@ -102,3 +105,34 @@ def test_a_model_keeps_to_its_memory(limit: int, tmp_path: Path) -> None:
     torch.cuda.reset_peak_memory_stats(CUDA)
     restore_array(net, noise(2000, 2000), tiling)
     assert torch.cuda.max_memory_allocated(CUDA) - before < 1.1 * limit * 2**20
+
+
+@pytest.mark.parametrize(("memory", "bar"), [(None, 4 * 2**30), (1500 * 10**6, 1500 * 2**20)])
+def test_hat_takes_little_memory_for_twelve_megapixels(memory: int | None, bar: int) -> None:
+    case = next(case for case in CASES if case.architecture == "hat")
+    net = ours(case, weights(case), CUDA, torch.float16)
+    tiling = suited_tiling(net, CUDA, 4000, memory=memory)
+    torch.cuda.reset_peak_memory_stats(CUDA)
+    out, _ = restore_array(net, noise(3000, 4000), tiling)
+    assert out.shape == (12000, 16000, 3)
+    assert torch.cuda.max_memory_allocated(CUDA) < bar
+
+
+OTHER = "import sys, torch; x = torch.empty(int(sys.argv[1]), dtype=torch.uint8, device='cuda'); print(); input()"
+
+
+@pytest.mark.parametrize("share", [0.5, 0.97])
+def test_a_gpu_that_another_process_fills_is_enough(share: float, tmp_path: Path) -> None:
+    net = load_file(checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float32)
+    pixels = noise(2000, 1500)
+    expected = restore_array(net, pixels, default_tiling(net.contract, 256))[0]
+    torch.cuda.empty_cache()
+    size = str(int(share * torch.cuda.mem_get_info(CUDA)[0]))
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", OTHER, size], stdin=pipe, stdout=pipe) as other:
+        assert other.stdout
+        assert other.stdout.readline()
+        tiling = suited_tiling(net, CUDA, 2000, memory=int(1e12))
+        out, _ = restore_array(net, pixels, tiling)
+        other.communicate(b"\n")
+    assert psnr(out, expected) > 40
