@@ -1,6 +1,6 @@
 """How long the attention kernel takes, beside the plain way, and under other layouts: part of `make bench-gpu`.
 
-For each published form in float16, a map of 512×512 px as a tile has: ms of the plain way, of the kernel as restore runs
+For each published form in float16, on a map of 512×512 px: ms of the plain way, of the kernel as restore runs
 it, and of the kernel under other layouts; medians of twenty calls in turn.
 """
 
