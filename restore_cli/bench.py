@@ -33,6 +33,8 @@ class Bench:
     loaded: dict[str, Network] = field(default_factory=dict)
     tilings: dict[str, Tiling] = field(default_factory=dict)
     sums: dict[Path, str] = field(default_factory=dict)
+    tried: set[str] = field(default_factory=set)
+    """models that PyTorch's compiler has been tried on"""
 
     def model(self, header: Header) -> tuple[str, Network]:
         """The name and the model for a picture of that kind, fetched and loaded where it is not yet."""
@@ -87,7 +89,18 @@ class Bench:
                 batch=job.batch,
                 memory=job.memory,
             )
+        if job.compile and name not in self.tried and side > self.tilings[name].tile > 0:
+            self.compile(name, model, self.tilings[name])
         return self.tilings[name]
+
+    def compile(self, name: str, model: Network, tiling: Tiling) -> None:
+        """Tries PyTorch's compiler for full tiles, once there are some. Smaller pictures run as they would."""
+        from restore_cli.models.compiled import compile_where_it_pays
+        from restore_cli.weights.store import cache_dir
+
+        self.tried.add(name)
+        shape = (tiling.batch, model.contract.channels, tiling.tile, tiling.tile)
+        self.watch.on_note(compile_where_it_pays(model, shape, cache_dir() / "compiled"))
 
     def sha256(self, name: str) -> str:
         """Of the checkpoint that is used."""

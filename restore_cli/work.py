@@ -40,6 +40,8 @@ class Job:
     tile: int | None = None
     overlap: int | None = None
     batch: int | None = None
+    compile: bool = False
+    """whether to try PyTorch's compiler"""
     memory: int | None = None
     """bytes that a model may take on its device; None for most of what is at hand"""
     again: str = "resume"

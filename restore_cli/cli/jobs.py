@@ -30,6 +30,7 @@ def job_for(task: str, options: Selection) -> Job:
         tile=options.tile,
         overlap=options.overlap,
         batch=options.batch,
+        compile=options.compile,
         memory=memory_named(options.memory),
         offline=options.offline,
     )

@@ -63,7 +63,10 @@ class Selection:
     memory: Annotated[
         str | None, Option(help="What a model may take on its device: 1.5G, 800M. Default: most of what is there.")
     ] = None
-    batch: Annotated[int | None, Option(help="Tiles at once. Default: 1.")] = None
+    batch: Annotated[int | None, Option(help="Tiles at once. Default: 4 on a GPU, else 1.")] = None
+    compile: Annotated[
+        bool, Option("--compile", help="Try PyTorch's compiler first, keep what it makes if that is faster.")
+    ] = False
     catalogue: Annotated[Path | None, Option(help="A file with more catalogue entries, like weights.toml.")] = None
     offline: Annotated[bool, Option("--offline", help="Use no network: only checkpoints that are on disk.")] = False
 

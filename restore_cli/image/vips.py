@@ -88,7 +88,8 @@ def row_fetcher(image: pyvips.Image) -> Callable[[int, int], Samples]:
 
 
 def failure(error: pyvips.Error) -> str:
-    """What libvips said, in one line."""
-    lines = dict.fromkeys(" ".join(line.split()) for line in str(error.detail or error.message).splitlines())
+    """What libvips said, in one line. It has one place for all threads, which another may just have emptied."""
+    lines = dict.fromkeys(" ".join(line.split()) for line in str(error.detail).splitlines())
     said = "; ".join(line for line in lines if line)
-    return f"damaged, or of a kind that cannot be read ({said[:200]})"
+    found = "damaged, or of a kind that cannot be read"
+    return f"{found} ({said[:200]})" if said else found

@@ -71,6 +71,9 @@ def windows_attention(
     The grid of windows begins at `shift` px and wraps around the map's edges. The bias (kinds, heads, i·j, i·j) is that
     of the windows that lie inside, wrap to the right, to the bottom, and to both; without a shift there is one kind.
     """
+    if torch.compiler.is_compiling():
+        found: Tensor = torch.ops.restore.windows_attention(list(qkv), window, shift, bias, scale)
+        return found
     if kernel_serves(qkv, window, shift, 0, bias):
         return fused_attention(qkv, window, shift, 0, bias, scale)
     out = torch.empty_like(qkv[0], memory_format=torch.contiguous_format)
@@ -97,12 +100,38 @@ def surrounded_attention(
 
     The bias is (1, heads, i·j, (i + 2·margin)·(j + 2·margin)).
     """
+    if torch.compiler.is_compiling():
+        found: Tensor = torch.ops.restore.surrounded_attention(list(qkv), window, margin, bias, scale)
+        return found
     if kernel_serves(qkv, window, (0, 0), margin, bias):
         return fused_attention(qkv, window, (0, 0), margin, bias, scale)
     out = torch.empty_like(qkv[0], memory_format=torch.contiguous_format)
     wide = [surroundings(part, window, margin) for part in qkv[1:]]
     attention([windowed(qkv[0], *window), *wide], bias[0], scale, windowed(out, *window))
     return out
+
+
+@torch.library.custom_op("restore::windows_attention", mutates_args=())
+def opaque_windows_attention(
+    qkv: list[Tensor], window: Sequence[int], shift: Sequence[int], bias: Tensor | None, scale: float
+) -> Tensor:
+    """`windows_attention` as PyTorch's compiler sees it: one step that it leaves as it is."""
+    return windows_attention(qkv, (window[0], window[1]), (shift[0], shift[1]), bias, scale)
+
+
+@torch.library.custom_op("restore::surrounded_attention", mutates_args=())
+def opaque_surrounded_attention(
+    qkv: list[Tensor], window: Sequence[int], margin: int, bias: Tensor, scale: float
+) -> Tensor:
+    """`surrounded_attention`, likewise."""
+    return surrounded_attention(qkv, (window[0], window[1]), margin, bias, scale)
+
+
+@opaque_windows_attention.register_fake
+@opaque_surrounded_attention.register_fake
+def like_queries(qkv: list[Tensor], *_: object) -> Tensor:
+    """What either gives, without its numbers."""
+    return torch.empty_like(qkv[0], memory_format=torch.contiguous_format)
 
 
 def surroundings(x: Tensor, window: tuple[int, int], margin: int) -> Tensor:
@@ -173,7 +202,7 @@ def attention(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Ten
     flat = [part.flatten(4, 5).flatten(0, 2) for part in qkv]
     if out.device.type == "cuda":  # heads of other widths would go the long way, with all scores in memory
         flat = [F.pad(part, (0, -part.shape[-1] % 8)) for part in flat]
-    mask = None if bias is None else bias[None]
+    mask = None if bias is None else bias[None].to(flat[0].dtype)
     found = F.scaled_dot_product_attention(flat[0], flat[-2], flat[-1], attn_mask=mask, scale=scale)
     out.copy_(found[..., : out.shape[-1]].reshape(out.shape))
 

@@ -88,7 +88,7 @@ def beside_shortcut(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
 
     On a CPU some pixels go all the way before the next ones come: what lies between the products stays in the cache.
     """
-    if x.device.type != "cpu" or torch.is_grad_enabled():
+    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return x + branch(x)
     flat = x.flatten(0, 2)
     out = torch.empty_like(flat)
@@ -133,8 +133,9 @@ def as_stream(x: Tensor) -> Tensor:
 
 def fits_onednn(x: Tensor, dtype: torch.dtype) -> bool:
     """Whether oneDNN's fused product is there for this tensor."""
-    here = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if x.device.type != "cpu" or torch.is_grad_enabled() or not here:
+    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False  # the compiler cannot take it apart
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

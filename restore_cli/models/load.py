@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from restore_cli.contract import Contract
 from restore_cli.errors import UsageError, WeightsError
+from restore_cli.models import emt, hat, restormer, swinir
+from restore_cli.models.compiled import as_written
 from restore_cli.models.detect import detect
 from restore_cli.models.emt import EMT, EMTConfig
 from restore_cli.models.hat import HAT, HATConfig
@@ -30,6 +32,9 @@ ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "emt": (EMTConfig, EMT),
 }
 
+BLOCKS = (emt.MixedBlock, hat.HybridBlock, hat.OverlappingCrossAttention, restormer.Block, swinir.Block)
+"""What a network has many of, alike: PyTorch's compiler sees one of each kind."""
+
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 STATE_KEYS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
@@ -44,6 +49,9 @@ class Network:
 
     def __init__(self, module: nn.Module, device: torch.device, precision: torch.dtype) -> None:
         self.module, self.device, self.precision = module, device, precision
+        self.compiled: tuple[int, int] | None = None
+        """the sides of tiles whose blocks run compiled, others as they are written"""
+        self.blocks = BLOCKS
 
     @property
     def contract(self) -> Contract:
@@ -65,7 +73,8 @@ class Network:
     def __call__(self, x: Tensor) -> Tensor:
         """(b, c, h, w) float32 in [0, 1] -> (b, c, h·scale, w·scale) float32, on the device."""
         half = self.precision != torch.float32
-        with torch.inference_mode(), torch.autocast(self.device.type, self.precision, enabled=half):
+        plainly = as_written(x.shape[-2:] != self.compiled)
+        with plainly, torch.inference_mode(), torch.autocast(self.device.type, self.precision, enabled=half):
             out: Tensor = self.module(self.brought(x))
             return out.float()
 

@@ -144,7 +144,7 @@ def test_bad_pictures_are_named_and_the_others_restored(restore: Run, x1: Path) 
     ran = restore("denoise", "--weights", x1, "photos", "-o", "out")
     assert ran.code == 1
     lines = ran.err.splitlines()
-    reasons = {"b.png": "not an image", "c.jpg": "premature end", "d.png": "empty"}
+    reasons = {"b.png": "not an image", "c.jpg": "damaged", "d.png": "empty"}
     for name, word in reasons.items():
         assert any(name in line and word in line for line in lines), (name, ran.err)
     assert lines[-1].startswith("7 pictures: 4 done, 0 skipped, 3 failed; ")
@@ -231,3 +231,20 @@ def test_no_words_at_all_are_answered_with_help(restore: Run) -> None:
     ran = restore()
     assert ran.code == 2
     assert "Usage: restore" in ran.out + ran.err
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the compiler's own
+def test_the_compiler_is_tried_and_the_picture_stays(restore: Run, x2: Path) -> None:
+    save(Path("in.png"), noise(60, 70))
+    ran = restore("sr", "--weights", x2, "in.png", "-o", "compiled.png", "--tile", 32, "--compile")
+    assert ran.code == 0
+    assert one_line(ran.err).startswith("--compile: ")
+    assert restore("sr", "--weights", x2, "in.png", "-o", "plain.png", "--tile", 32).code == 0
+    pictures = [np.asarray(Image.open(name)).astype(int) for name in ("compiled.png", "plain.png")]
+    assert abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_a_picture_of_one_tile_is_not_compiled_for(restore: Run, x2: Path) -> None:
+    save(Path("in.png"), noise(20, 30))
+    ran = restore("sr", "--weights", x2, "in.png", "--compile")
+    assert (ran.code, ran.err) == (0, "")

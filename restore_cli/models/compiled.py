@@ -1,0 +1,84 @@
+"""Blocks of a network through PyTorch's compiler, kept where they are found to be right and faster."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from restore_cli.models.load import Network
+
+__all__ = ["as_written", "compile_where_it_pays"]
+
+ROUNDS = 3
+"""Calls of which the median counts."""
+
+AGREEMENT = 55.0
+"""PSNR between a compiled network's output and its own, dB: what any other rounding may cost."""
+
+VARIANTS = 64
+"""Kinds of block that may be compiled: widths, heads, shifts and sizes, each its own."""
+
+
+@contextmanager
+def as_written(wanted: bool) -> Iterator[None]:
+    """Whether blocks run as they are written, compiled or not."""
+    if not wanted or "torch._dynamo" not in sys.modules:  # then nothing has been compiled
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def compile_where_it_pays(network: Network, shape: tuple[int, int, int, int], folder: Path) -> str:
+    """Compiles the network for batches of that shape, or leaves it as it is; says which, and what was measured.
+
+    What the compiler writes stays in `folder`, for the next run.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # PyTorch's own would be a guessable name in /tmp
+    tiles = torch.rand(shape)
+    expected, plain = timed(network, tiles)
+    for block in network.module.modules():
+        if isinstance(block, network.blocks):
+            block.compile(dynamic=False)
+    network.compiled = shape[-2:]
+    try:
+        start = time.perf_counter()
+        with torch._dynamo.config.patch(recompile_limit=VARIANTS):
+            network(tiles)
+        spent = time.perf_counter() - start
+        found, compiled = timed(network, tiles)
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # the compiler raises many kinds: its own, of Triton, of a C++ compiler that is not here
+        network.compiled = None
+        reason = str(error).strip().splitlines() or [""]
+        return f"--compile: not compiled, {type(error).__name__}: {reason[0][:200]}"
+    agreement = float(-10 * torch.log10((found - expected).square().mean().clamp_min(1e-20)))
+    share = compiled / plain
+    if share >= 1 or not agreement > AGREEMENT:
+        network.compiled = None
+        why = (
+            f"compiled tiles took {share:.2f} times as long" if share >= 1 else f"{agreement:.0f} dB is another picture"
+        )
+        return f"--compile: left as it was, {why}"
+    return f"--compile: compiled in {spent:.0f} s, tiles take {share:.2f} of the time"
+
+
+def timed(network: Network, tiles: Tensor) -> tuple[Tensor, float]:
+    """The result on the CPU, and the seconds of a call that is not the first."""
+    out, times = network(tiles).cpu(), []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        network(tiles).cpu()
+        times.append(time.perf_counter() - start)
+    return out, statistics.median(times)
