@@ -10,12 +10,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_cli.contract import Contract
-from restore_cli.models.layers import as_stream, channels_first, channels_last, exact, linear
+from restore_cli.models.layers import (
+    as_stream,
+    channels_first,
+    channels_last,
+    exact,
+    fits_onednn,
+    linear,
+    product_dtype,
+)
 
 __all__ = ["Restormer", "RestormerConfig"]
 
 FLOATS = 48
 """Numbers that a block holds at a time for each px and channel, measured (decision 042)."""
+
+WIDTH = 16
+"""Channels that a processor takes at a time: a depthwise convolution of 255 takes twice as long as one of 256."""
+
+LEAST = 1e-24
+"""Square of the length below which a channel has no direction, as published."""
 
 EPSILON = 1e-5
 """Added to the variance under the root of the layer norm; the published value."""
@@ -212,29 +226,81 @@ class TransposedAttention(nn.Module):
         """(b, h, w, c) -> (b, h, w, c). Attention and projection are one small matrix per picture."""
         b, h, w, c = x.shape
         qkv = channels_last(self.qkv_dwconv(channels_first(pointwise(x, self.qkv))))
-        q, k, v = qkv.reshape(b, h * w, 3 * c).chunk(3, -1)
-        split = "b n (heads c) -> b heads n c"
-        q, k = (rearrange(F.normalize(part, dim=1), split, heads=self.heads) for part in (q, k))
-        scores = (q.mT @ k * self.temperature).softmax(-1)
+        qk, v = torch.split(qkv.reshape(b, h * w, 3 * c), [2 * c, c], -1)
+        scores = (self.cosines(qk) * self.temperature).softmax(-1)
         out = rearrange(self.project_out.weight, "o (heads c) 1 1 -> heads o c", heads=self.heads)
         weights = rearrange(out @ scores, "b heads o c -> b o (heads c)")
         return torch.stack([linear(*pair, None) for pair in zip(v, weights, strict=True)]).view(b, h, w, c)
 
+    def cosines(self, qk: Tensor) -> Tensor:
+        """Queries and keys (b, n, 2·c) -> (b, heads, c/heads, c/heads), of each channel with each over all pixels.
+
+        The products are divided, not the queries and keys before them, except in float16, where sums could overflow.
+        """
+        split = "b n (t heads c) -> t b heads n c"
+        if qk.dtype == torch.float16:
+            q, k = rearrange(F.normalize(qk, dim=1), split, t=2, heads=self.heads)
+            return q.mT @ k
+        q, k = rearrange(qk, split, t=2, heads=self.heads)
+        squares = (qk * qk).sum(1, keepdim=True, dtype=torch.float32)  # PyTorch's own norm takes four times as long
+        lengths = rearrange(squares.clamp_min(LEAST).sqrt(), split, t=2, heads=self.heads)
+        return q.mT @ k / (lengths[0].mT * lengths[1])
+
 
 class GatedFeedForward(nn.Module):
     """Two depthwise branches, one the gate of the other (section 3.2, GDFN)."""
+
+    into: Tensor | None
+    depthwise: Tensor | None
+    out: Tensor | None
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.project_in = nn.Conv2d(dim, 2 * hidden, 1, bias=False)
         self.dwconv = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=False)
+        for name in ("into", "depthwise", "out"):
+            self.register_buffer(name, None, persistent=False)
+
+    def widened(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights (2, width, c), (2, width, 1, 3, 3) for the two branches and (c, width): hidden channels up to WIDTH.
+
+        Those beyond are zero, through to the end.
+        """
+        into, depthwise = (torch.stack(layer.weight.chunk(2)) for layer in (self.project_in, self.dwconv))
+        out = self.project_out.weight[..., 0, 0]
+        more = -out.shape[1] % WIDTH
+        into = F.pad(into[..., 0, 0], (0, 0, 0, more))
+        return into, F.pad(depthwise, (0, 0, 0, 0, 0, 0, 0, more)), F.pad(out, (0, more))
+
+    def prepare(self) -> None:
+        """Widen the weights once, when they change no more."""
+        self.into, self.depthwise, self.out = self.widened()
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
+        if fits_onednn(x, product_dtype(x)):
+            return self.in_few_passes(x)
         hidden = channels_last(self.dwconv(channels_first(pointwise(x, self.project_in))))
         gate, value = hidden.chunk(2, -1)
         return pointwise(F.gelu(gate) * value, self.project_out)
+
+    def in_few_passes(self, x: Tensor) -> Tensor:
+        """`forward` by oneDNN, GELU and gate in the passes of the depthwise convolutions."""
+        if self.into is None or self.depthwise is None or self.out is None:
+            into, depthwise, out = self.widened()
+        else:
+            into, depthwise, out = self.into, self.depthwise, self.out
+        gate, value = (channels_first(linear(x, weight, None)) for weight in into)
+        first, second = depthwise.to(gate.dtype)
+        ones, groups = [1, 1], first.shape[0]
+        gate = torch.ops.mkldnn._convolution_pointwise(
+            gate, first, None, ones, ones, ones, groups, "gelu", [], "none"
+        )  # of the two GELUs the exact one
+        gated: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
+            value, gate, second, None, ones, ones, ones, groups, "mul", 1.0, None, [], None
+        )
+        return linear(channels_last(gated), out, None)
 
 
 def pointwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:
