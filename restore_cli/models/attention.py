@@ -111,7 +111,11 @@ def surrounded_attention(
     return out
 
 
-@torch.library.custom_op("restore::windows_attention", mutates_args=())
+@torch.library.custom_op(
+    "restore::windows_attention",
+    mutates_args=(),
+    schema="(Tensor[] qkv, int[] window, int[] shift, Tensor? bias, float scale) -> Tensor",
+)
 def opaque_windows_attention(
     qkv: list[Tensor], window: Sequence[int], shift: Sequence[int], bias: Tensor | None, scale: float
 ) -> Tensor:
@@ -119,7 +123,11 @@ def opaque_windows_attention(
     return windows_attention(qkv, (window[0], window[1]), (shift[0], shift[1]), bias, scale)
 
 
-@torch.library.custom_op("restore::surrounded_attention", mutates_args=())
+@torch.library.custom_op(
+    "restore::surrounded_attention",
+    mutates_args=(),
+    schema="(Tensor[] qkv, int[] window, int margin, Tensor bias, float scale) -> Tensor",
+)
 def opaque_surrounded_attention(
     qkv: list[Tensor], window: Sequence[int], margin: int, bias: Tensor, scale: float
 ) -> Tensor:

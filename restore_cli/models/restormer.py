@@ -22,7 +22,7 @@ from restore_cli.models.layers import (
 
 __all__ = ["Restormer", "RestormerConfig"]
 
-FLOATS = 48
+FLOATS = 40
 """Numbers that a block holds at a time for each px and channel, measured (decision 042)."""
 
 WIDTH = 16

@@ -1,0 +1,129 @@
+"""What a GPU would move and compute for each model in float16, counted on a CPU, and how long that takes at least.
+
+    python -m benchmarks.traffic [--bandwidth 4.3e12] [--product 7.9e14]
+
+Every operator of one tile counts the bytes of its inputs and outputs; views count none. The attention kernel counts
+what it reads and writes. Beside it the plain way of attention, and that with features in float32, as autocast leaves
+them. The products and the moves of a GPU overlap in part: the least time lies between the longer and their sum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.peers import CASES, Case, ours, weights
+from restore_cli.models import attention, emt, hat, layers, restormer, swinir
+from restore_cli.models.load import Network
+
+SIDE = 64
+"""Of the tile, px: the least that all windows fit into."""
+
+CPU = torch.device("cpu")
+
+
+class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's own
+    """Counts bytes and operators."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch's own
+        self.bytes = self.calls = 0
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
+        out = func(*args, **(kwargs or {}))
+        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        places = {part.untyped_storage().data_ptr() for part in read}
+        new = [part for part in made if part.untyped_storage().data_ptr() not in places]
+        if read and (new or func._schema.is_mutable):
+            self.count(*read, *new)
+        return out
+
+    def count(self, *parts: Tensor) -> None:
+        """One operator that touches these."""
+        self.bytes += sum(part.numel() * part.element_size() for part in parts)
+        self.calls += 1
+
+
+def main() -> None:
+    """Count, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bandwidth", type=float, default=4.3e12, help="bytes/s of the GPU's memory")
+    parser.add_argument("--product", type=float, default=7.9e14, help="FLOP/s of its products in float16")
+    given = parser.parse_args()
+    sys.stdout.write("| model | kernel, GB/MP | plain | float32 features | operators | moves, s/MP | products |\n")
+    sys.stdout.write("|---|--:|--:|--:|--:|--:|--:|\n")
+    for case in CASES:
+        net = ours(case, weights(case), CPU, torch.float16)
+        kernel, plain, wide = counted(net, True, True), counted(net, False, True), counted(net, False, False)
+        sizes = [found.bytes / SIDE**2 / 1000 for found in (kernel, plain, wide)]
+        moves, products = sizes[0] * 1e9 / given.bandwidth, flop(case) / SIDE**2 * 1e6 / given.product
+        cells = [case.name, *(f"{size:.0f}" for size in sizes), str(kernel.calls), f"{moves:.3f}", f"{products:.3f}"]
+        sys.stdout.write(f"| {' | '.join(cells)} |\n")
+        sys.stdout.flush()
+
+
+def counted(net: Network, kernel: bool, halves: bool) -> Traffic:
+    """One tile."""
+    traffic = Traffic()
+    with as_on_a_gpu(kernel, halves), traffic:
+        net(torch.rand(1, 3, SIDE, SIDE))
+    return traffic
+
+
+@contextmanager
+def as_on_a_gpu(kernel: bool, halves: bool) -> Iterator[None]:
+    """Without what only a CPU does; the kernel is counted, not run."""
+
+    def fused(qkv: Sequence[Tensor], *rest: object) -> Tensor:
+        return torch.addcmul(qkv[0], qkv[-2], qkv[-1]) if len(qkv) > 2 else torch.add(qkv[0], qkv[1])
+
+    def whole(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        return x + branch(x)
+
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(attention, "kernel_serves", return_value=kernel))
+        stack.enter_context(patch.object(attention, "fused_attention", fused))
+        stack.enter_context(patch.object(attention, "onednn_is_exact", return_value=False))
+        for module in (swinir, hat):
+            stack.enter_context(patch.object(module, "beside_shortcut", whole))
+        for family in (emt, hat, restormer, swinir):
+            stack.enter_context(patch.object(family, "as_stream", layers.as_stream if halves else lambda x: x))
+        yield
+
+
+def flop(case: Case) -> int:
+    """Of one tile, attention included."""
+    net = ours(case, weights(case), CPU, torch.float32)
+    with as_on_a_gpu(False, True), without_onednn(), FlopCounterMode(display=False) as counter:
+        net(torch.rand(1, 3, SIDE, SIDE))
+    return int(counter.get_total_flops())
+
+
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """Products as operators that can be counted."""
+    with ExitStack() as stack:
+        for module in (layers, restormer):
+            stack.enter_context(patch.object(module, "fits_onednn", return_value=False))
+        yield
+
+
+if __name__ == "__main__":
+    main()
