@@ -19,12 +19,12 @@ from restore_cli.image.exif import relocated
 from restore_cli.image.metadata import SUB_FOLDERS, descriptive
 from restore_cli.image.picture import Metadata, Samples
 from restore_cli.image.stream import Stream
+from restore_cli.image.tiffdir import ICC, IPTC, PREDICTOR, XMP
 
 __all__ = ["write_tiff"]
 
 _STRIP = 1 << 18  # bytes of pixels per strip: large enough to compress well, small enough to read a part
 _BIG = 2**32 - 2**25  # bytes of pixels from which on offsets need 64 bits, with room for what deflate may add
-_ICC, _XMP, _IPTC, _PREDICTOR = 34675, 700, 33723, 317
 
 
 def write_tiff(pages: Iterator[Stream], sink: IO[bytes], size: int) -> None:
@@ -135,7 +135,7 @@ def folder_of(
     folder[TiffImagePlugin.SAMPLEFORMAT] = (3 if real else 1,) * page.channels
     folder[TiffImagePlugin.SAMPLESPERPIXEL] = page.channels
     folder[TiffImagePlugin.COMPRESSION] = 8  # deflate
-    folder[_PREDICTOR] = 3 if real else 2
+    folder[PREDICTOR] = 3 if real else 2
     folder[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 1 if page.channels < 3 else 2  # black is zero, RGB
     folder[TiffImagePlugin.PLANAR_CONFIGURATION] = 1
     if page.alpha:
@@ -159,9 +159,9 @@ def describe(folder: ImageFileDirectory_v2, metadata: Metadata) -> None:
     if metadata.dpi:
         folder[TiffImagePlugin.X_RESOLUTION], folder[TiffImagePlugin.Y_RESOLUTION] = metadata.dpi
         folder[TiffImagePlugin.RESOLUTION_UNIT] = 2  # inch
-    for tag, value in ((_ICC, metadata.icc), (_XMP, metadata.xmp), (_IPTC, metadata.iptc)):
+    for tag, value in ((ICC, metadata.icc), (XMP, metadata.xmp), (IPTC, metadata.iptc)):
         if value:
-            folder.tagtype[tag] = 7 if tag == _ICC else 1  # undefined, bytes
+            folder.tagtype[tag] = 7 if tag == ICC else 1  # undefined, bytes
             folder[tag] = value
     if metadata.exif:
         tags: Image.Exif = descriptive(metadata.exif)
