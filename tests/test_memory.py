@@ -16,6 +16,7 @@ from pictures import checkpoint
 from restore_cli import memory
 from restore_cli.memory import granted, tiling_for
 from restore_cli.models.processor import cgroups, cores
+from restore_cli.restoration import suited_tiling
 from restore_cli.tiling.plan import Tiling
 
 CPU = torch.device("cpu")
@@ -68,6 +69,31 @@ def test_nothing_is_changed_where_nobody_can_tell(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(memory, "PROC", tmp_path)
     assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU) == Tiling(512, 8)
     assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU, 100 * MIB).tile < 512
+
+
+@pytest.mark.usefixtures("roomy")
+@pytest.mark.parametrize(
+    ("per_pixel", "memory_asked", "found"),
+    [
+        (1024, None, Tiling(512, 8, batch=4)),
+        (4096, None, Tiling(512, 8, batch=2)),
+        (4096, 5 * 2**30, Tiling(512, 8, batch=4)),
+        (8192, 2**30, Tiling(360, 8)),
+    ],
+)
+def test_a_gpu_is_given_several_tiles_within_three_gibibytes_or_what_is_asked_for(
+    per_pixel: int, memory_asked: int | None, found: Tiling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probes need a GPU, what follows from them does not."""
+    monkeypatch.setattr(memory, "demand", lambda model, device: (8 * MIB, per_pixel))
+    model, gpu = Hungry(), torch.device("cuda")
+    assert (
+        suited_tiling(model, gpu, 4000, tile=None if memory_asked is None else 512, overlap=8, memory=memory_asked)
+        == found
+    )
+    assert suited_tiling(model, gpu, 4000, tile=1024, overlap=8) == Tiling(1024, 8)
+    assert suited_tiling(model, gpu, 4000, overlap=8, batch=1).batch == 1
+    assert suited_tiling(model, CPU, 4000, overlap=8).batch == 1
 
 
 @linux

@@ -61,7 +61,8 @@ class Selection:
     )
     overlap: Annotated[int | None, Option(help="Overlap of tiles, input px. Default: the model's.")] = None
     memory: Annotated[
-        str | None, Option(help="What a model may take on its device: 1.5G, 800M. Default: most of what is there.")
+        str | None,
+        Option(help="What a model may take on its device: 1.5G, 800M. Default: most of what is there, of a GPU 3 GiB."),
     ] = None
     batch: Annotated[int | None, Option(help="Tiles at once. Default: 4 on a GPU, else 1.")] = None
     compile: Annotated[
