@@ -7,8 +7,9 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,6 +46,7 @@ def compile_where_it_pays(network: Network, shape: tuple[int, int, int, int], fo
     What the compiler writes stays in `folder`, for the next run.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # PyTorch's own would be a guessable name in /tmp
+    lock_bars_by_threads()
     tiles = torch.rand(shape)
     expected, plain = timed(network, tiles)
     for block in network.module.modules():
@@ -72,6 +74,14 @@ def compile_where_it_pays(network: Network, shape: tuple[int, int, int, int], fo
         )
         return f"--compile: left as it was, {why}"
     return f"--compile: compiled in {spent:.0f} s, tiles take {share:.2f} of the time"
+
+
+def lock_bars_by_threads() -> None:
+    """The compiler asks for tqdm's lock; its own is shared by processes, and stays behind where one ends at once."""
+    with suppress(ImportError):
+        from tqdm import tqdm
+
+        tqdm.set_lock(RLock())
 
 
 def timed(network: Network, tiles: Tensor) -> tuple[Tensor, float]:
