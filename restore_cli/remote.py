@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.inputs import Input, PassedOver, is_remote, natural
@@ -99,12 +99,32 @@ def send(path: Path, url: str) -> None:
     part = target if whole else f"{folder}/.restore-{secrets.token_hex(8)}.part"
     try:
         if folder:
-            system.makedirs(folder, exist_ok=True)
+            make_folders(system, folder)
         system.put_file(str(path), part)
         if not whole:
             system.mv(part, target)
     except Exception as error:  # each file system has its own, and some cannot write
         raise OutputError(f"{url}: cannot be written: {said(error)}", "-o with another folder") from None
+
+
+class Folders(Protocol):
+    """What a file system of fsspec does with folders."""
+
+    def makedirs(self, path: str, exist_ok: bool) -> None: ...
+    def isdir(self, path: str) -> bool: ...
+    def invalidate_cache(self) -> None: ...
+
+
+def make_folders(system: Folders, folder: str) -> None:
+    """The folder and those above it. Another thread or process may make any of them between a look and the making."""
+    for left in reversed(range(folder.count("/") + 2)):
+        try:
+            system.makedirs(folder, exist_ok=True)
+            return
+        except Exception:  # each file system has its own
+            system.invalidate_cache()
+            if not left and not system.isdir(folder):
+                raise
 
 
 def modified(facts: Mapping[str, Any]) -> int:

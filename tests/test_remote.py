@@ -5,18 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from pictures import noise, save
 from test_pool import files
 
-from restore_cli.errors import ImageError, UsageError
+from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.inputs import Asked, PassedOver
 from restore_cli.job import Job, Watch, run
-from restore_cli.remote import list_remote, look_at, modified
+from restore_cli.remote import list_remote, look_at, modified, send
 from restore_cli.weights.catalogue import Catalogue, Request, read_catalogue
 
 
@@ -117,3 +119,25 @@ def test_what_only_local_files_can_do_is_refused(option: str) -> None:
     job = Job(Request("denoise"), read_catalogue(), Asked(("ftp://127.0.0.1/photos",)), "out", **{option: True})  # type: ignore[arg-type]  # a bool
     with pytest.raises(UsageError, match=r"is for files of this machine, ftp://.* lies elsewhere"):
         next(run(job))
+
+
+def test_many_at_a_time_send_into_a_folder_that_is_not_there_yet(server: str, home: Path, tmp_path: Path) -> None:
+    files = [tmp_path / f"{i}.txt" for i in range(8)]
+    for path in files:
+        path.write_text(path.name)
+    start = Barrier(len(files))
+
+    def one(path: Path) -> None:
+        start.wait()
+        send(path, f"{server}/new/below/{path.name}")
+
+    with ThreadPoolExecutor(len(files)) as pool:
+        list(pool.map(one, files))
+    assert sorted(path.name for path in (home / "new/below").iterdir()) == [path.name for path in files]
+
+
+def test_a_folder_that_cannot_be_is_one_line(server: str, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (home / "file").write_text("no folder")
+    with pytest.raises(OutputError, match="cannot be written"):
+        send(tmp_path / "a.txt", f"{server}/file/below/a.txt")
