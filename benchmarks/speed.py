@@ -32,11 +32,9 @@ from benchmarks.peers import CASES, Case, ours, peer, weights
 from benchmarks.report import write_report
 from restore_cli.memory import field
 from restore_cli.models import attention
+from restore_cli.restoration import BATCH
 
 RESULTS = Path(__file__).parent / "results"
-
-TILES = {"cuda": 4}
-"""Tiles of one round, on a device that restore gives several at a time; the peer takes them one by one."""
 
 PLAIN = ", plain attention"
 """Behind the dtype of ours without the kernel of models/fused.py."""
@@ -143,7 +141,7 @@ def measured(case: Case, device: torch.device, side: int, rounds: int, limits: d
             times[who].append(worker.seconds())
     for worker in workers.values():
         worker.end()
-    tiles = TILES.get(device.type, 1)
+    tiles = tiles_at_a_time(device)
     return [
         Line(
             case.name,
@@ -183,8 +181,7 @@ def form(case: Case, state: dict[str, Tensor], device: torch.device, name: str) 
 def work(case: Case, who: str, device: torch.device, side: int) -> None:
     """Be a Worker's process: the memory of the first call, then the seconds of one round for each line that comes."""
     state, x = weights(case), picture(side).to(device)
-    tiles = TILES.get(device.type, 1)
-    together = x.expand(tiles, -1, -1, -1).contiguous()
+    together = x.expand(tiles_at_a_time(device), -1, -1, -1).contiguous()
     call = one_by_one(Peer(peer(case, state, device), device)) if who == "peer" else form(case, state, device, who)
     before = high_water(device)
     call(together)
@@ -193,6 +190,11 @@ def work(case: Case, who: str, device: torch.device, side: int) -> None:
     for _ in sys.stdin:
         sys.stdout.write(f"{seconds(call, together)}\n")
         sys.stdout.flush()
+
+
+def tiles_at_a_time(device: torch.device) -> int:
+    """As many as restore gives the device; the peer takes them one by one."""
+    return BATCH if device.type == "cuda" else 1
 
 
 def one_by_one(call: Call) -> Call:

@@ -48,20 +48,18 @@ def compile_where_it_pays(network: Network, shape: tuple[int, int, int, int], fo
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # PyTorch's own would be a guessable name in /tmp
     lock_bars_by_threads()
     tiles = torch.rand(shape)
-    expected, plain = timed(network, tiles)
-    for block in network.module.modules():
-        if isinstance(block, network.blocks):
-            block.compile(dynamic=False)
-    network.compiled = shape[-2:]
     try:
+        expected, plain = timed(network, tiles)
+        for block in network.module.modules():
+            if isinstance(block, network.blocks):
+                block.compile(dynamic=False)
+        network.compiled = shape[-2:]
         start = time.perf_counter()
         with torch._dynamo.config.patch(recompile_limit=VARIANTS):
             network(tiles)
         spent = time.perf_counter() - start
         found, compiled = timed(network, tiles)
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:  # the compiler raises many kinds: its own, of Triton, of a C++ compiler that is not here
+    except Exception as error:  # many kinds: the compiler's own, Triton's, no C++ compiler, no memory for such a tile
         network.compiled = None
         reason = str(error).strip().splitlines() or [""]
         return f"--compile: not compiled, {type(error).__name__}: {reason[0][:200]}"

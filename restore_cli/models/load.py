@@ -47,11 +47,12 @@ COMPUTED = ("*relative_position_index*", "*attn_mask", "*.token_mixer.mask", "*.
 class Network:
     """A module on its device; weights stay float32, half precisions run under autocast."""
 
+    blocks = BLOCKS
+
     def __init__(self, module: nn.Module, device: torch.device, precision: torch.dtype) -> None:
         self.module, self.device, self.precision = module, device, precision
         self.compiled: tuple[int, int] | None = None
         """the sides of tiles whose blocks run compiled, others as they are written"""
-        self.blocks = BLOCKS
 
     @property
     def contract(self) -> Contract:

@@ -75,6 +75,16 @@ def test_another_picture_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPat
     assert torch.equal(model(tile), expected)
 
 
+def test_lack_of_memory_leaves_the_network_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(network: Network, tiles: Tensor) -> tuple[Tensor, float]:
+        raise torch.OutOfMemoryError("none left")
+
+    model = net("swinir_lightweight_x2")
+    monkeypatch.setattr(compiled_module, "timed", short)
+    assert "none left" in compile_where_it_pays(model, (1, 3, 32, 32), folder)
+    assert model.compiled is None
+
+
 def test_where_it_fails_the_network_is_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     monkeypatch.setenv("PATH", str(folder))
