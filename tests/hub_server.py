@@ -1,12 +1,14 @@
 """A small hub on 127.0.0.1: what the real client needs to download a file, and the ways in which that goes wrong.
 
 `/OWNER/NAME/resolve/COMMIT/FILE` answers like a hub: the file's metadata and a redirect to another origin (as for LFS
-files), where the bytes are. Addresses without a repository (`add_url`) are served there directly.
+files), where the bytes are. Datasets are found under `/datasets` and models are not, as on a hub. Addresses without a
+repository (`add_url`) are served by the second origin directly.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ __all__ = ["COMMIT", "Fault", "HubServer", "Seen"]
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CHUNK = 1 << 16
+RESOLVE = re.compile(r"(/datasets)?/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/")
 
 Fault = Literal["missing", "unauthorized", "error", "cut", "hang", "slow", "wrong", "endless", "deaf"]
 """missing: 404; unauthorized: 401; error: 500; cut: the first answer breaks off halfway; hang: it stops halfway and
@@ -70,9 +73,12 @@ class HubServer:
         """For HF_ENDPOINT."""
         return f"http://127.0.0.1:{self.hub.server_port}"
 
-    def add(self, repo: str, revision: str, file: str, payload: bytes, fault: Fault | None = None) -> Served:
-        """A file of a repository at a commit."""
-        self.files[f"/{repo}/resolve/{revision}/{file}"] = served = Served(payload, fault)
+    def add(
+        self, repo: str, revision: str, file: str, payload: bytes, fault: Fault | None = None, repo_type: str = "model"
+    ) -> Served:
+        """A file of a model or dataset repository at a commit."""
+        folder = "" if repo_type == "model" else f"/{repo_type}s"
+        self.files[f"{folder}/{repo}/resolve/{revision}/{file}"] = served = Served(payload, fault)
         return served
 
     def add_url(self, path: str, payload: bytes, fault: Fault | None = None) -> str:
@@ -126,13 +132,17 @@ class _Handler(BaseHTTPRequestHandler):
         owner.requests.append(Seen(self.command, path, {k.lower(): v for k, v in self.headers.items()}))
         served = self._find(path)
         if served is None or served.fault in REFUSALS:
-            status, code = REFUSALS[served.fault if served and served.fault else "missing"]
+            status, code = REFUSALS[served.fault] if served and served.fault else self._absent(path)
             self._head(status, {"X-Error-Code": code, "X-Error-Message": code, "Content-Length": "0"})
             return
         self._serve(served, path, body)
 
     def _find(self, path: str) -> Served | None:
         raise NotImplementedError
+
+    def _absent(self, path: str) -> tuple[int, str]:
+        """Status and error code for a file that is not here."""
+        return REFUSALS["missing"]
 
     def _serve(self, served: Served, path: str, body: bool) -> None:
         raise NotImplementedError
@@ -152,6 +162,17 @@ class _Hub(_Handler):
 
     def _find(self, path: str) -> Served | None:
         return self.server.owner.files.get(path) if "/resolve/" in path else None
+
+    def _absent(self, path: str) -> tuple[int, str]:
+        """A hub says which part is unknown; of a repository it says 401 to a client without a token."""
+        asked = RESOLVE.match(path)
+        known = [found for file in self.server.owner.files if (found := RESOLVE.match(file))]
+        same = [found for found in known if asked and found.group(1, "repo") == asked.group(1, "repo")]
+        if not asked or not same:
+            return (404 if "Authorization" in self.headers else 401), "RepoNotFound"
+        if not any(found["revision"] == asked["revision"] for found in same):
+            return 404, "RevisionNotFound"
+        return 404, "EntryNotFound"
 
     def _serve(self, served: Served, path: str, body: bool) -> None:
         # the address and the hash that a sound hub states, also where the bytes will be wrong

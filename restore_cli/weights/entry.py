@@ -30,6 +30,7 @@ from restore_cli.weights.table import (
 __all__ = ["ARCHITECTURES", "TASKS", "BundledSource", "Entry", "HubSource", "Source", "UrlSource", "read_entry"]
 
 TASKS = ("sr", "denoise", "deblur", "derain", "dejpeg")
+REPOSITORY_TYPES = ("model", "dataset")
 SUFFIXES = (".pth", ".safetensors", ".pt", ".ckpt")
 
 ARCHITECTURES: Mapping[str, Mapping[str, Kind[Any]]] = {
@@ -94,9 +95,11 @@ class HubSource:
     repo: str
     revision: str
     file: str
+    repo_type: str = "model"
+    """model or dataset: the hub answers only to the right one"""
 
     def __str__(self) -> str:
-        return f"hub {self.repo}"
+        return f"hub {self.repo}" if self.repo_type == "model" else f"hub {self.repo_type}s/{self.repo}"
 
 
 @dataclass(frozen=True)
@@ -247,14 +250,21 @@ def _source(table: Table) -> Source:
             table.refuse(f"bundled: found {bundled!r}, expected the bare name of a file")
         source = BundledSource(bundled)
     else:
-        source = HubSource(table.need("hub", TEXT), table.need("revision", TEXT), table.need("file", TEXT))
-        _must(table, "hub", source.repo, REPOSITORY, "owner/name")
-        _must(table, "revision", source.revision, COMMIT, "a commit, 40 small hexadecimal digits")
-        parts = source.file.split("/")
-        if "\\" in source.file or not all(part.strip(".") for part in parts):
-            table.refuse(f"file: found {source.file!r}, expected a path inside the repository")
+        source = _hub_source(table)
     table.close()
     return source
+
+
+def _hub_source(table: Table) -> HubSource:
+    repo, revision, file = table.need("hub", TEXT), table.need("revision", TEXT), table.need("file", TEXT)
+    repo_type = table.take("repo_type", TEXT) or "model"
+    _must(table, "hub", repo, REPOSITORY, "owner/name")
+    _must(table, "revision", revision, COMMIT, "a commit, 40 small hexadecimal digits")
+    if "\\" in file or not all(part.strip(".") for part in file.split("/")):
+        table.refuse(f"file: found {file!r}, expected a path inside the repository")
+    if repo_type not in REPOSITORY_TYPES:
+        table.refuse(f"repo_type: found {repo_type!r}, expected {' or '.join(REPOSITORY_TYPES)}")
+    return HubSource(repo, revision, file, repo_type)
 
 
 def _is_web(url: str) -> bool:

@@ -117,14 +117,21 @@ def _from_hub(entry: Entry, source: HubSource, force: bool, progress: Progress) 
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     # asked first because this fails at once, where hf_hub_download tries for half a minute
-    there = get_hf_file_metadata(hf_hub_url(source.repo, source.file, revision=source.revision))
+    there = get_hf_file_metadata(
+        hf_hub_url(source.repo, source.file, repo_type=source.repo_type, revision=source.revision)
+    )
     refuse_size(entry, there.size)
     # a copy that is there already is one that `locate` has just refused
     stale = in_hub_cache(source) is not None
     bar = bar_class(entry, progress)
     path = Path(
         hf_hub_download(
-            source.repo, source.file, revision=source.revision, force_download=force or stale, tqdm_class=bar
+            source.repo,
+            source.file,
+            repo_type=source.repo_type,
+            revision=source.revision,
+            force_download=force or stale,
+            tqdm_class=bar,
         )
     )
     try:

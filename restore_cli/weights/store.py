@@ -217,5 +217,5 @@ def _copies(entry: Entry) -> list[Path]:
 def in_hub_cache(source: HubSource) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source.repo, source.file, revision=source.revision)
+    found = try_to_load_from_cache(source.repo, source.file, revision=source.revision, repo_type=source.repo_type)
     return Path(found) if isinstance(found, str) else None

@@ -29,6 +29,12 @@ windows = [[32, 8], [8, 32]]
 """
 
 
+def hub_source(repo: str, repo_type: str = "model", revision: str = COMMIT, file: str = "sub/file.pth") -> str:
+    """A source in the words of a catalogue file; `repo_type` is left out where it is a model."""
+    kind = f'repo_type = "{repo_type}", ' if repo_type != "model" else ""
+    return f'{{ hub = "{repo}", {kind}revision = "{revision}", file = "{file}" }}'
+
+
 @dataclass
 class Desk:
     """A hub, an empty cache, a catalogue that grows entry by entry, and clients that use them."""
@@ -58,10 +64,12 @@ class Desk:
         (self.folder / "own.toml").write_text("\n".join(self.tables), encoding="utf-8")
         return name
 
-    def on_hub(self, repo: str, fault: Fault | None = None, payload: bytes | None = None) -> str:
+    def on_hub(
+        self, repo: str, fault: Fault | None = None, payload: bytes | None = None, repo_type: str = "model"
+    ) -> str:
         """A source in a repository of the hub."""
-        self.hub.add(repo, COMMIT, "sub/file.pth", payload or self.payload, fault)
-        return f'{{ hub = "{repo}", revision = "{COMMIT}", file = "sub/file.pth" }}'
+        self.hub.add(repo, COMMIT, "sub/file.pth", payload or self.payload, fault, repo_type)
+        return hub_source(repo, repo_type)
 
     def at_url(self, path: str, fault: Fault | None = None, payload: bytes | None = None) -> str:
         """A source at an address."""

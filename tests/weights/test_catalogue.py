@@ -280,6 +280,7 @@ def test_a_mistake_in_a_users_file_is_one_line_with_the_place(
         ("owner/name", "0" * 40, "../a.pth", "inside the repository"),
         ("owner/name", "0" * 40, "/etc/a.pth", "inside the repository"),
         ("owner/name", "0" * 40, "a\\\\b.pth", "inside the repository"),
+        ("owner/name", "0" * 40, 'a.pth", repo_type = "space', "repo_type: found 'space', expected model or dataset"),
     ],
 )
 def test_a_hub_source_is_pinned_and_stays_inside(tmp_path: Path, hub: str, revision: str, file: str, word: str) -> None:
@@ -288,6 +289,16 @@ def test_a_hub_source_is_pinned_and_stays_inside(tmp_path: Path, hub: str, revis
     own.write_text(OWN.replace('{ url = "https://example.org/mine.safetensors" }', source))
     with pytest.raises(UsageError, match=word):
         read_catalogue(own)
+
+
+@pytest.mark.parametrize(
+    ("field", "repo_type"), [("", "model"), ('repo_type = "model", ', "model"), ('repo_type = "dataset", ', "dataset")]
+)
+def test_a_hub_source_is_a_model_unless_it_says_dataset(tmp_path: Path, field: str, repo_type: str) -> None:
+    own = tmp_path / "own.toml"
+    source = f'{{ hub = "owner/name", {field}revision = "{"0" * 40}", file = "a.pth" }}'
+    own.write_text(OWN.replace('{ url = "https://example.org/mine.safetensors" }', source))
+    assert read_catalogue(own).entry("mine-x2").sources == (HubSource("owner/name", "0" * 40, "a.pth", repo_type),)
 
 
 def test_a_file_that_is_not_there_not_text_or_enormous_is_refused(tmp_path: Path) -> None:

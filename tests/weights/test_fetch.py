@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from desk import ROOT, Desk
+from desk import ROOT, Desk, hub_source
 from hub_server import Fault, HubServer
 from safetensors.numpy import save
 
@@ -42,6 +42,33 @@ def test_a_hub_file_is_fetched_once_and_shown_as_it_comes(desk: Desk) -> None:
     assert Path(first["path"]).is_relative_to(desk.folder / "hf")  # the hub's own cache, shared with other programs
     assert desk.hub.count("GET", "a/one") == 1
     assert desk.leftovers() == []
+
+
+def test_a_dataset_is_asked_for_as_a_dataset_and_kept_in_the_hubs_cache(desk: Desk) -> None:
+    name = desk.entry("one", desk.on_hub("a/one", repo_type="dataset"))
+    first, located, offline, removed, gone = desk.run(
+        f"fetch {name}", f"locate {name}", f"fetch {name} offline", f"remove {name}", f"locate {name}"
+    )
+    assert located["path"] == first["path"]
+    assert Path(first["path"]).is_relative_to(desk.folder / "hf" / "hub" / "datasets--a--one")
+    assert offline["path"] == first["path"]
+    assert removed["gone"] == [first["path"]]
+    assert gone["path"] is None
+
+
+@pytest.mark.parametrize(("stored", "asked"), [("dataset", "model"), ("model", "dataset")])
+@pytest.mark.parametrize(("token", "status"), [("", 401), ("hf_secret", 404)])
+def test_a_repository_of_the_other_kind_is_not_found(
+    desk: Desk, stored: str, asked: str, token: str, status: int
+) -> None:
+    desk.on_hub("a/one", repo_type=stored)
+    wrong = desk.entry("wrong", hub_source("a/one", asked))
+    lucky = desk.entry("lucky", hub_source("a/one", asked), hub_source("a/one", stored))
+    error, good = desk.run(f"fetch {wrong}", f"fetch {lucky}", **({"HF_TOKEN": token} if token else {}))
+    assert error["error"] == "WeightsUnavailable"
+    assert f"HTTP {status}" in error["message"]
+    assert ("hub datasets/a/one: " if asked == "dataset" else "hub a/one: ") in error["message"]
+    assert good["path"] is not None
 
 
 def test_a_url_file_is_fetched_once_under_the_entrys_own_name(desk: Desk) -> None:
