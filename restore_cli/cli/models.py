@@ -82,6 +82,7 @@ def info(name: Name, catalogue: Extra = None) -> None:
         "sha256": entry.sha256 or "not published; the one of the first download is recorded and enforced",
         "size": f"{entry.bytes:,} bytes" if entry.bytes else "not known",
         "on disk": str(path) if path else "no",
+        "one service": entry.single_source,
     }
     for key, value in facts.items():
         if value:

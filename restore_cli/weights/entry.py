@@ -154,6 +154,8 @@ class Entry:
     """the state dict inside the file; a file without that key is the state dict itself"""
     drop: tuple[str, ...] = ()
     """patterns of published buffers that our code computes"""
+    single_source: str | None = None
+    """why all sources are at one service"""
 
     @property
     def scale(self) -> int:
@@ -209,6 +211,7 @@ def read_entry(file: Path, name: str, value: object) -> Entry:
         bytes=table.take("bytes", WHOLE),
         key=table.take("key", TEXT),
         drop=table.take("drop", TEXTS) or (),
+        single_source=table.take("single_source", TEXT),
     )
     table.close()
     if entry.channels not in (1, 3, 6):

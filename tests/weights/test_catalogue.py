@@ -16,7 +16,7 @@ from published import GOLDEN, config, golden
 
 from restore_cli.errors import UsageError
 from restore_cli.models import load
-from restore_cli.weights.catalogue import TASKS, Entry, HubSource, Request, UrlSource, read_catalogue
+from restore_cli.weights.catalogue import TASKS, Entry, HubSource, Request, Source, UrlSource, read_catalogue
 from restore_cli.weights.entry import ARCHITECTURES
 
 CATALOGUE = read_catalogue()
@@ -41,8 +41,6 @@ def test_an_entry_is_whole(entry: Entry) -> None:
     for source in entry.sources:
         if isinstance(source, UrlSource):
             assert urlsplit(source.url).scheme == "https"
-        elif isinstance(source, HubSource):
-            assert re.fullmatch("[0-9a-f]{40}", source.revision)
     assert entry.paper is not None
     assert entry.suffix == ".pth"
     assert entry.license in ("Apache-2.0", "MIT") or entry.license_note
@@ -50,8 +48,58 @@ def test_an_entry_is_whole(entry: Entry) -> None:
     assert (entry.noise is not None) == (entry.task == "denoise")
     assert (entry.quality is not None) == (entry.task == "dejpeg")
     assert (entry.scale > 1) == (entry.task == "sr")
+
+
+AUTHORS = ("github.com/JingyunLiang/", "github.com/swz30/", "raw.githubusercontent.com/Fried-Rice-Lab/")
+QUOTA = "drive.usercontent.google.com"
+UNSURE = {"Aptronym/SDNext"}
+"""its files are on a branch that was never merged"""
+
+
+def service(source: Source) -> str:
+    """What has to be up for a source to answer."""
+    if not isinstance(source, UrlSource):
+        return "hub" if isinstance(source, HubSource) else "bundled"
+    host = urlsplit(source.url).hostname or ""
+    return {"raw.githubusercontent.com": "github.com", QUOTA: "google.com"}.get(host, host)
+
+
+@pytest.mark.parametrize("entry", [e for e in PUBLISHED if e.model != "emt"], ids=lambda entry: entry.name)
+def test_an_entry_has_two_services_or_says_why_not(entry: Entry) -> None:
+    services = {service(source) for source in entry.sources}
+    assert (len(services) < 2) == (entry.single_source is not None), services
+    assert len(set(entry.sources)) == len(entry.sources)
+
+
+@pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: entry.name)
+def test_no_source_is_a_branch_or_a_tag(entry: Entry) -> None:
+    """Files of a release are in no commit: their sha256 pins them."""
+    for source in entry.sources:
+        if isinstance(source, HubSource):
+            assert re.fullmatch("[0-9a-f]{40}", source.revision)
+        elif isinstance(source, UrlSource):
+            folders = urlsplit(source.url).path.split("/")
+            assert not {"raw", "resolve", "blob", "tree"} & set(folders)
+            if urlsplit(source.url).hostname == "raw.githubusercontent.com":
+                assert re.fullmatch("[0-9a-f]{40}", folders[3])
+
+
+@pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: entry.name)
+def test_sources_are_in_order_of_certainty(entry: Entry) -> None:
+    order = [rank(source) for source in entry.sources]
+    late = [place for place in order if place is not None]
+    assert late == sorted(late)
+    assert order == sorted(order, key=lambda place: place == 3)
     if entry.sha256 is None:  # then nothing could tell a hub's file from another
-        assert not any(isinstance(source, HubSource) for source in entry.sources)
+        assert order[0] == 0
+
+
+def rank(source: Source) -> int | None:
+    """Authors, mirrors, hubs that may not answer, quotas; None for a hub, which may stand before or behind authors."""
+    if isinstance(source, HubSource):
+        return 2 if source.repo in UNSURE or source.repo_type == "dataset" else None
+    url = source.url if isinstance(source, UrlSource) else ""
+    return 3 if QUOTA in url else 0 if any(author in url for author in AUTHORS) else 1
 
 
 def test_every_config_is_a_published_one_with_its_number_of_parameters() -> None:
