@@ -11,7 +11,7 @@ from PIL import ImageCms
 
 from restore_cli.contract import Model
 from restore_cli.errors import ImageError, OutputError
-from restore_cli.finish import Finish, depth_for, quantised, resized
+from restore_cli.finish import Finish, check_final_size, depth_for, quantised, resized
 from restore_cli.flow import Flow, flow_of, opaque
 from restore_cli.image.codec import MAX_PIXELS, Settings, open_source, write_streams
 from restore_cli.image.header import TITLES, Header
@@ -52,16 +52,25 @@ class Wishes:
 
 
 def open_sources(path: Path, format: str, wishes: Wishes) -> list[Source]:
-    """The pictures of a file that will be restored. Raises ImageError where the output cannot hold them all."""
-    first = open_source(path, max_pixels=wishes.max_pixels, frame=(wishes.frame or 1) - 1)
+    """The pictures of a file that will be restored.
+
+    Raises ImageError where the output cannot hold them all, UsageError where their final size is not allowed.
+    """
+    first = open_picture(path, (wishes.frame or 1) - 1, wishes)
     count = first.header.frames
     if wishes.frame is not None or count == 1:
         return [first]
     if format not in HOLDS_FRAMES:
         title = TITLES[format]
         raise ImageError(f"{path}: holds {count} pictures, {title} holds one", "--frame 1, or --format tiff")
-    rest = (open_source(path, max_pixels=wishes.max_pixels, frame=i) for i in range(1, count))
-    return [first, *rest]
+    return [first, *(open_picture(path, i, wishes) for i in range(1, count))]
+
+
+def open_picture(path: Path, frame: int, wishes: Wishes) -> Source:
+    """One picture of a file, counted from 0, whose final size is allowed."""
+    source = open_source(path, max_pixels=wishes.max_pixels, frame=frame)
+    check_final_size(wishes.finish, source.header, wishes.max_pixels)
+    return source
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import numpy as np
 from restore_cli.errors import OutputError, UsageError
 from restore_cli.image.header import TITLES, Header
 from restore_cli.image.picture import PEAK, Samples
-from restore_cli.image.resize import Resizer
+from restore_cli.image.resize import Resizer, check_resize
 from restore_cli.image.writers import DEPTHS
 
-__all__ = ["ALPHA", "BIT_DEPTH", "ICC", "Finish", "depth_for", "quantised", "resized"]
+__all__ = ["ALPHA", "BIT_DEPTH", "ICC", "Finish", "check_final_size", "depth_for", "quantised", "resized"]
 
 ALPHA = ("model", "lanczos", "drop")
 ICC = ("keep", "srgb")
@@ -40,6 +40,12 @@ class Finish:
                 raise UsageError(f"--{name} {value}: expected {', '.join(known)}")
 
 
+def check_final_size(finish: Finish, header: Header, max_pixels: int) -> None:
+    """Raise UsageError where --resize would make more than `max_pixels` of an image, or nothing."""
+    if finish.resize is not None:
+        check_resize(finish.resize, max_pixels, (header.width, header.height))
+
+
 def depth_for(finish: Finish, header: Header, format: str) -> np.dtype[Any]:
     """The kind of sample to write: as asked, else the input's, else the deepest that the format holds."""
     held = DEPTHS[format]
@@ -58,9 +64,7 @@ def resized(blocks: Iterator[Samples], size: tuple[int, int], target: tuple[int,
         return
     resizer = Resizer(size, target)
     for block in blocks:
-        out = resizer.push(block)
-        if out.shape[0]:
-            yield out
+        yield from resizer.push(block)
 
 
 def quantised(blocks: Iterator[Samples], dtype: np.dtype[Any], alpha: bool, dither: bool) -> Iterator[Samples]:

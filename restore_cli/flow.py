@@ -168,7 +168,8 @@ class Waiting(Queue):
 
     def push(self, rows: Samples) -> None:
         """(n, w, c) of the source."""
-        super().push(rows if self.resizer is None else self.resizer.push(rows))
+        for part in [rows] if self.resizer is None else self.resizer.push(rows):
+            super().push(part)
 
 
 @dataclass

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore_cli.bench import Bench, request_for
-from restore_cli.errors import RestoreError
+from restore_cli.errors import RestoreError, UsageError
+from restore_cli.finish import check_final_size
 from restore_cli.image.codec import Header, probe
 from restore_cli.weights.catalogue import Entry
 from restore_cli.weights.fetch import locate
-from restore_cli.work import Job, Work
+from restore_cli.work import Job, Result, Work
 
 if TYPE_CHECKING:
     from restore_cli.models.load import Network
@@ -36,16 +37,16 @@ class Sample:
     """At most PROBED of the inputs, each as likely as any other; the same at every run."""
 
     count: int = 0
-    kept: list[str] = field(default_factory=list)
+    kept: list[Work] = field(default_factory=list)
     chance: random.Random = field(default_factory=lambda: random.Random(0))
 
     def add(self, work: Work) -> None:
         """One more input."""
         self.count += 1
         if len(self.kept) < PROBED:
-            self.kept.append(work.input)
+            self.kept.append(work)
         elif (place := self.chance.randrange(self.count)) < PROBED:
-            self.kept[place] = work.input
+            self.kept[place] = work
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Forecast:
     """of all inputs; reckoned where there are more than were probed"""
     unreadable: int
     """of those that were probed"""
+    refused: tuple[Result, ...]
+    """of those that were probed: inputs whose final size is not allowed"""
     missing: tuple[Entry, ...]
     """checkpoints that would be fetched"""
     seconds: float | None
@@ -67,12 +70,12 @@ class Forecast:
 
 def forecast(job: Job, bench: Bench, sample: Sample, manifests: Iterable[Path]) -> Forecast:
     """Reads headers, the ends of manifests, and where those tell nothing, runs a tile through the model."""
-    headers = list(readable(sample.kept, job.max_pixels))
+    headers, refused = headers_of(sample.kept, job)
     share = sample.count / len(sample.kept) if sample.kept else 1.0
     entries = [chosen(job, header) for header in headers]
     needed = {entry.name: entry for entry in entries if entry is not None}
     missing = tuple(entry for entry in needed.values() if locate(entry) is None)
-    seconds, basis = None, "no header could be read"
+    seconds, basis = None, "nothing would be restored"
     if headers:
         usual = Counter(entry.name if entry else str(job.weights and job.weights.name) for entry in entries)
         seconds, basis = duration(job, bench, headers, usual.most_common(1)[0][0], missing, manifests)
@@ -80,20 +83,29 @@ def forecast(job: Job, bench: Bench, sample: Sample, manifests: Iterable[Path]) 
         count=sample.count,
         probed=len(sample.kept),
         pixels=round(share * sum(map(area, headers))),
-        unreadable=len(sample.kept) - len(headers),
+        unreadable=len(sample.kept) - len(headers) - len(refused),
+        refused=refused,
         missing=missing,
         seconds=None if seconds is None else seconds * share,
         basis=basis,
     )
 
 
-def readable(paths: Iterable[str], max_pixels: int) -> Iterator[Header]:
-    """The headers of those that can be read."""
-    for path in paths:
+def headers_of(works: Iterable[Work], job: Job) -> tuple[list[Header], tuple[Result, ...]]:
+    """The headers that can be read, and a Result for each input whose final size is not allowed."""
+    headers, refused = [], []
+    for work in works:
         try:
-            yield probe(Path(path), max_pixels=max_pixels)
+            header = probe(Path(work.input), max_pixels=job.max_pixels)
+            check_final_size(job.finish, header, job.max_pixels)
+        except UsageError as error:
+            error = UsageError(f"{work.input}: {error.message}", error.hint)
+            refused.append(Result(work.input, work.output, "failed", error=error))
         except RestoreError:
             continue
+        else:
+            headers.append(header)
+    return headers, tuple(refused)
 
 
 def area(header: Header) -> int:

@@ -10,7 +10,7 @@ from restore_cli.cli.options import Options, Selection
 from restore_cli.errors import UsageError
 from restore_cli.finish import Finish
 from restore_cli.image.codec import FORMAT_SUFFIX, SUFFIXES
-from restore_cli.image.resize import target_size
+from restore_cli.image.resize import check_resize
 from restore_cli.job import Job
 from restore_cli.weights.catalogue import Request, read_catalogue
 
@@ -41,7 +41,8 @@ def with_files(job: Job, options: Options) -> Job:
     check_least(options, frame=1, jpeg_quality=1, max_pixels=1, workers=1, gpus_per_worker=0)
     if options.jpeg_quality is not None and options.jpeg_quality > 100:
         raise UsageError(f"--jpeg-quality {options.jpeg_quality}: expected 1 to 100")
-    resize = resize_checked(options.resize)
+    if options.resize is not None:
+        check_resize(options.resize, options.max_pixels)
     return replace(
         job,
         asked=asked(options),
@@ -58,7 +59,7 @@ def with_files(job: Job, options: Options) -> Job:
         frame=options.frame,
         jpeg_quality=options.jpeg_quality,
         max_pixels=options.max_pixels,
-        finish=Finish(options.bit_depth, options.dither, options.alpha, options.icc, resize, options.strip),
+        finish=Finish(options.bit_depth, options.dither, options.alpha, options.icc, options.resize, options.strip),
     )
 
 
@@ -76,13 +77,6 @@ def format_named(name: str | None) -> str | None:
     if name and found is None:
         raise UsageError(f"--format {name}: expected {', '.join(value.lower() for value in FORMAT_SUFFIX)}")
     return found
-
-
-def resize_checked(wish: str | None) -> str | None:
-    """The wish, if it can be meant. UsageError."""
-    if wish is not None:
-        target_size(wish, (1, 1))
-    return wish
 
 
 def memory_named(text: str | None) -> int | None:

@@ -104,7 +104,7 @@ class Options(Selection):
     icc: Annotated[str, Option(help="Colour profile: keep, or srgb to convert to sRGB.")] = "keep"
     jpeg_quality: Annotated[int | None, Option(help="1 to 100. Default: the source's, at least 90; else 95.")] = None
     strip: Annotated[bool, Option("--strip", help="Leave out all metadata but the colour profile.")] = False
-    max_pixels: Annotated[int, Option(help="Refuse pictures of more px.")] = 2_000_000_000
+    max_pixels: Annotated[int, Option(help="Refuse images of more px, and a --resize to more.")] = 2_000_000_000
     resume: Annotated[
         bool, Option("--resume", help="Skip what is done, redo what was changed since; this is the default.")
     ] = False

@@ -33,6 +33,10 @@ def preview(job: Job, options: Options) -> None:
         raise nothing_found(job)
     manifests = [Path(path) for manifest in plan.manifests.values() for path in manifest.files]
     found = forecast(job, bench, sample, manifests)
+    for result in found.refused:
+        tally.add(result)
+        show(result, options)
+    tally.planned = sample.count - len(found.refused)
     if not sample.count:
         tally.conclude(job, stopped=False)
     if options.json:
@@ -42,8 +46,8 @@ def preview(job: Job, options: Options) -> None:
             note(line)
     if tally.ended is not None:
         raise tally.ended
-    if tally.failed:
-        raise typer.Exit(1)
+    if tally.code:
+        raise typer.Exit(tally.code)
 
 
 def one_device(job: Job) -> str:
@@ -76,11 +80,11 @@ def told(found: Forecast, tally: Tally) -> list[str]:
     """The forecast in words."""
     reckoned = f", reckoned from {found.probed} of them" if found.probed < found.count else ""
     counts = f"{tally.skipped} skipped, {tally.failed} failed{passed_over(tally.passed)}"
-    lines = [f"would restore {pictures(found.count)}, {megapixels(found.pixels)}{reckoned}; {counts}"]
+    lines = [f"would restore {pictures(tally.planned)}, {megapixels(found.pixels)}{reckoned}; {counts}"]
     if found.unreadable:
         lines.append(f"{found.unreadable} of {found.probed} headers cannot be read: those pictures will fail")
     lines += [f"would fetch {entry.name}{size_of(entry.bytes)}, licence {entry.license}" for entry in found.missing]
-    if found.count:
+    if tally.planned:
         lines.append(f"time: {found.basis if found.seconds is None else f'{spoken(found.seconds)}, {found.basis}'}")
     return lines
 
@@ -99,7 +103,7 @@ def planned(found: Forecast, tally: Tally) -> dict[str, Any]:
     seconds = None if found.seconds is None else round(found.seconds, 1)
     return {
         **summary(tally),
-        "planned": found.count,
+        "planned": tally.planned,
         "probed": found.probed,
         "unreadable": found.unreadable,
         "megapixels": round(found.pixels / 1e6, 3),

@@ -21,6 +21,8 @@ class Tally:
 
     passed: PassedOver = field(default_factory=PassedOver)
     done: int = 0
+    planned: int = 0
+    """of a dry run: would be restored"""
     skipped: int = 0
     failed: int = 0
     pixels: int = 0
@@ -72,7 +74,7 @@ class Tally:
         if self.ended is not None:
             return int(getattr(self.ended, "code", RestoreError.code))
         if self.codes:
-            return next(iter(self.codes)) if len(self.codes) == 1 and not self.done else 1
+            return next(iter(self.codes)) if len(self.codes) == 1 and not (self.done or self.planned) else 1
         return 0
 
     def __str__(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 from restore_cli.errors import UsageError
 from restore_cli.image.picture import Samples
 
-__all__ = ["Resizer", "lanczos", "target_size"]
+__all__ = ["Resizer", "check_resize", "lanczos", "target_size"]
 
 Floats = NDArray[np.float64]
 LARGEST_FACTOR = 16
+LONGEST_SIDE = 1_000_000
+"""Px of a side: rows of this width, a few at a time, fit into memory."""
+BLOCK = 1 << 22
+"""Samples that are computed at once, about. A whole number of rows, at least one."""
+FORM = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)?x(\d{1,12})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -39,19 +44,37 @@ class Resizer:
         self.held: Samples | None = None
         self.first = self.seen = self.done = 0
 
-    def push(self, rows: Samples) -> Samples:
-        """The rows that can be finished now; all of the rest with the last ones."""
+    def push(self, rows: Samples) -> Iterator[Samples]:
+        """The rows that can be finished now, in blocks of bounded size; all of the rest with the last ones."""
+        step = max(1, BLOCK // (len(self.across[0]) * rows.shape[2]))
+        for top in range(0, rows.shape[0], step):
+            self.hold(rows[top : top + step])
+            index = self.down[0]
+            ready = len(index) if self.seen == self.height else int(np.searchsorted(index[:, -1], self.seen))
+            while self.done < ready:
+                yield self.finish(min(ready, self.done + step))
+            self.forget()
+
+    def hold(self, rows: Samples) -> None:
+        """Take rows up, as wide as the target."""
         wide = weighted(rows.swapaxes(0, 1), *self.across).swapaxes(0, 1)
         self.held = wide if self.held is None else np.concatenate([self.held, wide])
         self.seen += rows.shape[0]
+
+    def finish(self, bottom: int) -> Samples:
+        """The next rows of the target, up to `bottom`."""
+        assert self.held is not None
         index, weight = self.down
-        ready = len(index) if self.seen == self.height else int(np.searchsorted(index[:, -1], self.seen))
-        ready = max(ready, self.done)
-        out = weighted(self.held, index[self.done : ready] - self.first, weight[self.done : ready])
-        self.done = ready
-        keep = int(index[ready, 0]) if ready < len(index) else self.seen
+        wanted = slice(self.done, bottom)
+        self.done = bottom
+        return weighted(self.held, index[wanted] - self.first, weight[wanted])
+
+    def forget(self) -> None:
+        """Drop the rows that no later row of the target needs."""
+        assert self.held is not None
+        index = self.down[0]
+        keep = int(index[self.done, 0]) if self.done < len(index) else self.seen
         self.held, self.first = self.held[keep - self.first :], keep
-        return out
 
 
 def weights(length: int, target: int, kernel: Kernel) -> tuple[NDArray[np.int64], Floats]:
@@ -76,24 +99,52 @@ def weighted(rows: Samples, index: NDArray[np.int64], weight: Floats) -> Samples
     return out
 
 
-def target_size(wish: str, size: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) that `2x`, `WxH`, `Wx` or `xH` means for an input of `size`. Raises UsageError.
+def check_resize(wish: str, max_pixels: int, size: tuple[int, int] | None = None) -> None:
+    """Raise UsageError where `wish` is not of the form, or asks for more than `max_pixels` or LONGEST_SIDE.
 
-    A number up to 16 before a lone x, or one with a decimal point, is a factor; a larger one is a width.
+    `size` is the input's (width, height). Without it, only what is too large for every input is refused.
     """
+    width, height = stated(wish) if size is None else target_size(wish, size)
+    given = "" if size is None else f"{size[0]}×{size[1]} px would become "
+    if max(width, height) > LONGEST_SIDE:
+        raise UsageError(f"--resize {wish}: {given}{width}×{height} px, the limit is {LONGEST_SIDE:,} px a side")
+    if width * height > max_pixels:
+        raise UsageError(
+            f"--resize {wish}: {given}{width}×{height} px, the limit is {max_pixels:,} px",
+            hint=f"--max-pixels {width * height}",
+        )
+
+
+def stated(wish: str) -> tuple[int, int]:
+    """The (width, height) that `wish` states, 1 px where it leaves a side open. Raises UsageError."""
+    _, width, height = parse_resize(wish)
+    return width or 1, height or 1
+
+
+def target_size(wish: str, size: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) that `wish` means for an input of `size`. Raises UsageError where a side would have no px."""
     width, height = size
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)?x(\d+)?", wish.strip().lower())
-    first, second = found.groups() if found else (None, None)
-    if (first is None and second is None) or (second is not None and first is not None and "." in first):
-        raise UsageError(f"--resize {wish}: expected 2x, WIDTHxHEIGHT, WIDTHx or xHEIGHT", "--resize 2x")
-    if first and second:
-        target = int(first), int(second)
-    elif first and ("." in first or int(first) <= LARGEST_FACTOR):
-        target = round(width * float(first)), round(height * float(first))
-    elif first:
-        target = int(first), max(1, round(height * int(first) / width))
+    factor, across, down = parse_resize(wish)
+    if factor:
+        target = round(width * factor), round(height * factor)
     else:
-        target = max(1, round(width * int(second or 0) / height)), int(second or 0)
+        target = across or max(1, round(width * down / height)), down or max(1, round(height * across / width))
     if min(target) < 1:
         raise UsageError(f"--resize {wish}: {width}×{height} px would become {target[0]}×{target[1]}", "--resize 1x")
     return target
+
+
+def parse_resize(wish: str) -> tuple[float, int, int]:
+    """(factor, width, height) of `2x`, `WxH`, `Wx` or `xH`, 0 for what is not stated. Raises UsageError.
+
+    A number up to 16 before a lone x, or one with a decimal point, is a factor; a larger one is a width.
+    """
+    found = FORM.fullmatch(wish.strip().lower())
+    first, second = found.groups() if found else (None, None)
+    if (first is None and second is None) or (second is not None and first is not None and "." in first):
+        raise UsageError(f"--resize {wish}: expected 2x, WIDTHxHEIGHT, WIDTHx or xHEIGHT", "--resize 2x")
+    if not float(first or 1) or not int(second or 1):
+        raise UsageError(f"--resize {wish}: expected numbers above 0", "--resize 2x")
+    if first and not second and ("." in first or int(first) <= LARGEST_FACTOR):
+        return float(first), 0, 0
+    return 0.0, int(first or 0), int(second or 0)

@@ -1,0 +1,68 @@
+"""Resampling: what a size means, and memory that does not grow with it."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pictures import noise
+
+from restore_cli.errors import UsageError
+from restore_cli.finish import resized
+from restore_cli.image import resize
+from restore_cli.image.resize import target_size, weighted, weights
+
+
+def whole(pixels: NDArray[np.float32], target: tuple[int, int]) -> NDArray[np.float32]:
+    """Both passes over the whole image at once."""
+    height, width = pixels.shape[:2]
+    wide = weighted(pixels.swapaxes(0, 1), *weights(width, target[0], resize.lanczos)).swapaxes(0, 1)
+    return weighted(wide, *weights(height, target[1], resize.lanczos)).astype(np.float32)
+
+
+@pytest.mark.parametrize("target", [(31, 400), (400, 31), (12, 9), (400, 300), (1, 1), (60, 40)])
+def test_blocks_of_rows_change_nothing(target: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = noise(40, 60).astype(np.float32)
+    for samples in (1, 1000, 10**9):
+        monkeypatch.setattr(resize, "BLOCK", samples)
+        for rows in (1, 7, 40):
+            blocks = iter(np.split(pixels, range(rows, 40, rows)))
+            out = np.concatenate(list(resized(blocks, (60, 40), target)))
+            expected = pixels if target == (60, 40) else whole(pixels, target)
+            np.testing.assert_array_equal(out, expected)
+
+
+def test_memory_does_not_grow_with_the_size() -> None:
+    pixels = noise(40, 60).astype(np.float32)
+    tracemalloc.start()
+    rows = sum(block.shape[0] for block in resized(iter([pixels]), (60, 40), (600, 20_000)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert rows == 20_000
+    assert peak < 2**27  # the result has 144 MB
+
+
+@pytest.mark.parametrize(
+    ("wish", "size"),
+    [
+        ("2x", (80, 64)),
+        ("0.5x", (20, 16)),
+        ("0.1x", (4, 3)),
+        ("16x", (640, 512)),
+        ("17x", (17, 14)),
+        ("17.0x", (680, 544)),
+        ("x16", (20, 16)),
+        (" 8X6 ", (8, 6)),
+        ("400x", (400, 320)),
+    ],
+)
+def test_what_a_size_means(wish: str, size: tuple[int, int]) -> None:
+    assert target_size(wish, (40, 32)) == size
+
+
+@pytest.mark.parametrize("wish", ["", "x", "2", "2.5x3", "-1x", "1e3x", "nanx", "infx", "٣x", "9" * 5000 + "x", "2xx"])
+def test_other_words_are_no_size(wish: str) -> None:
+    with pytest.raises(UsageError, match="expected 2x, WIDTHxHEIGHT, WIDTHx or xHEIGHT"):
+        target_size(wish, (40, 32))
