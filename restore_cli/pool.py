@@ -97,8 +97,10 @@ class Pool:
     lives = 1
 
     def __init__(self, job: Job, names: Sequence[str]) -> None:
+        from restore_cli.models.processor import cores
+
         self.names = names
-        self.threads = max(1, len(os.sched_getaffinity(0)) // len(names))
+        self.threads = max(1, cores() // len(names))
         self.jobs = {name: replace(job, memory=portion(job.memory, name, names.count(name))) for name in set(names)}
 
     def open(self) -> list[Hand]:

@@ -24,6 +24,7 @@ from restore_cli.image.note import Note
 from restore_cli.image.picture import Samples
 from restore_cli.inputs import is_remote
 from restore_cli.models.load import Network
+from restore_cli.models.processor import cores
 from restore_cli.restoration import attempts
 from restore_cli.tiling.engine import Trace, is_out_of_memory, together
 from restore_cli.tiling.plan import Tiling, padded
@@ -125,7 +126,7 @@ class Worker:
 
     def results(self, steps: Iterator[Step]) -> Iterator[Result]:
         """One Result for each step, in order."""
-        threads = max(2, min(4, len(os.sched_getaffinity(0))))
+        threads = max(2, min(4, cores()))
         with ExitStack() as stack:
             self.ahead = stack.enter_context(ThreadPoolExecutor(2, "decode"))
             self.behind = stack.enter_context(ThreadPoolExecutor(threads, "encode"))
