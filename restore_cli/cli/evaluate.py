@@ -113,7 +113,7 @@ def measured(options: Evaluation) -> Iterator[Row]:
     job = job_for(options.task, options)
     live = shows() and not options.json
     downloads = Downloads(job.catalogue.entry, options.json, live)
-    display = Display(downloads)
+    display = Display(downloads, options.device)
     with displayed(display, live):
         watch = Watch(downloads, note, on_picture=display.only, on_tile=display.tile)
         for row in evaluate(job, trial_for(options), watch):

@@ -45,7 +45,7 @@ def restore(job: Job, options: Options) -> None:
     """The job, with everybody who hears of it."""
     live = shows() and not options.quiet
     downloads, at_hand, tally = Downloads(job.catalogue.entry, options.quiet, live), AtHand(), Tally()
-    display = Display(downloads)
+    display = Display(downloads, job.device)
     reports = Reports([*reports_for(options, live), at_hand, *([display] if live else [])])
     stop = Stop(lambda: 0 if downloads.name else len(at_hand), reports.stopping)
     watch = Watch(downloads, reports.note, on_tile=reports.tile, passed=tally.passed, stopping=lambda: stop.asked)

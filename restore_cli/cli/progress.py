@@ -31,8 +31,8 @@ Row = tuple[Text, ProgressBar, Text]
 class Display(Report):
     """All pictures, the one at hand with its tiles, speed, time left, memory, failures."""
 
-    def __init__(self, downloads: Downloads) -> None:
-        self.downloads = downloads
+    def __init__(self, downloads: Downloads, device: str) -> None:
+        self.downloads, self.device = downloads, device
         self.count: int | None = None
         self.tally = Tally()
         self.ending = False
@@ -113,7 +113,7 @@ class Display(Report):
             yield f"{self.tally.failed} failed"
         if self.tally.skipped:
             yield f"{self.tally.skipped} skipped"
-        if self.begun is not None and (used := memory()):  # not while torch is half loaded
+        if self.begun is not None and (used := memory(self.device)):  # not while torch is half loaded
             yield used
         if self.model:
             yield plain(self.model)
@@ -166,11 +166,13 @@ def shortened(text: str, width: int) -> str:
     return f"…{tail[::-1]}"
 
 
-def memory() -> str:
-    """What the GPU holds, or this process where there is none at work."""
+def memory(device: str) -> str:
+    """The memory in use on the GPUs that --device names, or by this process where it uses no GPU."""
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
-    if cuda is not None and cuda.is_initialized():
-        free, total = cuda.mem_get_info()
+    names = {name.strip() for name in device.split(",")}
+    gpus = [None if name == "auto" else name for name in names if name == "auto" or name.startswith("cuda")]
+    if gpus and cuda is not None and cuda.is_initialized():
+        free, total = map(sum, zip(*map(cuda.mem_get_info, gpus), strict=True))
         return f"GPU {(total - free) / 2**30:.1f}/{total / 2**30:.0f} GiB"
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from pictures import noise, save
 from rich.cells import cell_len
 from rich.console import Console
@@ -33,7 +34,7 @@ def drawn(display: Display, width: int) -> list[str]:
 
 @pytest.fixture
 def display() -> Display:
-    return Display(Downloads(read_catalogue().entry, quiet=True, displayed=True))
+    return Display(Downloads(read_catalogue().entry, quiet=True, displayed=True), "auto")
 
 
 @pytest.mark.parametrize("width", [40, 60, 120])
@@ -72,6 +73,32 @@ def test_it_counts_what_happens(display: Display) -> None:
     display.downloads.advance(2_500_000)
     assert "fetching emt-x4" in drawn(display, 100)[1]
     assert "2.5/10.0 MB" in drawn(display, 100)[1]
+
+
+@pytest.mark.parametrize(
+    ("device", "shown"),
+    [
+        ("auto", "GPU 1.0/8 GiB"),
+        ("cuda", "GPU 1.0/8 GiB"),
+        ("cuda:1", "GPU 20.0/80 GiB"),
+        ("cuda:1,cuda:1", "GPU 20.0/80 GiB"),
+        ("cuda:0, cuda:1", "GPU 21.0/88 GiB"),
+    ],
+)
+def test_the_memory_shown_is_that_of_the_gpu_in_use(device: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with two GPUs, of which the first is current."""
+    first, second = (7 * 2**30, 8 * 2**30), (60 * 2**30, 80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: second if device == "cuda:1" else first)
+    assert facts(device) == shown
+    assert facts("cpu").startswith("memory ")
+
+
+def facts(device: str) -> str:
+    """The line below the bars, as a run on that device begins."""
+    display = Display(Downloads(read_catalogue().entry, quiet=True, displayed=True), device)
+    display.begin("a.png")
+    return drawn(display, 80)[-1].strip()
 
 
 @pytest.mark.parametrize("text", ["", "a", "猫" * 20, "ab猫" * 20])
