@@ -1,4 +1,4 @@
-"""Writes a run's averaged weights as float16 safetensors: `python -m training.export lite-sr-x4 --to FOLDER`."""
+"""Writes a run's averaged weights as float16 safetensors: `python -m training.export lite-denoise --to FOLDER`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
 
-from restore_cli.models.swinir import SwinIRConfig
 from training.recipe import RECIPES
 
 __all__ = ["export", "main"]
@@ -21,27 +20,20 @@ __all__ = ["export", "main"]
 LOG = logging.getLogger("training")
 
 
-def export(name: str, runs: Path, folder: Path) -> list[Path]:
-    """Write NAME.safetensors, or one file per scale where the run holds several; whole or not at all."""
-    recipe = RECIPES[name]
+def export(name: str, runs: Path, folder: Path) -> Path:
+    """Write NAME.safetensors whole or not at all; its metadata says what the network is and how long it was trained."""
+    config = RECIPES[name].config
     state = torch.load(runs / name / "state.pt", weights_only=True)
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for scale in recipe.scales:
-        prefix = f"x{scale}."
-        average = {key: value for key, value in state["average"].items() if key.startswith(prefix)}
-        tensors = {key.removeprefix(prefix): value.half().contiguous() for key, value in average.items()}
-        config = replace(recipe.config, scale=scale) if isinstance(recipe.config, SwinIRConfig) else recipe.config
-        about = {
-            "architecture": type(config).__name__.removesuffix("Config").lower(),
-            "config": json.dumps(asdict(config)),
-            "recipe": name,
-            "steps": str(state["step"]),
-            "minutes": f"{state['seconds'] / 60:.1f}",
-        }
-        target = folder / (f"{name}-x{scale}.safetensors" if len(recipe.scales) > 1 else f"{name}.safetensors")
-        files.append(write(target, save(tensors, about)))
-    return files
+    tensors = {key: (v.half() if v.is_floating_point() else v).contiguous() for key, v in state["average"].items()}
+    about = {
+        "architecture": type(config).__name__.removesuffix("Config").lower(),
+        "config": json.dumps(asdict(config)),
+        "recipe": name,
+        "steps": str(state["step"]),
+        "minutes": f"{state['seconds'] / 60:.1f}",
+    }
+    return write(folder / f"{name}.safetensors", save(tensors, about))
 
 
 def write(target: Path, data: bytes) -> Path:

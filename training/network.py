@@ -1,81 +1,63 @@
-"""Networks ready to be trained: one per scale, with one body, and weights to start from."""
+"""Networks to train: fresh ones, and ones that start from a checkpoint."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from restore_cli.models.restormer import Restormer, RestormerConfig
-from restore_cli.models.swinir import SwinIR, SwinIRConfig
-from training.data import Bytes, as_floats, to_tensor
+from restore_cli.errors import WeightsError
+from restore_cli.models.emt import EMT, EMTConfig
+from restore_cli.models.load import COMPUTED, computed_dropped, read_tensors, state_dict
+from restore_cli.models.restormer import Block, Restormer
 from training.recipe import Recipe
 
-__all__ = ["build", "initialise", "interpolate"]
+__all__ = ["build", "initialise", "load_start"]
 
 
-def build(recipe: Recipe) -> nn.ModuleDict:
-    """The recipe's networks by name: x2, x3, x4, or x1 alone. All but the head is shared between scales."""
+def build(recipe: Recipe) -> Restormer | EMT:
+    """The recipe's network, without weights that mean anything."""
     config = recipe.config
-    if isinstance(config, RestormerConfig):
-        return nn.ModuleDict({"x1": Restormer(config)})
-    networks = {f"x{scale}": SwinIR(replace(config, scale=scale)) for scale in recipe.scales}
-    first = next(iter(networks.values()))
-    for network in networks.values():
-        for part in ("conv_first", "patch_embed", "layers", "norm", "conv_after_body"):
-            setattr(network, part, getattr(first, part))
-    return nn.ModuleDict(networks)
+    return EMT(config) if isinstance(config, EMTConfig) else Restormer(config)
 
 
-def initialise(networks: nn.ModuleDict, seed: int = 0) -> None:
-    """Linear layers and position biases as in the papers: a normal of σ 0.02, cut at 2; convolutions as torch has them.
+def initialise(network: nn.Module, seed: int = 0) -> None:
+    """Fill the network with fresh weights, PyTorch's defaults.
 
-    The last convolution before the shortcut starts small, so that a network starts near what the shortcut gives.
+    Restormer's last convolution starts small, so that it starts near the identity that its shortcut gives.
     """
     torch.manual_seed(seed)
-    for name, parameter in networks.named_parameters():
-        if name.endswith("relative_position_bias_table"):
-            nn.init.trunc_normal_(parameter, std=0.02)
-    for module in networks.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d):
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
             module.reset_parameters()
-    network = next(iter(networks.values()))
-    last = network.conv_after_body if isinstance(network, SwinIR) else network.output
-    assert isinstance(last, nn.Conv2d)
-    for tensor in last.parameters():
-        tensor.data *= 0.001
+    if isinstance(network, Restormer):
+        network.output.weight.data *= 0.001
 
 
-@torch.no_grad()
-def interpolate(network: SwinIR, small: Bytes, photos: Bytes) -> None:
-    """Let a fresh network begin as the best 3×3 linear interpolation, not as noise, which saves the first minutes.
+def load_start(network: nn.Module, file: Path) -> None:
+    """Fill the network from a checkpoint file. Blocks that the file lacks start as the identity.
 
-    The first three features become the colours themselves; the head reads them with weights fitted by least squares to
-    (n, h, w, 3) photographs and their (n, h / scale, w / scale, 3) small versions.
+    Raises WeightsError where a tensor does not belong, has another shape, or is missing outside of a new block.
     """
-    config: SwinIRConfig = network.config
-    head = network.upsample[0]
-    assert isinstance(head, nn.Conv2d)
-    weights = fit(to_tensor(as_floats(small)), to_tensor(as_floats(photos)), config.scale)
-    network.conv_first.weight[:3] = 0
-    network.conv_first.bias.data[:3] = 0  # type: ignore[union-attr]
-    head.weight.zero_()
-    head.bias.data.zero_()  # type: ignore[union-attr]
-    for colour in range(3):
-        network.conv_first.weight[colour, colour, 1, 1] = 1
-        rows = slice(colour * config.scale**2, (colour + 1) * config.scale**2)
-        head.weight[rows, colour] = weights.T.view(-1, 3, 3)
+    state = computed_dropped(state_dict(read_tensors(file)[0], file, None), COMPUTED)
+    expected = network.state_dict()
+    new = {
+        f"{name}."
+        for name, module in network.named_modules()
+        if isinstance(module, Block) and not any(key.startswith(f"{name}.") for key in state)
+    }
+    missing = [key for key in expected if key not in state and not key.startswith(tuple(new))]
+    wrong = [key for key, value in state.items() if key not in expected or expected[key].shape != value.shape]
+    if missing or wrong:
+        raise WeightsError(f"{file}: not a start for this network, see tensor {(missing + wrong)[0]!r}")
+    network.load_state_dict({**expected, **as_float32(state)})
+    for name in new:
+        for part in ("attn", "ffn"):
+            network.get_parameter(f"{name}{part}.project_out.weight").data.zero_()
 
 
-def fit(small: Tensor, large: Tensor, scale: int) -> Tensor:
-    """(9, scale²) weights of the 3×3 neighbours for each of the pixels that one small pixel becomes."""
-    large = large[..., : small.shape[2] * scale, : small.shape[3] * scale]
-    planes = small.flatten(0, 1)[:, None]
-    taps = nn.functional.unfold(planes, 3)
-    targets = nn.functional.pixel_unshuffle(large.flatten(0, 1)[:, None], scale)[..., 1:-1, 1:-1].flatten(2)
-    a, b = taps.transpose(1, 2).flatten(0, 1), targets.transpose(1, 2).flatten(0, 1)
-    return torch.linalg.solve(a.T @ a, a.T @ b)
+def as_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, floating-point ones in float32."""
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}

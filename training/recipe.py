@@ -1,12 +1,12 @@
-"""What each bundled checkpoint is and how it is trained: a table."""
+"""The bundled checkpoints that this project trains: network, data and schedule of each, as a table."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
+from restore_cli.models.emt import EMTConfig
 from restore_cli.models.restormer import RestormerConfig
-from restore_cli.models.swinir import SwinIRConfig
 
 __all__ = ["RECIPES", "Recipe"]
 
@@ -16,44 +16,32 @@ class Recipe:
     """One training run."""
 
     task: Literal["sr", "denoise", "dejpeg"]
-    config: SwinIRConfig | RestormerConfig
-    scales: tuple[int, ...]
-    """one network per scale, with one body; the steps take turns"""
+    config: RestormerConfig | EMTConfig
     patch: int
-    """side of an input patch, px; a multiple of the model's grid"""
+    """side of an input patch, px; a multiple of the model's window"""
     batch: int
     """patches per step"""
     rate: float
     """highest learning rate"""
     minutes: float
-    """length of the schedule unless told otherwise"""
-    start: str | None = None
-    """the recipe whose averaged weights are the start"""
+    """default length of the schedule"""
     warm_up: int = 300
-    """steps over which the rate rises"""
+    """steps over which the learning rate rises"""
     decay: float = 0.999
-    """of the moving average of the weights"""
+    """decay of the moving average of the weights"""
+
+    @property
+    def scale(self) -> int:
+        """Output side over input side."""
+        return self.config.scale if isinstance(self.config, EMTConfig) else 1
 
 
-_SR = SwinIRConfig(
-    scale=2,
-    channels=3,
-    dim=64,
-    depths=(2, 2, 2, 2),
-    heads=(2, 2, 2, 2),
-    window=8,
-    mlp_ratio=2,
-    head="pixelshuffledirect",
-    residual="1conv",
-    value_range=1,
-)
-
-# No blocks at full resolution: level one is a shortcut, and a step costs a quarter.
-_DENOISE = RestormerConfig(
+# Level one has no blocks: they would run at full resolution and cost four times as much as those of level two.
+_UNET = RestormerConfig(
     channels_in=3,
     channels_out=3,
     dim=24,
-    blocks=(0, 3, 1, 1),
+    blocks=(0, 5, 4, 2),
     refinement=0,
     heads=(1, 2, 4, 8),
     expansion=2.66,
@@ -61,22 +49,17 @@ _DENOISE = RestormerConfig(
     dual_pixel=False,
 )
 
-_JOINT = Recipe("sr", _SR, scales=(2, 3, 4), patch=40, batch=8, rate=1e-3, minutes=36)
 
-
-def _tuned(scale: int) -> Recipe:
-    """One scale on its own, from the joint run, with a lower rate."""
-    config = replace(_SR, scale=scale)
-    return replace(_JOINT, config=config, scales=(scale,), rate=4e-4, minutes=5, start="lite-sr", warm_up=50)
+def _emt(scale: int) -> EMTConfig:
+    """The published lightweight form."""
+    return EMTConfig(
+        scale, dim=60, blocks=6, layers=6, attention_layers=2, heads=3, mlp_ratio=2.0, windows=((32, 8), (8, 32))
+    )
 
 
 RECIPES = {
-    "lite-sr": _JOINT,
-    "lite-sr-x2": _tuned(2),
-    "lite-sr-x3": _tuned(3),
-    "lite-sr-x4": _tuned(4),
-    "lite-denoise": Recipe("denoise", _DENOISE, scales=(1,), patch=96, batch=4, rate=1e-3, minutes=28),
-    "lite-dejpeg": Recipe(
-        "dejpeg", replace(_DENOISE, dim=16, blocks=(0, 4, 2, 1)), scales=(1,), patch=96, batch=4, rate=1e-3, minutes=18
-    ),
+    "lite-denoise": Recipe("denoise", _UNET, patch=96, batch=6, rate=6e-4, minutes=75),
+    "lite-dejpeg": Recipe("dejpeg", _UNET, patch=96, batch=6, rate=6e-4, minutes=50),
+    "lite-real-x4": Recipe("sr", _emt(4), patch=48, batch=4, rate=2e-4, minutes=80),
+    "lite-real-x2": Recipe("sr", _emt(2), patch=64, batch=2, rate=2e-4, minutes=40),
 }

@@ -1,6 +1,7 @@
-"""Trains one recipe; stops and goes on at any moment: `python -m training.train lite-sr-x4 --minutes 60`.
+"""Trains one recipe; stops and resumes at any moment: `python -m training.train lite-denoise --minutes 60`.
 
-A run lives in RUNS/NAME: state.pt (all it takes to go on), log.jsonl, curve.svg. A longer --minutes extends a run.
+A run is a folder RUNS/NAME with state.pt (everything that a resumed run needs), log.jsonl and curve.svg. A longer
+--minutes extends a run.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from restore_cli.metrics import luma, psnr
-from restore_cli.models.swinir import SwinIR
 from training.curve import draw
-from training.data import Batch, Bytes, Shrinking, Spoiling, batches, read_photos, spoiling, to_tensor
-from training.network import build, initialise, interpolate
+from training.data import Batch, Bytes, batches, read_photos, to_tensor
+from training.degradations import Degradation, choose_degradation
+from training.network import build, initialise, load_start
 from training.recipe import RECIPES, Recipe
 
 __all__ = ["Plan", "Run", "main", "train"]
@@ -46,9 +47,11 @@ class Plan:
     minutes: float | None = None
     """length of the schedule in time, over all sittings"""
     steps: int | None = None
-    """length of the schedule in steps; goes before minutes"""
+    """length of the schedule in steps; overrides minutes"""
     stop: int | None = None
     """leave at this step, though the schedule is longer"""
+    start: Path | None = None
+    """checkpoint file that a new run starts from"""
     device: str = "cpu"
     bfloat16: bool = False
     compiled: bool = False
@@ -63,15 +66,15 @@ class Run:
 
     def __init__(self, recipe: Recipe, plan: Plan) -> None:
         self.recipe, self.plan, self.folder = recipe, plan, plan.runs / plan.name
-        self.networks = build(recipe).to(plan.device)
-        self.average = copy.deepcopy(self.networks)
-        self.optimizer = torch.optim.AdamW(self.networks.parameters(), lr=0, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.network = build(recipe).to(plan.device).eval()  # eval: published batch norms keep their statistics
+        self.average = copy.deepcopy(self.network)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0, betas=(0.9, 0.99), weight_decay=1e-4)
         self.step, self.seconds = 0, 0.0
 
     def save(self) -> None:
         """Write state.pt whole or not at all."""
         parts: dict[str, nn.Module | torch.optim.Optimizer]
-        parts = {"networks": self.networks, "average": self.average, "optimizer": self.optimizer}
+        parts = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
         state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
         state |= {"step": self.step, "seconds": self.seconds}
         partial = self.folder / "state.pt.partial"
@@ -81,23 +84,21 @@ class Run:
             os.fsync(file.fileno())
         partial.replace(self.folder / "state.pt")
 
-    def begin(self, source: Spoiling) -> None:
-        """Go on from state.pt; else start from the recipe's start, or from fresh weights."""
+    def begin(self) -> None:
+        """Resume from state.pt, or start from the plan's checkpoint, or from fresh weights."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state_file = self.folder / "state.pt"
         if state_file.exists():
             state = torch.load(state_file, weights_only=True)
-            self.networks.load_state_dict(state["networks"])
+            self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds = state["step"], state["seconds"]
             return
-        if self.recipe.start:
-            start = torch.load(self.plan.runs / self.recipe.start / "state.pt", weights_only=True)["average"]
-            self.networks.load_state_dict({name: start[name] for name in self.networks.state_dict()})
-        else:
-            start_fresh(self.networks, source)
-        self.average.load_state_dict(self.networks.state_dict())
+        initialise(self.network)
+        if self.plan.start:
+            load_start(self.network, self.plan.start)
+        self.average.load_state_dict(self.network.state_dict())
 
     def progress(self) -> float:
         """How much of the schedule is behind: 0..1."""
@@ -115,13 +116,13 @@ class Run:
         """One step; the loss (Charbonnier, arXiv:1710.01992, ε 1e-3) and the gradient's norm before it was cut to 1."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
-        spoiled, clean = batch.spoiled.to(self.plan.device), batch.clean.to(self.plan.device)
+        degraded, clean = batch.degraded.to(self.plan.device), batch.clean.to(self.plan.device)
         with torch.autocast(self.plan.device, torch.bfloat16, enabled=self.plan.bfloat16):
-            restored = network(spoiled)
+            restored = network(degraded)
         loss = ((restored.float() - clean).square() + 1e-6).sqrt().mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
         self.follow()
@@ -131,7 +132,7 @@ class Run:
     def follow(self) -> None:
         """The average moves towards the weights, faster at first."""
         share = 1 - min(self.recipe.decay, (1 + self.step) / (10 + self.step))
-        for mean, weight in zip(self.average.parameters(), self.networks.parameters(), strict=True):
+        for mean, weight in zip(self.average.parameters(), self.network.parameters(), strict=True):
             mean.lerp_(weight, share)
 
     def write(self, line: dict[str, Any]) -> None:
@@ -142,47 +143,35 @@ class Run:
             file.write(json.dumps(line) + "\n")
 
 
-def start_fresh(networks: nn.ModuleDict, source: Spoiling) -> None:
-    """Random weights; super-resolution begins as an interpolation."""
-    initialise(networks)
-    for network in networks.values():
-        if isinstance(network, SwinIR) and isinstance(source, Shrinking):
-            interpolate(network, source.small[network.config.scale][:200], source.photos[:200])
-
-
 def train(plan: Plan) -> Run:
-    """Train until the schedule ends, `stop` is reached or the process is asked to end; each time the run is saved."""
+    """Train until the schedule ends, `stop` is reached, or SIGTERM or SIGINT arrives. The run is saved in each case."""
     recipe = RECIPES[plan.name]
     photos = read_photos(plan.photos)
     held = min(HELD, len(photos) // 4)
-    taught, held_out = photos[:-held], photos[-held:]
-    source = spoiling(recipe, taught)
     run = Run(recipe, plan)
-    run.begin(source)
-    # A signal only asks: the step in hand is finished, so that what is saved is whole.
+    run.begin()
+    # A signal only asks: the current step is finished, so that the saved state is consistent.
     asked: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda number, _: asked.append(number)) for number in numbers]
     try:
-        sit(run, source, held_out, asked)
+        run_steps(run, photos[:-held], photos[-held:], asked)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
         run.save()
     return run
 
 
-def sit(run: Run, source: Spoiling, held: Bytes, asked: list[int]) -> None:
-    """The steps of one sitting, with a log line every 50 and a validation every so often and at the end."""
-    plan = run.plan
-    forward: dict[str, Callable[[Tensor], Tensor]] = {
-        name: torch.compile(network, dynamic=False) if plan.compiled else network
-        for name, network in run.networks.items()
-    }
+def run_steps(run: Run, photos: Bytes, held: Bytes, asked: list[int]) -> None:
+    """The steps until the end or a signal, with a log line every 50 and a validation now and then and at the end."""
+    plan, degradation = run.plan, choose_degradation(run.recipe)
+    forward = torch.compile(run.network, dynamic=False) if plan.compiled else run.network
     recent, validated = [], run.seconds
-    stream = batches(run.recipe, source, run.step)
+    stream = batches(photos, degradation.make_pair, run.recipe.batch, run.step)
     began = time.monotonic() - run.seconds
     while run.progress() < 1 and run.step != plan.stop and not asked:
-        batch = next(stream)
-        recent.append(run.learn(forward[f"x{batch.scale}"], batch))
+        recent.append(run.learn(forward, next(stream)))
         run.seconds = time.monotonic() - began
         if run.step % 50 == 0:
             loss, norm = np.mean(recent, axis=0).tolist()
@@ -190,29 +179,33 @@ def sit(run: Run, source: Spoiling, held: Bytes, asked: list[int]) -> None:
             recent.clear()
         if run.seconds - validated > plan.every:
             run.save()
-            run.write(validate(run.average, source, held[: plan.measured], plan.device))
-            draw(run.folder / "log.jsonl", run.folder / "curve.svg")
+            record_validation(run, degradation, held[: plan.measured])
             validated = run.seconds
     stream.close()  # type: ignore[attr-defined]
     if run.progress() >= 1:
-        run.write(validate(run.average, source, held, plan.device))
-        draw(run.folder / "log.jsonl", run.folder / "curve.svg")
+        record_validation(run, degradation, held)
+
+
+def record_validation(run: Run, degradation: Degradation, photos: Bytes) -> None:
+    """Validate the averaged weights, log the figures and draw the curve."""
+    run.write(validate(run.average, degradation, photos, run.plan.device))
+    draw(run.folder / "log.jsonl", run.folder / "curve.svg")
 
 
 @torch.no_grad()
-def validate(networks: nn.ModuleDict, source: Spoiling, photos: Bytes, device: str) -> dict[str, float]:
+def validate(network: nn.Module, degradation: Degradation, photos: Bytes, device: str) -> dict[str, float]:
     """PSNR of whole photographs at each level, dB, in float32: Y without the border for super-resolution, else RGB."""
-    found: dict[str, list[float]] = {name: [] for name in source.levels}
-    for name, level in source.levels.items():
-        network = networks[name] if name in networks else networks["x1"]
+    found: dict[str, list[float]] = {level: [] for level in degradation.levels}
+    for level, values in found.items():
         for photo in photos:
-            spoiled, clean = source.whole(photo, level)
-            out = network(to_tensor(spoiled[None]).to(device))[0].permute(1, 2, 0).clamp(0, 1).cpu().numpy()
+            degraded, clean = degradation.degrade_whole(photo, level)
+            out = network(to_tensor(degraded[None]).to(device))[0].permute(1, 2, 0).clamp(0, 1).cpu().numpy()
             restored, wanted = np.rint(out * 255), np.rint(clean * 255)
-            if name in networks:
+            scale = clean.shape[0] // degraded.shape[0]
+            if scale > 1:
                 restored, wanted = luma(restored), luma(wanted)
-            found[name].append(psnr(restored, wanted, border=level if name in networks else 0))
-    return {name: round(float(np.mean(values)), 3) for name, values in found.items()}
+            values.append(psnr(restored, wanted, border=scale if scale > 1 else 0))
+    return {level: round(float(np.mean(values)), 3) for level, values in found.items()}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -221,9 +214,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--photos", type=Path, default=Path("../shared/train/photos"), help="folder of photographs")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--start", type=Path, help="checkpoint file that a new run starts from")
     parser.add_argument("--minutes", type=float, help="length of the schedule, over all sittings")
-    parser.add_argument("--steps", type=int, help="the same in steps; goes before --minutes")
-    parser.add_argument("--stop", type=int, help="leave at this step and save")
+    parser.add_argument("--steps", type=int, help="the same in steps; overrides --minutes")
+    parser.add_argument("--stop", type=int, help="save and leave at this step")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the CPU")
     parser.add_argument("--bfloat16", action="store_true", help="mixed precision")
