@@ -9,6 +9,7 @@ import typer
 from typer import Argument, Option
 
 from restore_cli.cli.console import say
+from restore_cli.cli.parsing import Command
 from restore_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ __all__ = ["add_compare", "write"]
 
 def add_compare(app: typer.Typer) -> None:
     """The command `compare`."""
-    app.command("compare")(compare)
+    app.command("compare", cls=Command)(compare)
 
 
 def compare(

@@ -19,6 +19,7 @@ from typer import Argument, Option
 
 from restore_cli.cli.console import Downloads, note, say, say_table, shows
 from restore_cli.cli.options import Selection, command
+from restore_cli.cli.parsing import Command
 from restore_cli.errors import Interrupted, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Evaluation(Selection):
 
 def add_eval(app: typer.Typer) -> None:
     """The command `eval`."""
-    app.command("eval", help=HELP)(command(Evaluation, perform))
+    app.command("eval", cls=Command, help=HELP)(command(Evaluation, perform))
 
 
 def perform(options: Evaluation) -> None:

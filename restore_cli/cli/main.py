@@ -13,12 +13,14 @@ from restore_cli.cli.compare import add_compare
 from restore_cli.cli.console import PipeClosed, complain, say, silence, unwritable
 from restore_cli.cli.evaluate import add_eval
 from restore_cli.cli.models import models
+from restore_cli.cli.parsing import Group
 from restore_cli.cli.tasks import add_tasks
 from restore_cli.errors import Interrupted, RestoreError, UsageError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
+    cls=Group,
     name="restore",
     help="Restore images with SwinIR, HAT, Restormer and EMT.",
     no_args_is_help=True,

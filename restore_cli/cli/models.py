@@ -11,13 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from restore_cli.cli.console import Downloads, complain, note, say, say_table
+from restore_cli.cli.parsing import Command, Group
 from restore_cli.errors import NothingToDo, WeightsError, WeightsUnavailable
 from restore_cli.weights.catalogue import Catalogue, Entry, read_catalogue
 from restore_cli.weights.fetch import fetch, locate, remove, verify
 
 __all__ = ["models"]
 
-models = typer.Typer(help="The checkpoints: list, info, pull, verify, path, rm.", no_args_is_help=False)
+models = typer.Typer(cls=Group, help="The checkpoints: list, info, pull, verify, path, rm.", no_args_is_help=False)
 
 Task = Annotated[str | None, typer.Option(help="Only this task's.")]
 Family = Annotated[str | None, typer.Option("--model", "-m", help="Only this family's.")]
@@ -33,7 +34,7 @@ def default(context: typer.Context, task: Task = None, model: Family = None, cat
         show(task, model, catalogue)
 
 
-@models.command("list")
+@models.command("list", cls=Command)
 def show(task: Task = None, model: Family = None, catalogue: Extra = None) -> None:
     """The catalogue as a table: name, task, scale, parameters, size, licence, on disk or not."""
     entries = [
@@ -64,7 +65,7 @@ def cells(entry: Entry) -> Iterable[str]:
     yield "yes" if locate(entry) else ""
 
 
-@models.command()
+@models.command(cls=Command)
 def info(name: Name, catalogue: Extra = None) -> None:
     """Everything the catalogue says of one checkpoint."""
     entry = read_catalogue(catalogue).entry(name)
@@ -106,7 +107,7 @@ def command(entry: Entry) -> str:
     return " ".join([*parts, "in.png"])
 
 
-@models.command()
+@models.command(cls=Command)
 def pull(
     names: Names,
     force: Annotated[bool, typer.Option("--force", help="Download again what is on disk.")] = False,
@@ -122,7 +123,7 @@ def pull(
             say(f"{entry.name}  {path}")
 
 
-@models.command("verify")
+@models.command("verify", cls=Command)
 def check(
     names: Annotated[list[str] | None, typer.Argument(help="Checkpoints; all that are on disk without.")] = None,
     catalogue: Extra = None,
@@ -151,7 +152,7 @@ def chosen(catalogue: Catalogue, names: list[str] | None) -> list[Entry]:
     return there
 
 
-@models.command("path")
+@models.command("path", cls=Command)
 def where(name: Name, catalogue: Extra = None) -> None:
     """Where a checkpoint lies on this disk."""
     entry = read_catalogue(catalogue).entry(name)
@@ -166,7 +167,7 @@ def missing(entry: Entry) -> WeightsUnavailable:
     return WeightsUnavailable(f"{entry.name} is not on this disk", hint=f"restore models pull {entry.name}")
 
 
-@models.command("rm")
+@models.command("rm", cls=Command)
 def delete(names: Names, catalogue: Extra = None) -> None:
     """Remove checkpoints from this disk."""
     known = read_catalogue(catalogue)

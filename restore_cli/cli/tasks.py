@@ -7,6 +7,7 @@ from functools import partial
 import typer
 
 from restore_cli.cli.options import OF_TASK, Options, command
+from restore_cli.cli.parsing import Command
 
 __all__ = ["add_tasks"]
 
@@ -23,7 +24,7 @@ def add_tasks(app: typer.Typer) -> None:
     """Five commands with one set of options."""
     for task, text in HELP.items():
         others = [name for name, only in OF_TASK.items() if only != task]
-        app.command(task, help=text)(command(Options, partial(start, task), others))
+        app.command(task, cls=Command, help=text)(command(Options, partial(start, task), others))
 
 
 def start(task: str, options: Options) -> None:

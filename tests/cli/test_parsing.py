@@ -1,0 +1,57 @@
+"""What holds for the value of every option of every command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from command import Run
+from pictures import noise, save
+
+from restore_cli.cli.main import app
+
+
+def valued() -> Iterator[tuple[list[str], str]]:
+    """Each command, and each of its options that takes a value."""
+    tree: list[tuple[list[str], typer.core.TyperGroup | typer.core.TyperCommand]]
+    tree = [([], typer.main.get_command(app))]  # type: ignore[list-item]  # typer's own commands
+    while tree:
+        words, command = tree.pop()
+        for param in command.params:
+            if param.param_type_name == "option" and not getattr(param, "is_flag", False):
+                yield words, max(param.opts, key=len)
+        tree += [([*words, name], child) for name, child in getattr(command, "commands", {}).items()]
+
+
+ARGUMENTS = {
+    "models info": ["emt-x4"],
+    "models pull": ["emt-x4"],
+    "models path": ["emt-x4"],
+    "models rm": ["emt-x4"],
+    "compare": ["a.png", "b.png", "-o", "c.png"],
+    "eval": ["sr", "--reference", "a.png"],
+}
+"""what a command needs; for the tasks an image"""
+
+
+@pytest.mark.parametrize(("words", "option"), list(valued()), ids=lambda part: str(part))
+def test_an_empty_value_is_a_usage_error(words: list[str], option: str, restore: Run) -> None:
+    save(Path("a.png"), noise(8, 8))
+    save(Path("b.png"), noise(8, 8))
+    name = " ".join(words)
+    needed = ARGUMENTS.get(name, [] if name.startswith("models") else ["a.png"])
+    for empty in ([option, ""], [f"{option}="]):
+        ran = restore(*words, *needed, *empty)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1), ran.err
+        assert option in ran.err
+    assert sorted(path.name for path in Path().iterdir()) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("words", [["denoise", ""], ["denoise", "a.png", ""], ["models", "info", ""]])
+def test_an_empty_argument_is_a_usage_error(words: list[str], restore: Run) -> None:
+    save(Path("a.png"), noise(8, 8))
+    ran = restore(*words, *(["-o", "out/"] if "denoise" in words else []))
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1), ran.err
+    assert not Path("out").exists()
