@@ -57,13 +57,15 @@ class Flow:
 
     def restored(self, model: Model, trace: Trace) -> Iterator[Samples]:
         """Finished rows (n, width·scale, c) float32 in the source's colours, alpha last, not yet clipped."""
-        rows = self.rows(model.contract)
-        alpha = self.alphas(model, trace, rows) if self.alpha else None
+        rows, beside = self.rows(model.contract), Trace(trace.tiling)
+        alpha = self.alphas(model, beside, rows) if self.alpha else None
         for colours in self.coloured(bands(model, rows, trace), rows):
             if alpha is None:
                 yield colours
             else:
                 yield np.concatenate([colours, alpha(colours.shape[0])], 2)
+        trace.tiles += beside.tiles
+        trace.exact_tiles += beside.exact_tiles
 
     def coloured(self, restored: Iterable[Tensor], rows: ModelRows) -> Iterator[Samples]:
         """Bands (c, n, width·scale) of the model in the source's colours, (n, width·scale, c)."""
@@ -84,7 +86,7 @@ class Flow:
         if rows.alpha is not None:
             return rows.alpha.pop
         queue = Queue()
-        finished = bands(Within(model), AlphaRows(self, channels_for(model.contract, 1)), Trace(trace.tiling))
+        finished = bands(Within(model), AlphaRows(self, channels_for(model.contract, 1)), trace)
 
         def pop(count: int) -> Samples:
             while queue.size < count:

@@ -236,18 +236,19 @@ class Worker:
 
     def restore_together(self, group: list[Opened], using: With) -> list[Result | Future[Result]]:
         """Small pictures of equal padded size in one call of the model; none where that does not go through."""
-        start, trace = time.perf_counter(), Trace(using.tiling, on_tile=self.watch.on_tile)
+        start = time.perf_counter()
         flows = [opened.ready().flows[0] for opened in group]
         rows = [flow.rows(using.model.contract) for flow in flows]
         try:
-            tiles = together(using.model, rows, trace)
+            tiles = together(using.model, rows, using.tiling)
         except Exception as error:
             if isinstance(error, RestoreError) or is_out_of_memory(error):
                 return []  # one by one it is seen which picture it is
             raise
+        self.watch.on_tile(len(group), len(group))
         return [
             self.behind.submit(self.write, opened, iter([flow.coloured([tile], seen)]), using, trace, start)
-            for opened, flow, tile, seen in zip(group, flows, tiles, rows, strict=True)
+            for opened, flow, (tile, trace), seen in zip(group, flows, tiles, rows, strict=True)
         ]
 
     def restore_alone(self, opened: Opened, using: With) -> Result | Future[Result]:

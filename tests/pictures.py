@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from published import golden
 from safetensors.torch import save_file
+from torch import Tensor
 
 __all__ = ["checkpoint", "noise", "save"]
 
@@ -32,11 +34,15 @@ def save(path: Path, pixels: Pixels) -> Path:
     return path
 
 
-def checkpoint(path: Path, name: str) -> Path:
-    """The network of a golden file as a checkpoint that says what it is: `swinir_lightweight_x2` enlarges twice."""
+def checkpoint(path: Path, name: str, change: Callable[[dict[str, Tensor]], None] = lambda weights: None) -> Path:
+    """The network of a golden file as a checkpoint that says what it is: `swinir_lightweight_x2` enlarges twice.
+
+    `change` is given its tensors by name and may alter them.
+    """
     architecture, config, weights, _, _ = golden(name)
     computed = ("relative_position_index", "attn_mask", ".mask", "sub_mean", "add_mean")
     kept = {key: value for key, value in weights.items() if not any(word in key for word in computed)}
+    change(kept)
     metadata: dict[str, Any] = {"architecture": architecture, "config": json.dumps(config)}
     save_file(kept, path, metadata)
     return path

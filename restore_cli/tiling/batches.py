@@ -57,8 +57,8 @@ def begin(model: Model, tiles: Tensor) -> Begun:
     return Begun(tiles, pinned, event)
 
 
-def restored(model: Model, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, int]]:
-    """Each batch (b, c, h, w) -> (b, c, h·scale, w·scale) on the CPU, in order, and how many of it ran in float32."""
+def restored(model: Model, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, list[int]]]:
+    """Each batch (b, c, h, w) -> (b, c, h·scale, w·scale) on the CPU, in order, and which of it ran in float32."""
     under_way: deque[Begun] = deque()
     for tiles in batches:
         under_way.append(begin(model, tiles))
@@ -68,23 +68,24 @@ def restored(model: Model, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, 
         yield finite(model, under_way.popleft())
 
 
-def finite(model: Model, begun: Begun) -> tuple[Tensor, int]:
-    """The batch when it is there, and how many of its tiles overflowed and were run again in float32.
+def finite(model: Model, begun: Begun) -> tuple[Tensor, list[int]]:
+    """The batch when it is there, and which of its tiles overflowed and were run again in float32.
 
     Raises RestoreError where even those are not finite.
     """
     out = begun.result()
     bad = overflowed(out)
     if bad and model.exact is not None:
-        out[bad] = model.exact(begun.tiles[bad]).cpu()
-        if not overflowed(out):
-            return out, len(bad)
+        again = model.exact(begun.tiles[bad]).cpu()
+        if not overflowed(again):
+            # On a CPU `out` is the model's own tensor of inference mode, which cannot be written to outside of it.
+            return out.index_copy(0, torch.tensor(bad), again), bad
     if bad:
         raise RestoreError(
             "the model gave numbers that are not finite, even in float32: its weights do not suit this picture",
             hint="restore models verify",
         )
-    return out, 0
+    return out, []
 
 
 def overflowed(out: Tensor) -> list[int]:

@@ -39,14 +39,15 @@ class Rows(Protocol):
 
 @dataclass
 class Trace:
-    """What happened while a picture was restored."""
+    """What happened while the pictures of a file were restored."""
 
     tiling: Tiling
     tiles: int = 0
+    """tiles that are restored, of all pictures"""
     exact_tiles: int = 0
     """tiles that overflowed and were run again in float32"""
     on_tile: Callable[[int, int], None] = lambda done, total: None
-    """called with the tiles done and their total"""
+    """called with the tiles of the current picture that are done and their total"""
 
 
 def bands(model: Model, rows: Rows, trace: Trace) -> Iterator[Tensor]:
@@ -58,7 +59,7 @@ def bands(model: Model, rows: Rows, trace: Trace) -> Iterator[Tensor]:
     high, wide = padded(rows.height, contract), padded(rows.width, contract)
     down = plan_axis(high, tiling.tile, tiling.overlap, contract.grid)
     across = plan_axis(wide, tiling.tile, tiling.overlap, contract.grid)
-    total, trace.tiles, trace.exact_tiles = len(down.starts) * len(across.starts), 0, 0
+    total = len(down.starts) * len(across.starts)
 
     def tiles() -> Iterator[Tensor]:
         for i in range(len(down.starts)):
@@ -67,10 +68,12 @@ def bands(model: Model, rows: Rows, trace: Trace) -> Iterator[Tensor]:
 
     def strips() -> Iterator[Tensor]:
         row: list[Tensor] = []
+        done = 0
         for batch, exact in restored(model, tiles()):
+            done += len(batch)
             trace.tiles += len(batch)
-            trace.exact_tiles += exact
-            trace.on_tile(trace.tiles, total)
+            trace.exact_tiles += len(exact)
+            trace.on_tile(done, total)
             row.extend(batch)
             del batch
             if len(row) == len(across.starts):
@@ -84,16 +87,16 @@ def bands(model: Model, rows: Rows, trace: Trace) -> Iterator[Tensor]:
         del band  # the next tiles need the room
 
 
-def together(model: Model, pictures: Sequence[Rows], trace: Trace) -> list[Tensor]:
+def together(model: Model, pictures: Sequence[Rows], tiling: Tiling) -> list[tuple[Tensor, Trace]]:
     """Pictures of equal padded size, each in one tile, in one call -> (c, h·scale, w·scale) of each, on the CPU."""
     contract = model.contract
     high, wide = padded(pictures[0].height, contract), padded(pictures[0].width, contract)
     tiles = torch.stack([padded_strip(rows, 0, high, high, wide) for rows in pictures])
-    ((out, trace.exact_tiles),) = restored(model, [tiles])
-    trace.tiles = len(pictures)
-    trace.on_tile(len(pictures), len(pictures))
+    ((out, exact),) = restored(model, [tiles])
+    traces = [Trace(tiling, tiles=1, exact_tiles=int(i in exact)) for i in range(len(pictures))]
     sizes = [(rows.height * contract.scale, rows.width * contract.scale) for rows in pictures]
-    return [tile[:, :height, :width] for tile, (height, width) in zip(out, sizes, strict=True)]
+    cropped = [tile[:, :height, :width] for tile, (height, width) in zip(out, sizes, strict=True)]
+    return list(zip(cropped, traces, strict=True))
 
 
 def batches(tiles: list[Tensor], size: int) -> Iterator[Tensor]:

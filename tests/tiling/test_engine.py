@@ -145,7 +145,7 @@ def test_reflection_repeats_no_edge_unless_it_must(length: int, more: int) -> No
 
 
 class Overflowing(Nearest):
-    """Gives no finite number in one tile out of two, as half precision may."""
+    """Gives no finite number in one call out of two, as half precision may."""
 
     def __init__(self, exact: Nearest | None) -> None:
         super().__init__()
@@ -153,8 +153,9 @@ class Overflowing(Nearest):
 
     def __call__(self, x: Tensor) -> Tensor:
         self.calls += 1
-        out = super().__call__(x)
-        return out * float("inf") if self.calls % 2 else out
+        with torch.inference_mode():  # as networks run
+            out = super().__call__(x)
+            return out * float("inf") if self.calls % 2 else out
 
 
 def test_tiles_that_overflow_run_again_in_float32() -> None:
@@ -162,6 +163,26 @@ def test_tiles_that_overflow_run_again_in_float32() -> None:
     out = torch.cat(list(bands(Overflowing(Nearest()), TensorRows(image), trace)), 1)
     assert torch.equal(out, image.repeat_interleave(2, 1).repeat_interleave(2, 2))
     assert trace.exact_tiles == (trace.tiles + 1) // 2
+
+
+class Dark(Nearest):
+    """Gives no finite number for tiles that are black, in a batch with others."""
+
+    exact = Nearest()  # type: ignore[assignment]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            out = super().__call__(x)
+            return torch.where(out.amax((1, 2, 3), keepdim=True) > 0, out, float("nan"))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_only_the_tiles_of_a_batch_that_overflow_run_again(batch: int) -> None:
+    image, trace = torch.rand(3, 64, 320), Trace(Tiling(32, 0, batch=batch))
+    image[:, :, 96:160] = image[:, 32:, 256:] = 0
+    out = torch.cat(list(bands(Dark(), TensorRows(image), trace)), 1)
+    assert torch.equal(out, image.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    assert (trace.tiles, trace.exact_tiles) == (20, 2 * 2 + 2)
 
 
 def test_numbers_that_stay_infinite_are_never_given_out() -> None:

@@ -1,0 +1,163 @@
+"""Networks that leave the range of half precision: their tiles run again in float32, and one file ends no run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from command import Run
+from numpy.typing import NDArray
+from pictures import checkpoint, noise, save
+from PIL import Image
+from torch import Tensor
+
+ROOT = Path(__file__).parents[2]
+BLOCK = "layers.0.residual_group.blocks.0"
+HALVES = pytest.mark.parametrize("precision", ["fp16", "bf16"])
+Change = Callable[[dict[str, Tensor]], None]
+
+
+def only_float32_holds(weights: dict[str, Tensor]) -> None:
+    """Gives one feature a value beyond float16 and bfloat16; nothing weighs it, so float32 is as without it."""
+    for name in ("norm2.weight", "norm2.bias", "mlp.fc1.weight"):
+        weights[f"{BLOCK}.{name}"] = weights[f"{BLOCK}.{name}"].float()
+    weights[f"{BLOCK}.norm2.weight"][0] = 0
+    weights[f"{BLOCK}.norm2.bias"][0] = 3.4e38
+    weights[f"{BLOCK}.mlp.fc1.weight"][:, 0] = 0
+
+
+def nothing_holds(weights: dict[str, Tensor]) -> None:
+    """Overflows in float32, too."""
+    weights["conv_first.weight"] = weights["conv_first.weight"].float() * 1e38
+
+
+def bright_is_too_much(weights: dict[str, Tensor]) -> None:
+    """Gives one feature 1.3e5 times what red is above its mean: for white that is beyond float16."""
+    first = weights["conv_first.weight"] = weights["conv_first.weight"].float()
+    first[0] = 0
+    first[0, 0, 1, 1] = 1.3e5
+    weights["conv_first.bias"][0] = 0
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Change], Path]:
+    """A small network that enlarges twice, changed."""
+    folder = tmp_path_factory.mktemp("overflowing")
+    return lambda change: checkpoint(folder / f"{change.__name__}.safetensors", "swinir_lightweight_x2", change)
+
+
+@pytest.fixture
+def photos() -> Path:
+    """Three pictures, one with transparency."""
+    for name in "ab":
+        save(Path(f"photos/{name}.png"), noise(40, 56, seed=ord(name)))
+    save(Path("photos/c.png"), noise(40, 56, 4))
+    return Path("photos")
+
+
+def pixels(path: Path | str) -> NDArray[Any]:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def objects(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+@HALVES
+def test_one_file_has_the_pixels_of_float32(precision: str, restore: Run, weights: Callable[[Change], Path]) -> None:
+    save(Path("in.png"), noise(90, 100))
+    command = ("sr", "in.png", "--weights", weights(only_float32_holds), "--device", "cpu", "--tile", "40")
+    ran = restore(*command, "-o", "half.png", "--precision", precision)
+    assert ran.code == 0, ran.err
+    assert "; 25 of 25 tiles overflowed and were run again in float32)" in ran.out
+    assert restore(*command, "-o", "full.png", "--precision", "fp32").code == 0
+    assert np.array_equal(pixels("half.png"), pixels("full.png"))
+
+
+@HALVES
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_folder_is_finished_and_each_picture_has_its_line(
+    precision: str, batch: int, restore: Run, photos: Path, weights: Callable[[Change], Path]
+) -> None:
+    command = ("sr", photos, "--weights", weights(only_float32_holds), "--device", "cpu", "--batch", batch)
+    ran = restore(*command, "-o", "half", "--json", "--precision", precision)
+    assert ran.code == 0, ran.err
+    *each, last = objects(ran.out)
+    assert last["summary"]["done"] == 3
+    for one, tiles in zip(sorted(each, key=lambda one: str(one["input"])), (1, 1, 2), strict=True):
+        assert one["notes"] == [f"{tiles} of {tiles} tiles overflowed and were run again in float32"]
+    assert restore(*command, "-o", "full", "--precision", "fp32").code == 0
+    for name in "abc":
+        assert np.array_equal(pixels(f"half/{name}.png"), pixels(f"full/{name}.png"))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_note_is_of_the_picture_that_overflowed(
+    batch: int, restore: Run, weights: Callable[[Change], Path]
+) -> None:
+    for name, level in (("a", 110), ("b", 255), ("c", 120)):
+        save(Path(f"photos/{name}.png"), np.full((40, 56, 3), level, np.uint8))
+    command = ("sr", "photos", "--weights", weights(bright_is_too_much), "--device", "cpu", "--batch", batch)
+    ran = restore(*command, "-o", "out", "--json", "--precision", "fp16")
+    assert ran.code == 0, ran.err
+    noted = {Path(one["input"]).stem: bool(one["notes"]) for one in objects(ran.out)[:-1]}
+    assert noted == {"a": False, "b": True, "c": False}
+
+
+def test_the_note_counts_every_page(restore: Run, weights: Callable[[Change], Path]) -> None:
+    pages = [Image.fromarray(np.full((40, 56, 3), level, np.uint8)) for level in (255, 110, 255, 110)]
+    pages[0].save("in.tif", save_all=True, append_images=pages[1:])
+    command = ("sr", "in.tif", "--weights", weights(bright_is_too_much), "--device", "cpu", "--json")
+    ran = restore(*command, "--precision", "fp16")
+    assert ran.code == 0, ran.err
+    assert objects(ran.out)[0]["notes"] == ["2 of 4 tiles overflowed and were run again in float32"]
+
+
+@HALVES
+@pytest.mark.parametrize("named", ["photos", "photos/a.png"])
+def test_numbers_that_float32_does_not_hold_fail_each_picture_in_one_line(
+    precision: str, named: str, restore: Run, photos: Path, weights: Callable[[Change], Path]
+) -> None:
+    command = ("sr", named, "--weights", weights(nothing_holds), "--device", "cpu", "--precision", precision)
+    ran = restore(*command, "-o", "out", "--json")
+    assert ran.code == 1
+    *each, last = objects(ran.out)
+    assert last["summary"]["failed"] == len(each) == (3 if named == "photos" else 1)
+    assert all("not finite, even in float32" in one["error"] for one in each)
+    plain = restore(*command, "-o", "out")
+    assert plain.code == 1
+    assert "photos/a.png: the model gave numbers that are not finite, even in float32" in plain.err
+    assert not [path for path in Path("out").rglob("*") if path.suffix in (".png", ".part")]
+
+
+def test_the_command_itself_goes_on_after_an_overflow(tmp_path: Path, weights: Callable[[Change], Path]) -> None:
+    for name in "ab":
+        save(tmp_path / f"photos/{name}.png", noise(40, 56))
+    command = [sys.executable, "-m", "restore_cli", "sr", "photos", "-o", "out", "--weights"]
+    command += [str(weights(only_float32_holds)), "--device", "cpu", "--precision", "fp16"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("1 of 1 tiles overflowed and were run again in float32") == 2
+    assert pixels(tmp_path / "out/b.png").shape == (80, 112, 3)
+
+
+@HALVES
+def test_published_weights_that_overflow_restore_a_picture(precision: str, restore: Run, shared: Path) -> None:
+    state = torch.load(shared / "checkpoints/EMT_LSR_x2.pth", weights_only=True)["params"]
+    state["head.weight"] *= 3e6
+    torch.save(state, "emt.pth")
+    save(Path("in.png"), noise(64, 64))
+    command = ("sr", "in.png", "--weights", "emt.pth", "--device", "cpu", "--precision")
+    ran = restore(*command, precision, "-o", "half.png")
+    assert ran.code == 0, ran.err
+    assert ("overflowed and were run again in float32" in ran.out) == (precision == "fp16")
