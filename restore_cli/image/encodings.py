@@ -19,14 +19,21 @@ def from_ycbcr(rows: Samples, luma: tuple[float, ...], levels: tuple[float, ...]
     return rgb
 
 
-def unmultiplied(rows: Samples) -> Samples:
-    """(n, w, c + alpha): colours divided by alpha; black where nothing is left to divide."""
+def unmultiplied(rows: Samples, white_is_zero: bool = False) -> Samples:
+    """(n, w, c + alpha): colours divided by alpha; black where nothing is left to divide.
+
+    With `white_is_zero` the colours are the inverse of what was multiplied: they are divided as they were stored.
+    """
     peak = 1.0 if rows.dtype == np.float32 else float(np.iinfo(rows.dtype).max)
-    alpha = rows[..., -1:].astype(np.float64) / peak
-    colours = np.divide(rows[..., :-1], alpha, out=np.zeros(rows[..., :-1].shape), where=alpha > 0)
+    alpha = rows[..., -1:].astype(np.float64)
+    stored = rows[..., :-1].astype(np.float64)
+    stored = peak - stored if white_is_zero else stored
+    colours = np.divide(stored * peak, alpha, out=np.zeros(stored.shape), where=alpha > 0)
+    colours = peak - colours if white_is_zero else colours
     if rows.dtype != np.float32:
         colours = np.rint(colours.clip(0, peak))
-    return np.concatenate([colours.astype(rows.dtype), rows[..., -1:]], 2)
+    with np.errstate(over="ignore"):  # float32 ends before the quotient does: infinite values are refused later
+        return np.concatenate([colours.astype(rows.dtype), rows[..., -1:]], 2)
 
 
 def widened(rows: Samples, bits: int) -> Samples:

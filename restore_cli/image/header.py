@@ -6,7 +6,16 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["TITLES", "Header", "Unreadable", "Unsupported", "avif_bits", "colour_code", "sniff"]
+__all__ = [
+    "TITLES",
+    "Header",
+    "Unreadable",
+    "Unsupported",
+    "avif_bits",
+    "colour_code",
+    "sniff",
+    "without_premultiplied",
+]
 
 TITLES = {"PNG": "PNG", "JPEG": "JPEG", "WEBP": "WebP", "TIFF": "TIFF", "BMP": "BMP", "AVIF": "AVIF", "HEIC": "HEIC"}
 _HEVC = (b"heic", b"heix", b"hevc", b"heim", b"heis")
@@ -76,7 +85,7 @@ def sniff(head: bytes) -> str:
 def avif_bits(data: bytes) -> int:
     """The deepest coding in the file: bit 6 of the third byte of av1C means over 8, bit 5 then means 12."""
     depths = [8]
-    for record in _find_boxes(data, (b"meta", b"iprp", b"ipco", b"av1C"), 0, len(data)):
+    for _, record in _find_boxes(data, (b"meta", b"iprp", b"ipco", b"av1C"), 0, len(data)):
         flags = record[2] if len(record) > 2 else 0
         depths.append((12 if flags & 0x20 else 10) if flags & 0x40 else 8)
     return max(depths)
@@ -84,14 +93,22 @@ def avif_bits(data: bytes) -> int:
 
 def colour_code(data: bytes) -> bytes | None:
     """What an AVIF or HEIC says of its colours by number (nclx), as a PNG's cICP does."""
-    for record in _find_boxes(data, (b"meta", b"iprp", b"ipco", b"colr"), 0, len(data)):
+    for _, record in _find_boxes(data, (b"meta", b"iprp", b"ipco", b"colr"), 0, len(data)):
         if record[:4] == b"nclx" and len(record) >= 8:
             return bytes([record[5], record[7], 0, 1])
     return None
 
 
-def _find_boxes(data: bytes, path: tuple[bytes, ...], start: int, end: int) -> Iterator[bytes]:
-    """Contents of each box at `path` (ISO 14496-12, section 4.2); stops at the first size that cannot be."""
+def without_premultiplied(data: bytes) -> bytes:
+    """An AVIF file that does not say that its colours are multiplied by its transparency; the same where none does."""
+    plain = bytearray(data)
+    for start, _ in _find_boxes(data, (b"meta", b"iref", b"prem"), 0, len(data)):
+        plain[start - 4 : start] = b"skip"
+    return bytes(plain)
+
+
+def _find_boxes(data: bytes, path: tuple[bytes, ...], start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Offset and contents of each box at `path` (ISO 14496-12, section 4.2); stops at the first impossible size."""
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)
         body = start + 8
@@ -102,7 +119,8 @@ def _find_boxes(data: bytes, path: tuple[bytes, ...], start: int, end: int) -> I
         if not body <= stop <= end:
             return
         if kind == path[0] and len(path) == 1:
-            yield data[body:stop]
+            yield body, data[body:stop]
         elif kind == path[0]:
-            yield from _find_boxes(data, path[1:], body + (4 if kind == b"meta" else 0), stop)  # meta has a version
+            versioned = kind in (b"meta", b"iref")
+            yield from _find_boxes(data, path[1:], body + (4 if versioned else 0), stop)
         start = stop

@@ -17,10 +17,10 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from restore_cli.image.header import Unsupported
+from restore_cli.image.header import Header, Unsupported
 from restore_cli.image.picture import Pixels
 
-__all__ = ["OPENERS", "held", "planes", "turned"]
+__all__ = ["OPENERS", "fitted", "held", "planes", "turned"]
 
 # `Image.open` would try every format it knows and then say only "cannot identify": these say what is wrong.
 OPENERS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
@@ -103,3 +103,15 @@ def planes(image: ImageFile.ImageFile) -> Pixels:
         return samples
     alpha = np.where(np.all(samples == np.asarray(clear), axis=2, keepdims=True), 0, 255)
     return np.concatenate([samples, alpha.astype(np.uint8)], 2)
+
+
+def fitted(samples: Pixels, header: Header) -> Pixels:
+    """Later frames of an animation may have gained or lost a channel: as many as the first one has."""
+    channels = header.channels + header.alpha
+    if samples.shape[2] == channels:
+        return np.ascontiguousarray(samples)
+    colours = samples[..., : 3 if samples.shape[2] > 2 else 1]
+    colours = colours if colours.shape[2] == header.channels else colours.repeat(header.channels, 2)
+    opaque = np.full((*samples.shape[:2], 1), 255, np.uint8)
+    alpha = samples[..., -1:] if samples.shape[2] in (2, 4) else opaque
+    return np.concatenate([colours[..., : header.channels], alpha], 2)[..., :channels]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from io import SEEK_END, BytesIO
 from pathlib import Path
 from stat import S_ISREG
@@ -17,16 +16,26 @@ from PIL import ImageFile, JpegImagePlugin, MpoImagePlugin
 
 from restore_cli.errors import ImageError, RestoreError
 from restore_cli.image import heic, vips
-from restore_cli.image.encodings import from_ycbcr, unmultiplied, widened
-from restore_cli.image.header import TITLES, Header, Unreadable, Unsupported, avif_bits, colour_code, sniff
+from restore_cli.image.encodings import unmultiplied, widened
+from restore_cli.image.header import (
+    TITLES,
+    Header,
+    Unreadable,
+    Unsupported,
+    avif_bits,
+    colour_code,
+    sniff,
+    without_premultiplied,
+)
 from restore_cli.image.jpeg import estimate_quality
 from restore_cli.image.metadata import assembled, collect, orientation
+from restore_cli.image.patched import Patch
 from restore_cli.image.picture import Metadata, Samples
-from restore_cli.image.pillow import OPENERS, held, planes, turned
+from restore_cli.image.pillow import OPENERS, fitted, held, planes, turned
 from restore_cli.image.png import scan_png
 from restore_cli.image.reasons import command, line, reason
 from restore_cli.image.rows import Fetch, Reader, blocks
-from restore_cli.image.tiffdir import CMYK, ICC, IPTC, LAB, XMP, YCBCR, Page, read_pages
+from restore_cli.image.tiffdir import CMYK, ICC, IPTC, LAB, PHOTOMETRIC, XMP, YCBCR, read_pages, separate_alpha
 
 __all__ = ["MAX_PIXELS", "Source", "open_source"]
 
@@ -156,7 +165,7 @@ def of_tiff(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
     width, height = page.number(256, 0), page.number(257, 0)
     limited(width, height, max_pixels)
     turn, metadata = assembled(page.block(ICC), page.exif, page.block(XMP), page.dpi, {}, page.block(IPTC))
-    photometric = page.number(262, 0)
+    photometric = page.number(PHOTOMETRIC, 0)
     if photometric in (CMYK, LAB):  # their profile is spent on the way to sRGB
         metadata = replace(metadata, icc=None)
     header = Header(
@@ -170,7 +179,8 @@ def of_tiff(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
     if photometric == LAB and page.depth == 8:  # which libvips fails to read
         return header, metadata, lab_opener(file, page.index)
     convert = {CMYK: "cmyk", YCBCR: "opaque", LAB: "lab"}.get(photometric)
-    return header, metadata, vips_opener("TIFF", file, header, turn, page.index, convert, tiff_finish(page))
+    patch = separate_alpha(page, stream)
+    return header, metadata, vips_opener("TIFF", file, header, turn, page.index, convert, page.finish, patch)
 
 
 def lab_opener(file: Path | bytes, frame: int) -> Opener:
@@ -184,13 +194,6 @@ def lab_opener(file: Path | bytes, frame: int) -> Opener:
             return vips.row_fetcher(vips.lab_to_srgb(np.asarray(image)))
 
     return opener
-
-
-def tiff_finish(page: Page) -> Callable[[Samples], Samples] | None:
-    """Colours that transparency was multiplied into are divided by it again; luma and chroma become RGB."""
-    if page.raw_ycbcr:
-        return partial(from_ycbcr, luma=page.luma, levels=page.levels)
-    return unmultiplied if page.alpha == "associated" else None
 
 
 def of_jpeg(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:
@@ -239,7 +242,7 @@ def of_webp(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
         stream.seek(0)
         data = stream.read()
         if (bits := avif_bits(data)) > 8:
-            header, metadata, opener = of_deep_avif(stream, file, bits, frame, max_pixels)
+            header, metadata, opener = of_deep_avif(stream, data, bits, frame, max_pixels)
         else:
             header, metadata, opener = of_pillow(stream, file, format, frame, max_pixels)
         return header, coded(metadata, data), opener
@@ -253,20 +256,23 @@ def coded(metadata: Metadata, data: bytes) -> Metadata:
     return found if found.foreign_code else metadata
 
 
-def of_deep_avif(stream: IO[bytes], file: Path | bytes, bits: int, frame: int, max_pixels: int) -> Found:
-    """10 and 12 bits, widened to 16, upright."""
+def of_deep_avif(stream: IO[bytes], data: bytes, bits: int, frame: int, max_pixels: int) -> Found:
+    """10 and 12 bits, widened to 16, upright. Colours that transparency was multiplied into are divided here only."""
     refuse_frame(frame, 1)
     image = opened(stream, "AVIF")
     limited(*image.size, max_pixels)
     metadata = collect(image)
-    pixels = vips.opened("AVIF", file)
+    plain = without_premultiplied(data)
+    premultiplied = plain != data
+    pixels = vips.opened("AVIF", plain)
     channels, alpha = (1 if pixels.bands < 3 else 3), pixels.bands in (2, 4)
     header = Header("AVIF", pixels.width, pixels.height, channels, alpha, depth=16)
 
     def finish(rows: Samples) -> Samples:
-        return widened(rows >> (16 - bits), bits)  # libheif fills up with zeros: white would not be white
+        rows = widened(rows >> (16 - bits), bits)  # libheif fills up with zeros: white would not be white
+        return unmultiplied(rows) if premultiplied else rows
 
-    return header, metadata, vips_opener("AVIF", file, header, 1, finish=finish)
+    return header, metadata, vips_opener("AVIF", plain, header, 1, finish=finish)
 
 
 def of_heic(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:
@@ -331,18 +337,6 @@ def timed(image: ImageFile.ImageFile, frame: int, metadata: Metadata) -> Metadat
     )
 
 
-def fitted(samples: Samples, header: Header) -> Samples:
-    """Later frames of an animation may have gained or lost a channel: as many as the first one has."""
-    channels = header.channels + header.alpha
-    if samples.shape[2] == channels:
-        return np.ascontiguousarray(samples)
-    colours = samples[..., : 3 if samples.shape[2] > 2 else 1]
-    colours = colours if colours.shape[2] == header.channels else colours.repeat(header.channels, 2)
-    opaque = np.full((*samples.shape[:2], 1), 255, np.uint8)
-    alpha = samples[..., -1:] if samples.shape[2] in (2, 4) else opaque
-    return np.concatenate([colours[..., : header.channels], alpha], 2)[..., :channels]
-
-
 FORMATS: dict[str, Callable[[IO[bytes], Path | bytes, str, int, int], Found]] = {
     "PNG": of_png,
     "TIFF": of_tiff,
@@ -381,11 +375,12 @@ def vips_opener(
     page: int = 0,
     convert: str | None = None,
     finish: Callable[[Samples], Samples] | None = None,
+    patch: Patch | None = None,
 ) -> Opener:
     """Rows in the order of the file; a turned picture is unpacked first, beyond 100 MB into a temporary file."""
 
     def opener() -> Fetch:
-        image = vips.opened(format, file, page=page, sequential=orientation == 1)
+        image = vips.opened(format, file, page=page, sequential=orientation == 1, patch=patch)
         image = vips.to_srgb(image, convert) if convert else image
         image = vips.turned(image, orientation) if orientation != 1 else image
         channels = header.channels + header.alpha

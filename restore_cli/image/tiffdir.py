@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import IO
 
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from restore_cli.image.encodings import from_ycbcr, unmultiplied
 from restore_cli.image.exif import with_kinds
 from restore_cli.image.header import Unreadable, Unsupported
 from restore_cli.image.metadata import descriptive
+from restore_cli.image.patched import Patch
+from restore_cli.image.picture import Samples
 
-__all__ = ["Page", "read_pages"]
+__all__ = ["Page", "read_pages", "separate_alpha"]
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIPS, STRIP_BYTES, TILES, TILE_BYTES = 273, 279, 324, 325
 ORIENTATION, SAMPLES, ACROSS, DOWN, UNIT, EXTRA, SAMPLE_FORMAT = 274, 277, 282, 283, 296, 338, 339
 XMP, IPTC, ICC, PREDICTOR = 700, 33723, 34675, 317
 SUBFILE, REDUCED = 254, 1
+SHORT = 3
 LUMA, SUBSAMPLING, LEVELS = 529, 530, 532
 CMYK, YCBCR, LAB = 5, 6, 8
 MOST_PAGES = 10_000
@@ -34,6 +41,8 @@ class Page:
     """in the file, where thumbnails count"""
     tags: ImageFileDirectory_v2
     exif: bytes | None
+    offset: int
+    """of its list of tags in the file"""
 
     def numbers(self, tag: int, default: int) -> tuple[int, ...]:
         """The whole numbers of a tag. Raises Unreadable."""
@@ -82,6 +91,15 @@ class Page:
         return self.number(PHOTOMETRIC, 0) == YCBCR and plain
 
     @property
+    def finish(self) -> Callable[[Samples], Samples] | None:
+        """What turns its rows into RGB or gray with alpha apart; None where they are."""
+        if self.raw_ycbcr:
+            return partial(from_ycbcr, luma=self.luma, levels=self.levels)
+        if self.alpha != "associated":
+            return None
+        return partial(unmultiplied, white_is_zero=self.number(PHOTOMETRIC, 0) == 0 and self.depth < 32)
+
+    @property
     def luma(self) -> tuple[float, ...]:
         """The parts of red, green and blue in it (TIFF 6.0, section 21)."""
         return self.reals(LUMA, (0.299, 0.587, 0.114))
@@ -115,14 +133,14 @@ def read_pages(stream: IO[bytes], most: int = MOST_PAGES) -> list[Page]:
     pages: list[Page] = []
     seen: set[int] = set()
     try:
-        tags = ImageFileDirectory_v2(head)
+        tags = directory(head, big)
         while tags.next and tags.next not in seen and len(pages) < most:
             offset = tags.next
             seen.add(offset)
-            tags = ImageFileDirectory_v2(head)
+            tags = directory(head, big)
             stream.seek(offset)
             tags.load(stream)
-            pages.append(Page(len(pages), tags, exif_at(stream, offset, head, big)))
+            pages.append(Page(len(pages), tags, exif_at(stream, offset, head, big), offset))
     except Exception as error:  # the parser raises whatever the bytes lead it to
         raise Unreadable(f"damaged TIFF: {error}") from error
     if not pages:
@@ -131,6 +149,31 @@ def read_pages(stream: IO[bytes], most: int = MOST_PAGES) -> list[Page]:
     for page in pages:
         check_page(page, stream)
     return pages
+
+
+def directory(head: bytes, big: bool) -> ImageFileDirectory_v2:
+    """A list of tags that is not yet read; `next` is the offset of the first one in the file."""
+    known = b"II+\0" + head[4:] if big else head  # Pillow does not find the version of a big-endian BigTIFF
+    return ImageFileDirectory_v2(known, prefix=head[:2])
+
+
+def separate_alpha(page: Page, stream: IO[bytes]) -> Patch | None:
+    """What lets libvips read colours as they are stored: transparency that is multiplied into them stated as separate.
+
+    libvips divides such colours in some versions only; it truncates the quotient, and takes 255 for the peak of floats.
+    """
+    if page.alpha != "associated":
+        return None
+    order = "<" if page.tags.prefix == b"II" else ">"
+    count, entry = (order + "Q", order + "HHQH6x") if page.tags._bigtiff else (order + "H", order + "HHIH2x")
+    stream.seek(page.offset)
+    (entries,) = struct.unpack(count, stream.read(struct.calcsize(count)))
+    for _ in range(entries):
+        place = stream.tell()
+        tag = struct.unpack_from(order + "H", stream.read(struct.calcsize(entry)))[0]
+        if tag == EXTRA:
+            return Patch(place, struct.pack(entry, EXTRA, SHORT, 1, 2))
+    return None
 
 
 def exif_at(stream: IO[bytes], offset: int, head: bytes, big: bool) -> bytes | None:

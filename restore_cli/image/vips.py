@@ -8,12 +8,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 import pyvips
 
+from restore_cli.image.patched import Patch, PatchedFile
 from restore_cli.image.picture import Samples
 
 __all__ = ["failure", "lab_to_srgb", "opened", "row_fetcher", "to_srgb", "turned"]
@@ -33,20 +36,34 @@ STRICTNESS = {"JPEG": "warning"}
 DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 
 
-def opened(format: str, file: Path | bytes, *, page: int = 0, sequential: bool = True) -> pyvips.Image:
-    """The image, not yet decoded. Raises pyvips.Error."""
-    source = (
-        pyvips.Source.new_from_memory(file)
-        if isinstance(file, bytes)
-        else pyvips.Source.new_from_file(os.fsencode(file))
-    )
+def opened(
+    format: str, file: Path | bytes, *, page: int = 0, sequential: bool = True, patch: Patch | None = None
+) -> pyvips.Image:
+    """The image, not yet decoded, of the file as the patch changes it. Raises pyvips.Error, OSError."""
+    source = source_of(file, patch)
     options: dict[str, Any] = {"fail_on": STRICTNESS.get(format, "error")}
     options["access"] = "sequential" if sequential else "random"
     if format in ("TIFF", "WEBP", "AVIF"):
         options["page"] = page
     if format in ("PNG", "JPEG", "TIFF", "AVIF"):
         options["unlimited"] = True  # libtiff's and libpng's own limits; ours, --max-pixels, was checked before
-    return getattr(pyvips.Image, LOADERS[format])(source, **options)
+    image = getattr(pyvips.Image, LOADERS[format])(source, **options)
+    image._references.append(source)  # pyvips passes it on to every image made from this one, and so its bytes live
+    return image
+
+
+def source_of(file: Path | bytes, patch: Patch | None) -> pyvips.Source:
+    """Where libvips reads from."""
+    if patch is not None:
+        stream = PatchedFile(BytesIO(file) if isinstance(file, bytes) else file.open("rb"), patch)
+        source = pyvips.SourceCustom()
+        source.on_read(stream.read)
+        source.on_seek(stream.seek)
+        finalize(source, stream.close)
+        return source
+    if isinstance(file, bytes):
+        return pyvips.Source.new_from_memory(file)
+    return pyvips.Source.new_from_file(os.fsencode(file))
 
 
 def turned(image: pyvips.Image, orientation: int) -> pyvips.Image:
