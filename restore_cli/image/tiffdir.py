@@ -25,9 +25,11 @@ STRIPS, STRIP_BYTES, TILES, TILE_BYTES = 273, 279, 324, 325
 ORIENTATION, SAMPLES, ACROSS, DOWN, UNIT, EXTRA, SAMPLE_FORMAT = 274, 277, 282, 283, 296, 338, 339
 XMP, IPTC, ICC, PREDICTOR = 700, 33723, 34675, 317
 SUBFILE, REDUCED = 254, 1
+PLANES, SEPARATE = 284, 2
 SHORT = 3
 LUMA, SUBSAMPLING, LEVELS = 529, 530, 532
-CMYK, YCBCR, LAB = 5, 6, 8
+RGB, CMYK, YCBCR, LAB = 2, 5, 6, 8
+FLOATING = 3
 MOST_PAGES = 10_000
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 3, 5: 4, 6: 3, 8: 3}
 """Photometric interpretations and their channels once read: gray, gray, RGB, palette, CMYK, YCbCr, Lab."""
@@ -199,14 +201,15 @@ def check_page(page: Page, stream: IO[bytes]) -> None:
     if len(bits) > 1 or len(kinds) > 1:
         raise Unsupported("channels of different depths", "kind")
     depth = bits.pop()
-    if kinds == {3} and depth != 32:
+    if kinds == {FLOATING} and depth != 32:
         raise Unsupported(f"{depth}-bit floating-point samples, 32-bit ones are supported", "depth")
     if kinds <= {1, 4} and depth not in (1, 2, 4, 8, 16):
         raise Unsupported(f"{depth} bits per channel, 8, 16 and 32-bit floating point are supported", "depth")
     signed = {2} if page.number(PHOTOMETRIC, 0) == LAB else set()  # a and b of Lab are
-    if not kinds <= {1, 3, 4} | signed:  # 1: unsigned, 4: not stated
+    if not kinds <= {1, FLOATING, 4} | signed:  # 1: unsigned, 4: not stated
         raise Unsupported("signed samples, unsigned ones are supported", "depth")
     check_colour(page)
+    check_planes(page)
     check_ends(page, stream)
 
 
@@ -230,6 +233,18 @@ def check_colour(page: Page) -> None:
         page.luma[1] and all(a != b for a, b in zip(page.levels[::2], page.levels[1::2], strict=True))
     ):
         raise Unreadable("damaged TIFF: what it states of its luma and chroma cannot be")
+
+
+def check_planes(page: Page) -> None:
+    """Channels one behind the other: libvips reads strips of RGB and CMYK, and mixes up the px of gray and of Lab."""
+    if page.number(PLANES, 1) != SEPARATE or page.number(SAMPLES, 1) == 1:
+        return
+    photometric = page.number(PHOTOMETRIC, 0)
+    floating = page.number(SAMPLE_FORMAT, 1) == FLOATING
+    if photometric not in (RGB, CMYK) and not (photometric == LAB and floating):
+        raise Unsupported("gray with transparency, YCbCr or Lab in separate planes; RGB and CMYK are supported")
+    if TILES in page.tags:
+        raise Unsupported("tiles in separate planes; strips are supported", "kind")
 
 
 def check_ends(page: Page, stream: IO[bytes]) -> None:

@@ -8,7 +8,7 @@ import struct
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,16 +17,13 @@ import tifffile
 from command import Run
 from numpy.typing import NDArray
 from PIL import Image
+from raw_tiff import HEIGHT, WIDTH, Order, tiff
 
 from restore_cli.image.codec import decode
 from restore_cli.image.patched import Patch, PatchedFile
 
 Array = NDArray[Any]
-Order = Literal["<", ">"]
 PEAK = {"uint8": 255, "uint16": 65535, "float32": 1}
-SHORT, LONG = 3, 4
-HEIGHT, WIDTH, ROWS, SIDE = 20, 35, 7, 16
-"""px of the pictures, rows of a strip, side of a tile"""
 
 
 def premultiplied(kind: str, channels: int) -> Array:
@@ -50,62 +47,6 @@ def straight(stored: Array, white_is_zero: bool = False) -> Array:
     return np.concatenate([np.array(colours).astype(stored.dtype), stored[..., -1:]], 2)
 
 
-def parts(samples: Array, tiled: bool) -> list[Array]:
-    """Strips, the last one shorter, or tiles, those at the edges filled up."""
-    if not tiled:
-        return [samples[top : top + ROWS] for top in range(0, HEIGHT, ROWS)]
-    across, down = -WIDTH % SIDE, -HEIGHT % SIDE
-    whole = np.pad(samples, ((0, down), (0, across), (0, 0)))
-    corners = [(y, x) for y in range(0, HEIGHT, SIDE) for x in range(0, WIDTH, SIDE)]
-    return [whole[y : y + SIDE, x : x + SIDE] for y, x in corners]
-
-
-def tiff(
-    samples: Array,
-    photometric: int,
-    *,
-    extra: int = 1,
-    tiled: bool = False,
-    planes: bool = False,
-    order: Order = "<",
-    big: bool = False,
-    orientation: int = 1,
-) -> bytes:
-    """A TIFF without compression, written by its specification; ExtraSamples 1 is associated alpha."""
-    channels, kind = samples.shape[2], samples.dtype
-    groups = [samples[..., i : i + 1] for i in range(channels)] if planes else [samples]
-    pieces = [part.astype(kind.newbyteorder(order)).tobytes() for group in groups for part in parts(group, tiled)]
-    head = 16 if big else 8
-    starts = [head + sum(map(len, pieces[:i])) for i in range(len(pieces))]
-    sizes = [len(piece) for piece in pieces]
-    entries: dict[int, tuple[int, list[int]]] = {
-        256: (LONG, [WIDTH]), 257: (LONG, [HEIGHT]), 258: (SHORT, [8 * kind.itemsize] * channels), 259: (SHORT, [1]),
-        262: (SHORT, [photometric]), 274: (SHORT, [orientation]), 277: (SHORT, [channels]),
-        284: (SHORT, [2 if planes else 1]), 338: (SHORT, [extra]),
-        339: (SHORT, [3 if kind == np.float32 else 1] * channels),
-    }  # fmt: skip
-    where = {322: [SIDE], 323: [SIDE], 324: starts, 325: sizes} if tiled else {273: starts, 278: [ROWS], 279: sizes}
-    entries |= {tag: (LONG, values) for tag, values in where.items()}
-    return joined(b"".join(pieces), entries, order, big)
-
-
-def joined(data: bytes, entries: dict[int, tuple[int, list[int]]], order: Order, big: bool) -> bytes:
-    """Header, samples, directory, and the values that do not fit into the directory."""
-    count, number = (order + "Q", "Q") if big else (order + "H", "I")
-    room, head = struct.calcsize(number), 16 if big else 8
-    at = head + len(data)
-    behind = at + struct.calcsize(count) + len(entries) * (4 + 2 * room) + room
-    directory, values = struct.pack(count, len(entries)), b""
-    for tag, (kind, numbers) in sorted(entries.items()):
-        value = struct.pack(f"{order}{len(numbers)}{'H' if kind == SHORT else 'I'}", *numbers)
-        if len(value) > room:
-            value, values = struct.pack(order + number, behind + len(values)), values + value
-        directory += struct.pack(f"{order}HH{number}", tag, kind, len(numbers)) + value.ljust(room, b"\0")
-    mark = b"II" if order == "<" else b"MM"
-    start = struct.pack(order + "HHHQ", 43, 8, 0, at) if big else struct.pack(order + "HI", 42, at)
-    return mark + start + data + directory + bytes(room) + values
-
-
 def read(file: Path | io.BytesIO) -> Array:
     """(h, w, c + alpha)."""
     picture = decode(file)
@@ -121,7 +62,7 @@ def test_associated_alpha_of_a_tiff_is_divided_once(tmp_path: Path, kind: str, c
     expected, photometric = straight(stored), 2 if channels == 3 else 1
     orders: tuple[Order, ...] = "<", ">"
     for order, big in product(orders, (False, True)):
-        file.write_bytes(tiff(stored, photometric, tiled=tiled, order=order, big=big))
+        file.write_bytes(tiff(stored, photometric, extra=1, tiled=tiled, order=order, big=big))
         assert np.array_equal(tifffile.imread(file), stored)  # the file is one that another reader understands
         assert np.array_equal(read(file), expected)
         assert np.array_equal(read(io.BytesIO(file.read_bytes())), expected)
@@ -131,29 +72,29 @@ def test_associated_alpha_of_a_tiff_is_divided_once(tmp_path: Path, kind: str, c
 
 def test_the_example_of_a_pixel(tmp_path: Path) -> None:
     stored = np.broadcast_to(np.array([65, 60, 70, 129], np.uint8), (HEIGHT, WIDTH, 4))
-    (tmp_path / "in.tif").write_bytes(tiff(stored, 2))
+    (tmp_path / "in.tif").write_bytes(tiff(stored, 2, extra=1))
     assert read(tmp_path / "in.tif")[0, 0].tolist() == [128, 119, 138, 129]  # 65 · 255 / 129 = 128.49
 
 
 @pytest.mark.parametrize("kind", PEAK)
 def test_planes_and_turned_pictures_are_divided_once(tmp_path: Path, kind: str) -> None:
     stored, file = premultiplied(kind, 3), tmp_path / "in.tif"
-    file.write_bytes(tiff(stored, 2, planes=True))
+    file.write_bytes(tiff(stored, 2, extra=1, planes=True))
     assert np.array_equal(read(file), straight(stored))
-    file.write_bytes(tiff(stored, 2, orientation=6))
+    file.write_bytes(tiff(stored, 2, extra=1, orientation=6))
     assert np.array_equal(read(file), np.rot90(straight(stored), -1))
 
 
 @pytest.mark.parametrize("kind", ["uint8", "uint16"])
 def test_gray_whose_zero_is_white_is_divided_as_it_is_stored(tmp_path: Path, kind: str) -> None:
     stored = premultiplied(kind, 1)
-    (tmp_path / "in.tif").write_bytes(tiff(stored, 0))
+    (tmp_path / "in.tif").write_bytes(tiff(stored, 0, extra=1))
     assert np.array_equal(read(tmp_path / "in.tif"), straight(stored, white_is_zero=True))
 
 
 def test_the_command_sees_the_divided_colours(restore: Run) -> None:
     stored = premultiplied("uint8", 3)
-    Path("in.tif").write_bytes(tiff(stored, 2))
+    Path("in.tif").write_bytes(tiff(stored, 2, extra=1))
     Image.fromarray(straight(stored)[..., :3]).save("reference.png")
     ran = restore("eval", "--restored", "in.tif", "--reference", "reference.png", "--json")
     assert (ran.code, json.loads(ran.out.splitlines()[0])["psnr"]) == (0, None)  # equal
