@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -47,6 +48,8 @@ class Asked:
     listed: tuple[str, ...] | None = None
     """lines of a list; their tree is kept"""
     recursive: bool = True
+    follow_links: bool = False
+    """whether links to folders are followed"""
 
     @property
     def one_folder(self) -> bool:
@@ -60,7 +63,9 @@ class PassedOver:
 
     hidden: int = 0
     others: int = 0
-    """of suffixes that are no image's"""
+    """of suffixes that are no image's; pipes and devices"""
+    linked_folders: int = 0
+    """links to folders that were not followed"""
     unreadable: list[RestoreError] = field(default_factory=list)
     """folders that cannot be looked into"""
 
@@ -87,7 +92,10 @@ class Search:
             return
         found = chain.from_iterable(self.named(path) for path in asked.paths)
         listed = (entry(path, kept(path)) for path in asked.listed or ())
-        yield list({absolute(item.path): item for item in chain(found, listed)}.values())
+        unique: dict[str, Input] = {}
+        for item in chain(found, listed):
+            unique.setdefault(absolute(item.path), item)
+        yield list(unique.values())
 
     def named(self, path: str) -> Iterable[Input]:
         """The inputs of one path that was typed: a folder's, a file, or what a pattern means."""
@@ -104,30 +112,57 @@ class Search:
         if os.path.lexists(path) or not glob.has_magic(path):
             return [entry(path, os.path.basename(path))]
         root = re.split(r"[*?[]", path, maxsplit=1)[0].rpartition("/")[0]
-        matches = (match for match in glob.iglob(path, recursive=True) if not os.path.isdir(match))
+        search = replace(self, asked=replace(self.asked, recursive=True), passed=PassedOver())
+        matches = {match for match in search.matches(path) if not os.path.isdir(match)}
         images = [match for match in matches if os.path.splitext(match)[1].lower() in self.suffixes]
         return [entry(match, os.path.relpath(match, root or ".")) for match in sorted(images, key=natural)]
 
+    def matches(self, pattern: str) -> Iterator[str]:
+        """What a pattern names. A ** goes into the folders that `walk` goes into."""
+        pattern = f"{pattern}/*" if pattern == "**" or pattern.endswith("/**") else pattern
+        stars = re.search(r"(?<![^/])\*\*/", pattern)
+        if stars is None:
+            yield from glob.iglob(pattern)
+            return
+        head, rest = pattern[: stars.start()], pattern[stars.end() :]
+        for root in glob.iglob(head) if head else [""]:
+            for prefix, _ in self.folders(root):
+                yield from self.matches(glob.escape(root + prefix) + rest)
+
     def walk(self, root: str) -> Iterator[list[Input]]:
-        """The images of a folder, then those of each folder in it. Links to folders are not followed."""
+        """The images of a folder, then those of each folder in it."""
+        for prefix, files in self.folders(root):
+            inputs = [looked_at(found, prefix + found.name, root) for found in files]
+            self.passed.others += inputs.count(None)
+            if group := [item for item in inputs if item is not None]:
+                yield group
+
+    def folders(self, root: str) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+        """The folder and each one in it: its path below `root`, which is empty or ends in a slash, and its images.
+
+        Linked folders come last, where they are followed, and no folder comes twice, however many links lead to it.
+        """
         pruned = os.path.realpath(self.without) if self.without is not None else None
-        waiting = [("", root)]
-        while waiting:
-            prefix, folder = waiting.pop()
+        waiting, linked = [("", root)], deque[tuple[str, str]]()
+        seen: set[tuple[int, int]] = set()
+        while waiting or linked:
+            prefix, folder = waiting.pop() if waiting else linked.popleft()
             try:
-                files, folders = self.sorted_entries(folder)
+                if self.asked.follow_links and not is_first(folder, seen):
+                    continue
+                files, folders, links = self.sorted_entries(folder or ".")
             except OSError as error:
                 self.passed.unreadable.append(ImageError(f"{folder}: cannot be looked into: {error.strerror}"))
                 continue
-            inputs = [looked_at(found, prefix + found.name, root) for found in files]
-            if group := [item for item in inputs if item is not None]:
-                yield group
+            yield prefix, files
             below = [(f"{prefix}{name}/", os.path.join(folder, name)) for name in reversed(folders)]
             waiting += [pair for pair in below if pruned is None or os.path.realpath(pair[1]) != pruned]
+            ahead = [(f"{prefix}{name}/", os.path.join(folder, name)) for name in links]
+            linked += [pair for pair in ahead if pruned is None or not is_inside(pair[1], pruned)]
 
-    def sorted_entries(self, folder: str) -> tuple[list[os.DirEntry[str]], list[str]]:
-        """Images of a folder, and the folders in it to look into. What else there is, is counted."""
-        files, folders = [], []
+    def sorted_entries(self, folder: str) -> tuple[list[os.DirEntry[str]], list[str], list[str]]:
+        """Images of a folder, and the folders and linked folders in it to look into. What else there is, is counted."""
+        files, folders, links = [], [], []
         with os.scandir(folder) as entries:
             for found in entries:
                 name = found.name
@@ -135,12 +170,19 @@ class Search:
                     self.passed.hidden += 1
                 elif found.is_dir(follow_symlinks=False):
                     folders.append(name)
+                elif found.is_symlink() and os.path.isdir(found.path):
+                    links.append(name)
                 elif split(name)[1].lower() not in self.suffixes:
                     self.passed.others += 1
                 else:
                     files.append(found)
         files.sort(key=lambda found: natural(found.name))
-        return files, sorted(folders, key=natural) if self.asked.recursive else []
+        if not self.asked.recursive:
+            return files, [], []
+        if not self.asked.follow_links:
+            self.passed.linked_folders += len(links)
+            links = []
+        return files, sorted(folders, key=natural), sorted(links, key=natural)
 
 
 def collect(path: Path, suffixes: Collection[str]) -> list[Input]:
@@ -151,8 +193,22 @@ def collect(path: Path, suffixes: Collection[str]) -> list[Input]:
     return found
 
 
+def is_first(folder: str, seen: set[tuple[int, int]]) -> bool:
+    """Whether a folder was not seen before, under any name. Raises OSError."""
+    facts = os.stat(folder or ".")
+    if (facts.st_dev, facts.st_ino) in seen:
+        return False
+    seen.add((facts.st_dev, facts.st_ino))
+    return True
+
+
+def is_inside(folder: str, other: str) -> bool:
+    """Whether a folder is another one, or in it. `other` has no links."""
+    return f"{os.path.realpath(folder)}/".startswith(f"{other.rstrip('/')}/")
+
+
 def looked_at(found: os.DirEntry[str], relative: str, home: str) -> Input | None:
-    """A folder's entry as an Input; None for pipes, devices and links to folders."""
+    """A folder's entry as an Input; None for pipes and devices."""
     try:
         facts = found.stat()
     except OSError:

@@ -13,7 +13,7 @@ from threading import Event, Thread
 from restore_cli.bench import Bench, check_request
 from restore_cli.errors import NothingToDo, OutputError, RestoreError, UsageError
 from restore_cli.image.codec import FORMAT_SUFFIX, READ_ONLY, SUFFIXES, format_of
-from restore_cli.inputs import is_remote
+from restore_cli.inputs import PassedOver, is_remote
 from restore_cli.naming import Naming
 from restore_cli.planning import Plan
 from restore_cli.work import Crew, Job, Result, Step, Watch
@@ -44,7 +44,7 @@ def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
                 halted.set()
             yield written_down(plan, result)
         if not (plan.found or job.shard or job.watch or watch.stopping()):  # another shard may have found some
-            raise nothing_found(job)
+            raise nothing_found(job, watch.passed)
 
 
 def counted(plan: Plan, tell: Callable[[int], None]) -> None:
@@ -59,10 +59,13 @@ def look(job: Job, bench: Bench) -> Plan:
     return plan_for(job, bench, bench.watch, looking=True)
 
 
-def nothing_found(job: Job) -> NothingToDo:
+def nothing_found(job: Job, passed: PassedOver) -> NothingToDo:
     """The error for no inputs."""
     names = ", ".join(job.asked.paths) or "the list"
-    return NothingToDo(f"no image in {names}: none of its files ends in {' '.join(SUFFIXES)}")
+    line = f"no image in {names}: none of its files ends in {' '.join(SUFFIXES)}"
+    if not passed.linked_folders:
+        return NothingToDo(line)
+    return NothingToDo(f"{line}; linked folders were not followed: {passed.linked_folders}", hint="--follow-links")
 
 
 def going(steps: Iterator[Step], stopping: Callable[[], bool]) -> Iterator[Step]:

@@ -55,12 +55,56 @@ def test_the_folder_of_the_outputs_is_not_looked_into(tree: Path) -> None:
     assert found(Asked((str(tree),)), f"{tree}/b/") == ["page2.png", "Page3.png", "page10.png", "z/page1.JPG"]
 
 
-def test_links_to_folders_are_not_followed_and_pipes_are_no_images(tree: Path) -> None:
+def test_linked_folders_pipes_and_sockets_are_no_images_and_are_counted(tree: Path) -> None:
     (tree / "loop").symlink_to(tree)
     (tree / "link.png").symlink_to(tree / "page2.png")
     (tree / "folder.png").symlink_to(tree)
+    (tree / "itself").symlink_to("itself")
     os.mkfifo(tree / "pipe.png")
-    assert found(Asked((str(tree),), recursive=False)) == ["link.png", "page2.png", "Page3.png", "page10.png"]
+    passed = PassedOver()
+    groups = list(Search(Asked((str(tree),)), SUFFIXES, passed).groups())
+    assert [item.relative for item in groups[0]] == ["link.png", "page2.png", "Page3.png", "page10.png"]
+    assert len(groups) == 3
+    assert (passed.linked_folders, passed.others) == (2, 3)
+
+
+def test_linked_folders_are_followed_once_each_behind_the_others(tree: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    (elsewhere / "one.png").touch()
+    (elsewhere / "deep/two.png").touch()
+    (elsewhere / "deep/back").symlink_to(elsewhere)
+    (elsewhere / "deep/home").symlink_to(tree)
+    (tree / "a").symlink_to(elsewhere)
+    (tree / "again").symlink_to(elsewhere / "deep")
+    (tree / "b/up").symlink_to("../..")  # the folder that holds all of them
+    (tree / "itself").symlink_to("itself")
+    ordinary = ["page2.png", "Page3.png", "page10.png", "b/c/d.tif", "z/page1.JPG"]
+    passed = PassedOver()
+    search = Search(Asked((str(tree),), follow_links=True), SUFFIXES, passed)
+    items = [item.relative for group in search.groups() for item in group]
+    assert items == [*ordinary, "a/one.png", "a/deep/two.png"]
+    assert passed.linked_folders == 0
+    assert found(Asked((str(tree),))) == ordinary
+    assert found(Asked((str(tree),), recursive=False, follow_links=True)) == ordinary[:3]
+    assert found(Asked((str(tree),), follow_links=True), str(elsewhere)) == ordinary  # results are no inputs
+    assert found(Asked((str(tree), str(elsewhere)), follow_links=True)) == items
+
+
+def test_links_in_a_circle_are_harmless_in_patterns(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("loop1", "loop2", "b/loop3", "b/c/loop4"):
+        (tree / name).symlink_to(tree)
+    expected = ["b/c/d.tif", "page2.png", "Page3.png", "page10.png", "z/page1.JPG"]
+    assert found(Asked((f"{tree}/**/*.*",))) == expected
+    assert found(Asked((f"{tree}/**/*.*",), follow_links=True)) == expected
+    assert found(Asked((f"{tree}/**",))) == expected
+    assert found(Asked((f"{tree}/**/c/**/*.tif",))) == ["b/c/d.tif"]
+    monkeypatch.chdir(tree)
+    for pattern in ("**", "**/*.*", "./**/*"):
+        assert found(Asked((pattern,))) == expected
+    assert found(Asked(("*/**/d.*",))) == ["b/c/d.tif"]
+    monkeypatch.chdir(tree / "b")
+    assert found(Asked(("../**/*.tif",))) == ["b/c/d.tif"]
 
 
 def test_patterns_that_the_shell_did_not_expand(tree: Path) -> None:

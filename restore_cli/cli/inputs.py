@@ -35,7 +35,7 @@ def asked(options: Options) -> Asked:
     if STANDARD in paths and (len(paths) > 1 or options.files_from is not None):
         raise UsageError("- is one image from standard input, and stands alone", hint="./- for a file of that name")
     listed = None if options.files_from is None else read_list(options.files_from, options.null)
-    return Asked(paths, listed, options.recursive)
+    return Asked(paths, listed, options.recursive, options.follow_links)
 
 
 def read_list(name: str, null: bool) -> tuple[str, ...]:

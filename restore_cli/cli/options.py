@@ -87,6 +87,9 @@ class Options(Selection):
     recursive: Annotated[bool, Option("--recursive/--no-recursive", help="Look into the folders of folders, too.")] = (
         True
     )
+    follow_links: Annotated[bool, Option("--follow-links", help="Look into linked folders, too, each folder once.")] = (
+        False
+    )
     output: Annotated[
         str | None,
         Option(

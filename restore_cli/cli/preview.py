@@ -30,7 +30,7 @@ def preview(job: Job, options: Options) -> None:
             sample_or_count(step, sample, tally)
             show(step, options)
     if not tally.total and not sample.count and not job.shard:
-        raise nothing_found(job)
+        raise nothing_found(job, plan.passed)
     manifests = [Path(path) for manifest in plan.manifests.values() for path in manifest.files]
     found = forecast(job, bench, sample, manifests)
     for result in found.refused:

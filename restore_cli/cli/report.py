@@ -120,7 +120,8 @@ class Lines(Report):
         note(f"stopping: finishing {pictures(count)}; Ctrl-C again stops at once")  # they wait for an answer, if quiet
 
     def end(self, tally: Tally) -> None:
-        if self.quiet or tally.total < 2 or isinstance(tally.ended, PipeClosed):
+        few = tally.total < 2 and not tally.passed.linked_folders
+        if self.quiet or few or isinstance(tally.ended, PipeClosed):
             return
         if tally.errors:
             note(f"failed: {tally.failed} of {tally.total}")
@@ -214,7 +215,7 @@ def summary(tally: Tally) -> dict[str, Any]:
         "done": tally.done,
         "skipped": tally.skipped,
         "failed": tally.failed,
-        "passed_over": {"hidden": tally.passed.hidden, "others": tally.passed.others},
+        "passed_over": {name: getattr(tally.passed, name) for name in ("hidden", "others", "linked_folders")},
         "megapixels": round(tally.pixels / 1e6, 3),
         "seconds": round(tally.seconds, 3),
         "exit_code": tally.code,

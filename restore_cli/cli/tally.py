@@ -84,7 +84,11 @@ class Tally:
 
 def passed_over(passed: PassedOver) -> str:
     """What was found and is no input, where there is some, behind a semicolon."""
-    return f"; {passed.hidden} hidden, {passed.others} others passed over" if passed.hidden or passed.others else ""
+    found = f"; {passed.hidden} hidden, {passed.others} others passed over" if passed.hidden or passed.others else ""
+    links = passed.linked_folders
+    if not links:
+        return found
+    return f"{found}; {links} linked folder{'' if links == 1 else 's'} not followed (--follow-links)"
 
 
 def megapixels(pixels: int) -> str:

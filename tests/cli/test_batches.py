@@ -58,7 +58,7 @@ def test_json_is_an_object_for_each_picture_and_a_summary(restore: Run, x1: Path
     assert "not an image" in by_input["photos/x.png"]["error"]
     summary = last["summary"]
     assert (summary["done"], summary["skipped"], summary["failed"], summary["exit_code"]) == (4, 0, 1, 1)
-    assert summary["passed_over"] == {"hidden": 1, "others": 1}
+    assert summary["passed_over"] == {"hidden": 1, "others": 1, "linked_folders": 0}
     again = objects(restore("denoise", "--weights", x1, "photos", "-o", "out", "--json", "--precision", "fp32"))
     assert sorted(one["status"] for one in again[:-1]) == ["failed", *["skipped"] * 4]
 
@@ -340,3 +340,24 @@ def test_pages_that_cannot_be_written_are_one_line(arguments: list[str]) -> None
         )
     assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
     assert ran.stderr.startswith("restore: standard output: cannot be written")
+
+
+def test_linked_folders_are_reported_and_followed_where_that_is_asked_for(restore: Run, x1: Path) -> None:
+    save(Path("elsewhere/a.png"), noise(9, 9))
+    Path("elsewhere/loop").symlink_to(".")
+    Path("photos").mkdir()
+    Path("photos/link").symlink_to("../elsewhere")
+    command = ("denoise", "--weights", x1, "photos", "-o", "out")
+    for extra in ((), ("--dry-run",)):
+        nothing = restore(*command, *extra)
+        assert (nothing.code, nothing.out) == (3, "")
+        assert "linked folders were not followed: 1 (try: --follow-links)" in nothing.err
+    save(Path("photos/b.png"), noise(9, 9))
+    counted = "; 1 linked folder not followed (--follow-links)"
+    for extra in (("--dry-run",), ()):
+        assert counted in restore(*command, *extra).err
+    assert found("out") == ["b.png"]
+    followed = restore(*command, "--follow-links", "--json")
+    assert found("out") == ["b.png", "link/a.png"]
+    assert objects(followed)[-1]["summary"]["passed_over"] == {"hidden": 0, "others": 0, "linked_folders": 0}
+    assert objects(restore(*command, "--json"))[-1]["summary"]["passed_over"]["linked_folders"] == 1
