@@ -96,8 +96,9 @@ class Bench:
     def compile(self, name: str, model: Network, tiling: Tiling) -> None:
         """Tries PyTorch's compiler for full tiles, once there are some. Smaller pictures run as they would."""
         from restore_cli.models.compiled import compile_where_it_pays
-        from restore_cli.weights.store import cache_dir
+        from restore_cli.weights.store import cache_dir, check_cache
 
+        check_cache()  # it holds compiled code
         self.tried.add(name)
         shape = (tiling.batch, model.contract.channels, tiling.tile, tiling.tile)
         self.watch.on_note(compile_where_it_pays(model, shape, cache_dir() / "compiled"))

@@ -15,12 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from restore_cli.errors import ChecksumMismatch, UsageError, WeightsUnavailable
+from restore_cli.errors import ChecksumMismatch, UsageError, WeightsError, WeightsUnavailable
 from restore_cli.weights.entry import BundledSource, Entry, HubSource
+from restore_cli.weights.permissions import why_unsafe
 
 __all__ = [
     "bundled_file",
     "cache_dir",
+    "check_cache",
     "checked",
     "discard",
     "in_hub_cache",
@@ -35,6 +37,8 @@ __all__ = [
 ]
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
+MODE = 0o755
+"""of the cache folder: other users may not write to it, whatever the umask allows"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,24 @@ def cache_dir() -> Path:
     if own := os.environ.get("RESTORE_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "restore"
+
+
+def check_cache() -> None:
+    """Raise WeightsError where other users may control what is in the cache folder."""
+    if reason := why_unsafe(cache_dir()):
+        line = f"the cache {cache_dir()} is not used: {reason}"
+        raise WeightsError(line, hint=f"chmod o-w {cache_dir()}, or set RESTORE_CACHE to a folder of your own")
+
+
+def is_trusted(entry: Entry) -> bool:
+    """Whether the cache may be used for `entry`: what ships with the package does without an unsafe one.
+
+    Raises WeightsError where an unsafe cache would be needed.
+    """
+    if entry.bundled:
+        return why_unsafe(cache_dir()) is None
+    check_cache()
+    return True
 
 
 def bundled_file(source: BundledSource) -> Path:
@@ -74,8 +96,9 @@ def locked(entry: Entry) -> Iterator[None]:
     """One process at a time fetches or removes `entry`; a killed one holds nothing."""
     import filelock
 
+    check_cache()
     try:
-        cache_dir().mkdir(parents=True, exist_ok=True)
+        cache_dir().mkdir(MODE, parents=True, exist_ok=True)
         lock = filelock.FileLock(cache_dir() / f".{entry.name}.lock")
         lock.acquire()
     except OSError as error:
@@ -147,12 +170,12 @@ def checked(entry: Entry, path: Path, origin: str | None = None) -> str:
 def keep(entry: Entry, path: Path, sha256: str) -> None:
     """Records the state of a file that was just hashed."""
     state = _state(path, sha256)
-    if state is None or state == _recorded(entry):
+    if state is None or not is_trusted(entry) or state == _recorded(entry):
         return
     record = _record_file(entry)
     fresh = record.with_name(f".{entry.name}.{os.getpid()}.json")
     try:
-        record.parent.mkdir(parents=True, exist_ok=True)
+        record.parent.mkdir(MODE, parents=True, exist_ok=True)
         fresh.write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
         fresh.replace(record)
     except OSError:
@@ -183,6 +206,8 @@ def _record_file(entry: Entry) -> Path:
 
 
 def _recorded(entry: Entry) -> Record | None:
+    if not is_trusted(entry):
+        return None
     try:
         found: dict[str, Any] = json.loads(_record_file(entry).read_text(encoding="utf-8"))
         if not isinstance(found["path"], str) or not isinstance(found["sha256"], str):
@@ -211,7 +236,8 @@ def _copies(entry: Entry) -> list[Path]:
     """The files on disk that claim to be `entry`, right or wrong: bundled, own, in the hub's cache."""
     bundled = [bundled_file(source) for source in entry.sources if isinstance(source, BundledSource)]
     hubs = [path for source in entry.sources if isinstance(source, HubSource) and (path := in_hub_cache(source))]
-    return [path for path in [*bundled, own_file(entry), *hubs] if path.is_file()]
+    own = [own_file(entry)] if is_trusted(entry) else []
+    return [path for path in [*bundled, *own, *hubs] if path.is_file()]
 
 
 def in_hub_cache(source: HubSource) -> Path | None:

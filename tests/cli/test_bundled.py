@@ -70,3 +70,16 @@ def test_lite_by_name_says_nothing_more(restore: Run) -> None:
     save(Path("in.png"), noise(16, 24))
     ran = restore("sr", "in.png", "--model", "lite")
     assert (ran.code, ran.err) == (0, "")
+
+
+def test_an_unsafe_cache_is_one_line_and_what_ships_with_restore_works_without_it(restore: Run) -> None:
+    Path(".cache").mkdir()
+    Path(".cache").chmod(0o777)
+    save(Path("in.png"), noise(8, 8))
+    for command in (("models", "pull", "emt-x4"), ("models", "path", "emt-x4"), ("sr", "--model", "emt", "in.png")):
+        ran = restore(*command)
+        assert (ran.code, ran.out) == (4, "")
+        assert "every user of this machine may write to it (try: chmod o-w " in ran.err
+        assert ran.err.count("\n") == 1
+    assert restore("denoise", "--model", "lite", "in.png").code == 0
+    assert list(Path(".cache").iterdir()) == []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from restore_cli.errors import ChecksumMismatch, UsageError, WeightsUnavailable
+from restore_cli.errors import ChecksumMismatch, UsageError, WeightsError, WeightsUnavailable
 from restore_cli.weights import store
 from restore_cli.weights.catalogue import BundledSource, Entry, UrlSource
 from restore_cli.weights.fetch import fetch, locate, remove, verify
@@ -106,3 +109,65 @@ def test_no_two_addresses_share_a_part(bundled: Path) -> None:
     entry = replace(ENTRY, sources=(UrlSource("https://a/x.pth"), UrlSource("https://b/x.pth")))
     assert store.part_file(entry, "https://a/x.pth") != store.part_file(entry, "https://b/x.pth")
     assert store.own_file(entry) == store.cache_dir() / "lite-x4.pth"
+
+
+def planted(entry: Entry, path: Path) -> None:
+    """A file in the cache folder, and a record that calls it the checkpoint."""
+    store.cache_dir().mkdir(exist_ok=True)
+    path.write_bytes(b"other weights")
+    facts = path.stat()
+    record = {"path": str(path), "size": facts.st_size, "mtime_ns": facts.st_mtime_ns, "sha256": entry.sha256}
+    (store.cache_dir() / f"{entry.name}.json").write_text(json.dumps(record))
+
+
+def test_a_cache_that_every_user_may_write_to_is_refused(bundled: Path) -> None:
+    planted(ENTRY, store.cache_dir() / "lite-x4.safetensors")
+    store.cache_dir().chmod(0o777)
+    before = sorted(store.cache_dir().iterdir())
+    assert fetch(ENTRY) == locate(ENTRY) == verify(ENTRY) == bundled  # what ships with the package needs no cache
+    published = replace(ENTRY, sources=(UrlSource("https://a/x.pth"),))
+    for use in (fetch, locate, verify, remove):
+        with pytest.raises(WeightsError, match=r"is not used: every user of this machine may write to it") as caught:
+            use(published)
+        assert str(caught.value).endswith(
+            f"(try: chmod o-w {store.cache_dir()}, or set RESTORE_CACHE to a folder of your own)"
+        )
+    assert sorted(store.cache_dir().iterdir()) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("kind", ["link", "link above", "folder"])
+def test_a_cache_that_another_user_made_is_refused(
+    kind: str, bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = 65534
+    (tmp_path / "theirs/cache").mkdir(parents=True)
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common").chmod(0o1777)
+    if kind == "folder":
+        cache = tmp_path / "common/cache"
+        cache.mkdir()
+        os.chown(cache, nobody, nobody)
+    else:
+        link = tmp_path / "common/link"
+        link.symlink_to(tmp_path / "theirs" / ("cache" if kind == "link" else ""))
+        cache = link if kind == "link" else link / "cache"
+        os.lchown(link, nobody, nobody)
+    monkeypatch.setenv("RESTORE_CACHE", str(cache))
+    published = replace(ENTRY, sources=(UrlSource("https://a/x.pth"),))
+    with pytest.raises(WeightsError, match="another user"):
+        locate(published)
+    assert fetch(ENTRY) == bundled
+    assert list(cache.iterdir()) == []
+    if kind != "folder":
+        os.lchown(link, 0, 0)
+        assert locate(published) is None
+
+
+def test_the_cache_folder_is_made_for_one_user_whatever_the_umask(bundled: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert fetch(ENTRY) == bundled
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(store.cache_dir().stat().st_mode) == 0o755
