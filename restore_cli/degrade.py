@@ -9,7 +9,7 @@ import io
 import math
 from fractions import Fraction
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,9 @@ def imresize(image: Bytes, to: Fraction | float | tuple[int, int]) -> Bytes:
         exact = Fraction(to).limit_denominator(1_000_000)  # 1 / 3 as a float must not make 85.0…01 px into 86
         sizes = (math.ceil(sides[0] * exact), math.ceil(sides[1] * exact))
         factors = [float(exact)] * 2
-    if image.dtype != np.uint8 or min(*sides, *sizes) < 1:
-        raise ValueError(f"imresize wants uint8 and sides of at least 1 px, found {image.dtype} {sides} -> {sizes}")
+    check_bytes(image)
+    if min(*sides, *sizes) < 1:
+        raise ValueError(f"imresize wants sides of at least 1 px, found {sides} -> {sizes}")
     for axis in sorted((0, 1), key=lambda a: factors[a]):
         image = _resize_axis(image, axis, sizes[axis], factors[axis])
     return image
@@ -86,6 +87,7 @@ def add_noise(image: Bytes, sigma: float, seed: int = 0) -> NDArray[np.float32]:
     Drawn from numpy's legacy generator, seeded anew for each image, in the order (h, w, c) with c red, green, blue: the
     test sets of KAIR and Restormer. (SwinIR's script draws for blue, green, red: the same statistics, other samples.)
     """
+    check_bytes(image)
     noise = np.random.RandomState(seed).normal(0, sigma / 255, image.shape)
     return (image.astype(np.float32) / 255 + noise).astype(np.float32)
 
@@ -95,9 +97,16 @@ def jpeg(image: Bytes, quality: int, subsampling: Subsampling = "4:2:0") -> Byte
 
     4:2:0 is what OpenCV writes unless told, and so what the official test scripts measure. Gray has no chroma.
     """
+    check_bytes(image)
     if not 1 <= quality <= 100:
         raise ValueError(f"JPEG quality is 1..100, found {quality}")
     gray = image.ndim == 3 and image.shape[2] == 1
     file = io.BytesIO()
     Image.fromarray(image[..., 0] if gray else image).save(file, "JPEG", quality=quality, subsampling=subsampling)
     return np.asarray(Image.open(file)).reshape(image.shape)
+
+
+def check_bytes(image: NDArray[Any]) -> None:
+    """ValueError for another kind than uint8: its values would be taken for parts of 255."""
+    if image.dtype != np.uint8:
+        raise ValueError(f"expected uint8, found {image.dtype}")

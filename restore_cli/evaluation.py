@@ -1,6 +1,8 @@
 """How well pictures are restored: pairs of files in, rows of measures out.
 
-Everything is measured on 8 bits, as a file would hold it and as the published scripts do; alpha is left out. Gray
+Everything is measured on 8 bits, as a file would hold it and as the published scripts do; alpha is left out. An image
+of another kind is brought there by its own peak and rounded once: a reference when it is read, a result when it is
+measured, while the model sees its input unrounded. Gray
 counts as R = G = B where the other picture has colours; of two gray pictures the RGB measures are those of the one
 channel, and Y is the same as for three equal channels.
 """
@@ -24,6 +26,8 @@ from restore_cli.bench import Bench, check_request, notes, request_for
 from restore_cli.degrade import add_noise, imresize, jpeg
 from restore_cli.errors import ImageError, OutOfMemory, RestoreError, UsageError
 from restore_cli.image.codec import SUFFIXES, Header, decode, probe
+from restore_cli.image.encodings import eight_bits
+from restore_cli.image.picture import PEAK, Samples
 from restore_cli.inputs import Input, collect
 from restore_cli.metrics import luma, psnr, psnr_b, seam, ssim
 from restore_cli.pairing import paired
@@ -160,7 +164,7 @@ class Course:
         base = baseline(self.trial.baseline, given, scale)
         return Row(
             image=case.reference.relative,
-            measures=measure(eight_bits(restored), reference, *how),
+            measures=measure(restored, reference, *how),
             baseline=None if base is None else measure(base, reference, *how),
             seconds=seconds,
             megapixels=given.shape[0] * given.shape[1] / 1e6,
@@ -172,9 +176,9 @@ class Course:
 
     def pictures(self, case: Case, scale: int) -> tuple[Array, Bytes]:
         """The model's input, (h, w, c) uint8 or float32, and the reference cropped to h·scale × w·scale px."""
-        whole = decode(case.reference.file).pixels
+        whole = eight_bits(decode(case.reference.file).pixels)
         if case.input is not None:
-            given: Array = decode(case.input.file).pixels
+            given = unrounded(decode(case.input.file).pixels)
             height, width = (side * scale for side in given.shape[:2])
             return given, whole[:height, :width]
         height, width = (side - side % scale for side in whole.shape[:2])
@@ -301,19 +305,23 @@ def baseline(wanted: str, given: Array, scale: int) -> Bytes | None:
     """What is there without a model: the input itself, or enlarged bicubically."""
     if wanted == "none":
         return None
-    return imresize(given, scale) if scale > 1 else eight_bits(given)
+    rounded = eight_bits(given)
+    return imresize(rounded, scale) if scale > 1 else rounded
 
 
-def eight_bits(pixels: Array) -> Bytes:
-    """As a file would hold it: uint8 as it is, floats on 0..1 clipped and rounded half to even."""
-    return pixels if pixels.dtype == np.uint8 else np.rint(pixels.clip(0, 1) * 255).astype(np.uint8)
+def unrounded(pixels: Samples) -> Samples:
+    """uint8 and float32 as they are, uint16 as float32 on 0..1: a model's result is of the same kind as its input."""
+    return pixels if pixels.dtype != np.uint16 else pixels.astype(np.float32) / np.float32(PEAK["uint16"])
 
 
-def measure(image: Bytes, reference: Bytes, border: int = 0, blocks: bool = False) -> dict[str, float]:
-    """The measures of one picture, by their names in a Row; `blocks` adds psnrb. ImageError where it is too small."""
+def measure(image: Samples, reference: Samples, border: int = 0, blocks: bool = False) -> dict[str, float]:
+    """The measures of one picture, by their names in a Row; `blocks` adds psnrb. ImageError where it is too small.
+
+    (h, w, 1 or 3) uint8, uint16 or float32, each brought to 8 bits by the peak of its kind.
+    """
     if min(image.shape[:2]) - 2 * border < LEAST:
         raise ImageError(f"{size(image)} less a border of {border} px: SSIM wants at least {LEAST} px a side")
-    a, b = same_channels(image, reference)
+    a, b = same_channels(eight_bits(image), eight_bits(reference))
     ya, yb = luma(a), luma(b)
     found = {
         "psnr": psnr(a, b, border=border),

@@ -17,6 +17,7 @@ from restore_cli.image.bleed import MARGIN, bled
 from restore_cli.image.colour import Colour, colour_of, decoded, encoded, is_foreign
 from restore_cli.image.header import Header
 from restore_cli.image.picture import PEAK, Samples
+from restore_cli.image.reasons import NOT_FINITE
 from restore_cli.image.resize import Resizer
 from restore_cli.image.rows import Queue, Reader, blocks
 from restore_cli.image.source import Source
@@ -118,7 +119,7 @@ def range_of(source: Source) -> tuple[float, float]:
     reader = source.rows()
     for block in blocks(reader, source.header.width * 16):
         if not np.isfinite(block).all():
-            raise ImageError(f"{source.name}: holds values that are not finite, numbers are expected")
+            raise ImageError(f"{source.name}: {NOT_FINITE}")
         colours = block[..., : source.header.channels]
         low, high = min(low, float(colours.min())), max(high, float(colours.max()))
     if low >= 0 and high <= 1:

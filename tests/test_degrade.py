@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,6 +78,14 @@ def test_noise_is_the_legacy_generators_and_not_clipped() -> None:
     assert not np.array_equal(noisy, add_noise(image, 25.5, seed=1))
     assert np.array_equal(add_noise(ramp(4, 4), 0), ramp(4, 4).astype(np.float32) / 255)
     assert noisy.min() < 0
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32, np.float64])
+def test_only_8_bits_are_degraded(kind: type) -> None:
+    deep: Any = np.zeros((16, 16, 3), kind)
+    for degrade in (partial(imresize, to=0.5), partial(add_noise, sigma=25), partial(jpeg, quality=50)):
+        with pytest.raises(ValueError, match=f"expected uint8, found {kind.__name__}"):
+            degrade(deep)
 
 
 def test_noise_leaves_the_global_generator_alone() -> None:

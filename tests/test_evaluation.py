@@ -16,7 +16,8 @@ from benchmarks import results
 from restore_cli.degrade import add_noise, imresize, jpeg
 from restore_cli.errors import ImageError, NothingToDo, UsageError
 from restore_cli.evaluation import Row, Trial, evaluate, evaluate_folders, measure, summary
-from restore_cli.image.codec import decode
+from restore_cli.image.codec import decode, encode
+from restore_cli.image.picture import Picture
 from restore_cli.inputs import Input
 from restore_cli.library import load
 from restore_cli.library import restore as restored
@@ -108,6 +109,16 @@ def test_a_row_is_what_the_measures_say_of_the_result(tmp_path: Path, x2: Path) 
     (cut,) = evaluate(job("sr", x2), Trial(whole, border=5, baseline="none"))
     assert cut.measures == expected(out, decode(whole).pixels, 5)
     assert cut.baseline is None
+
+
+def test_a_deep_input_is_restored_unrounded_and_its_result_rounded_once(tmp_path: Path, x2: Path) -> None:
+    whole = save(tmp_path / "a.png", noise(40, 44))
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 22, 3)).astype(np.uint16)
+    encode(Picture(deep), tmp_path / "low.png")
+    (row,) = evaluate(job("sr", x2), Trial(whole, tmp_path / "low.png"))
+    out = restored(load(x2, "cpu"), deep.astype(np.float32) / np.float32(65535))
+    assert out.dtype == np.float32
+    assert row.measures == expected(np.rint(out.clip(0, 1) * 255).astype(np.uint8), decode(whole).pixels, 2)
 
 
 def expected(image: Pixels, reference: Pixels, border: int) -> dict[str, float]:

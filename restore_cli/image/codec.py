@@ -11,9 +11,10 @@ from typing import IO
 import numpy as np
 
 from restore_cli.atomic import atomic_write
-from restore_cli.errors import OutputError
+from restore_cli.errors import ImageError, OutputError
 from restore_cli.image.header import TITLES, Header
 from restore_cli.image.picture import Picture
+from restore_cli.image.reasons import NOT_FINITE
 from restore_cli.image.rows import blocks
 from restore_cli.image.source import MAX_PIXELS, Source, open_source
 from restore_cli.image.stream import Stream, stream_of
@@ -66,10 +67,15 @@ READ_ONLY = (".heic", ".heif")
 
 
 def decode(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Picture:
-    """One picture of a file, upright, whole. The content decides the format, not the name. Raises ImageError."""
+    """One picture of a file, upright, whole. The content decides the format, not the name.
+
+    Raises ImageError, also for values that are not finite.
+    """
     source = open_source(path, max_pixels=max_pixels, frame=frame)
     header, reader = source.header, source.rows()
     samples = np.concatenate(list(blocks(reader, header.width * 4)))
+    if samples.dtype == np.float32 and not np.isfinite(samples).all():
+        raise ImageError(f"{source.name}: {NOT_FINITE}")
     alpha = np.array(samples[..., -1], order="C") if header.alpha else None
     pixels = np.array(samples[..., : header.channels], order="C")
     return Picture(pixels, alpha, source.metadata, header.format, header.jpeg_quality, header.subsampling)

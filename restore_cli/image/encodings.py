@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from restore_cli.image.picture import Samples
+from restore_cli.image.picture import PEAK, Pixels, Samples
 
-__all__ = ["from_ycbcr", "unmultiplied", "widened"]
+__all__ = ["eight_bits", "from_ycbcr", "unmultiplied", "widened"]
 
 
 def from_ycbcr(rows: Samples, luma: tuple[float, ...], levels: tuple[float, ...]) -> Samples:
@@ -24,7 +24,7 @@ def unmultiplied(rows: Samples, white_is_zero: bool = False) -> Samples:
 
     With `white_is_zero` the colours are the inverse of what was multiplied: they are divided as they were stored.
     """
-    peak = 1.0 if rows.dtype == np.float32 else float(np.iinfo(rows.dtype).max)
+    peak = PEAK[str(rows.dtype)]
     alpha = rows[..., -1:].astype(np.float64)
     stored = rows[..., :-1].astype(np.float64)
     stored = peak - stored if white_is_zero else stored
@@ -41,3 +41,11 @@ def widened(rows: Samples, bits: int) -> Samples:
     peak = 2**bits - 1
     wide: Samples = (rows.astype(np.uint32) * 65535 + peak // 2) // peak
     return wide.astype(np.uint16)
+
+
+def eight_bits(samples: Samples) -> Pixels:
+    """uint8, uint16 or float32 as an 8-bit file would hold them: on 0..255 by their peak, clipped, half to even."""
+    if samples.dtype == np.uint8:
+        return samples
+    rounded: Pixels = np.rint((samples / PEAK[str(samples.dtype)]).clip(0, 1) * 255).astype(np.uint8)
+    return rounded

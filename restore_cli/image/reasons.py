@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-__all__ = ["command", "line", "reason"]
+__all__ = ["NOT_FINITE", "command", "line", "reason"]
+
+NOT_FINITE = "holds values that are not finite, numbers are expected"
 
 _COMMANDS = {  # of ImageMagick, that make a readable copy: what the copy's name gets, and how
     "depth": ("-16bit", "magick {0} -depth 16 {1}"),

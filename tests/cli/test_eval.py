@@ -12,6 +12,9 @@ from command import Run
 from pictures import noise, save
 
 from restore_cli.degrade import imresize
+from restore_cli.image.codec import encode
+from restore_cli.image.picture import PEAK, Picture, Pixels, Samples
+from restore_cli.metrics import psnr
 
 
 @pytest.fixture
@@ -79,6 +82,79 @@ def test_two_folders_need_no_model(restore: Run) -> None:
     assert said[0] == {"image": "a.png", "psnr": None, "ssim": 1, "psnr_y": None, "ssim_y": 1}
     assert said[-1]["mean"]["psnr"] is None
     assert (said[-1]["baseline"], said[-1]["checkpoint"], said[-1]["sha256"]) == (None, None, None)
+
+
+def save_as(kind: str, path: str, pixels: Pixels) -> None:
+    """A TIFF of the same picture in samples of that kind, which all stand for the same 8 bits."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    samples: Samples = pixels / np.float32(255) if kind == "float32" else pixels.astype(kind)
+    encode(Picture(samples * 257 if kind == "uint16" else samples), Path(path))
+
+
+def lines(out: str) -> list[dict[str, object]]:
+    """The JSON lines without the times, which differ from run to run."""
+    rows = [json.loads(line) for line in out.splitlines()]
+    for row in [*rows, *(row.get("mean", {}) for row in rows)]:
+        row.pop("seconds", None), row.pop("seconds_per_megapixel", None)
+    return rows
+
+
+def test_results_and_references_of_any_depth_measure_the_same(restore: Run) -> None:
+    whole, result = noise(24, 28), noise(24, 28, seed=1)
+    for kind in PEAK:
+        save_as(kind, f"hr-{kind}/a.tif", whole)
+        save_as(kind, f"out-{kind}/a.tif", result)
+    pairs = [(out, hr) for out in PEAK for hr in PEAK]
+    ran = [restore("eval", "--restored", f"out-{out}", "--reference", f"hr-{hr}", "--json") for out, hr in pairs]
+    assert {(each.code, each.out, each.err) for each in ran} == {(0, ran[0].out, "")}
+    assert lines(ran[0].out)[0]["psnr"] == psnr(result, whole)
+
+
+@pytest.mark.parametrize("task", ["sr", "denoise", "dejpeg"])
+def test_references_of_any_depth_are_degraded_the_same(task: str, restore: Run, x1: Path, x2: Path) -> None:
+    how = {"sr": ["--weights", x2], "denoise": ["--sigma", 25, "--weights", x1], "dejpeg": ["--quality", 10]}[task]
+    how += ["--weights", x1] if task == "dejpeg" else []
+    found = []
+    for kind in PEAK:
+        save_as(kind, f"{kind}/a.tif", noise(24, 28))
+        ran = restore("eval", task, *how, "--reference", kind, "--json")
+        assert (ran.code, ran.err) == (0, "")
+        found.append(lines(ran.out))
+    assert found[1:] == found[:1] * 2
+
+
+def test_inputs_of_any_depth_are_restored_the_same(restore: Run, x2: Path) -> None:
+    found = []
+    for kind in PEAK:
+        save_as(kind, f"hr-{kind}/a.tif", noise(40, 48))
+        save_as(kind, f"lr-{kind}/a.tif", imresize(noise(40, 48), 0.5))
+        folders = ["--reference", f"hr-{kind}", "--input", f"lr-{kind}"]
+        ran = restore("eval", "sr", "--weights", x2, *folders, "--json", "--tiles", 8)
+        assert (ran.code, ran.err) == (0, "")
+        found.append(lines(ran.out))
+    assert found[1:] == found[:1] * 2
+
+
+def test_what_8_bits_do_not_hold_is_rounded_and_clipped(restore: Run) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 20, 3)).astype(np.uint16)
+    floats = np.random.default_rng(0).uniform(-0.1, 1.2, (20, 20, 3)).astype(np.float32)
+    rounded = {"deep": (deep + 128.0) // 257, "floats": np.rint(floats.clip(0, 1) * 255)}
+    for name, samples in (("deep", deep), ("floats", floats)):
+        encode(Picture(samples), Path(f"{name}.tif"))
+        save(Path(f"{name}.png"), rounded[name].astype(np.uint8))
+        ran = restore("eval", "--restored", f"{name}.tif", "--reference", f"{name}.png", "--json")
+        assert (ran.code, lines(ran.out)[0]["psnr"]) == (0, None)
+
+
+def test_values_that_are_not_finite_are_named_and_not_measured(restore: Run) -> None:
+    save(Path("good.png"), noise(20, 20))
+    values = noise(20, 20) / np.float32(255)
+    values[3, 4, 1] = np.nan
+    encode(Picture(values), Path("bad.tif"))
+    for result, reference in (("good.png", "bad.tif"), ("bad.tif", "good.png")):
+        ran = restore("eval", "--restored", result, "--reference", reference)
+        line = "restore: bad.tif: holds values that are not finite, numbers are expected\n"
+        assert (ran.code, ran.out, ran.err) == (1, "", line)
 
 
 def test_jpeg_repair_has_a_column_more(restore: Run, x1: Path) -> None:
