@@ -1,7 +1,7 @@
 """Pictures beside each other, so that px line up: a labelled sheet, a split, a page with a slider.
 
 Smaller pictures are enlarged by whole factors, each px to a square. Transparency stands on a checkerboard, gray is
-shown as RGB, colour profiles are left out: what is seen is the px themselves.
+shown as RGB, 16 bits and floats as 8 bits, colour profiles are left out: what is seen is the px themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from restore_cli.errors import ImageError, UsageError
-from restore_cli.image.picture import Picture, Pixels
+from restore_cli.image.encodings import eight_bits
+from restore_cli.image.picture import PEAK, Picture, Pixels
 
 __all__ = ["MOST_PX", "Crop", "Panel", "page", "sheet", "split"]
 
@@ -174,14 +175,15 @@ def enlarged(panel: Panel, largest: Panel, crop: Crop, zoom: int) -> Pixels:
 
 
 def over_checkerboard(picture: Picture, rows: Places, columns: Places, ys: Places, xs: Places) -> Pixels:
-    """Its px at those rows and columns as RGB, what is transparent on a checkerboard that is fixed to (ys, xs)."""
-    pixels = picture.pixels[np.ix_(rows, columns)]
+    """Its px at those rows and columns as 8-bit RGB, what is transparent on a checkerboard fixed to (ys, xs)."""
+    pixels = eight_bits(picture.pixels[np.ix_(rows, columns)])
     shown = np.repeat(pixels, 3, axis=2) if picture.gray else pixels
     if picture.opaque or picture.alpha is None:
         return shown
     (dark, light), side = CHECKER
     board = np.where((ys[:, None] // side + xs[None] // side) % 2, light, dark)[..., None]
-    weight = picture.alpha[np.ix_(rows, columns)][..., None] / 255
+    alpha = picture.alpha[np.ix_(rows, columns)][..., None]
+    weight = (alpha / PEAK[str(alpha.dtype)]).clip(0, 1)
     mixed: Pixels = np.rint(shown * weight + board * (1 - weight)).astype(np.uint8)
     return mixed
 

@@ -13,9 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pyvips
 from command import Run
 from pictures import noise, save
 from PIL import Image
+
+from restore_cli.image.codec import decode, encode
+from restore_cli.image.picture import PEAK, Picture, Pixels, Samples
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
@@ -83,6 +87,56 @@ def test_what_is_wrong_is_one_line(arguments: list[str], code: int, words: str, 
     assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1), ran.err
     assert words in ran.err
     assert not list(Path().glob("o.*"))
+
+
+def save_as(kind: str, path: Path, samples: Pixels) -> None:
+    """A TIFF, in samples of that kind, of (h, w, c + alpha) in 8 bits."""
+    path.parent.mkdir(exist_ok=True)
+    values: Samples = samples / np.float32(255) if kind == "float32" else samples.astype(kind)
+    values = values * 257 if kind == "uint16" else values
+    colours = samples.shape[2] - (samples.shape[2] in (2, 4))
+    encode(Picture(values[..., :colours], values[..., -1] if colours < samples.shape[2] else None), path)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("how", [["-o", "made.png"], ["-o", "made.png", "--split"], ["-o", "made.html", "--html"]])
+def test_pictures_of_any_depth_look_the_same(channels: int, how: list[str], restore: Run) -> None:
+    found = set()
+    for kind in PEAK:
+        for name, seed in (("a.tif", 0), ("b.tif", 1)):
+            save_as(kind, Path(kind) / name, noise(24, 30, channels, seed))
+        ran = restore("compare", f"{kind}/a.tif", f"{kind}/b.tif", *how, "--overwrite")
+        assert (ran.code, ran.err) == (0, "")
+        found.add(Path(how[1]).read_bytes())
+    assert len(found) == 1
+
+
+def test_a_picture_of_12_bits_looks_like_its_8_bits(restore: Run) -> None:
+    deep = pyvips.Image.new_from_array(noise(24, 30).astype(np.uint16) * 257).copy(interpretation="rgb16")
+    Path("deep.avif").write_bytes(deep.heifsave_buffer(compression="av1", bitdepth=12, lossless=True))
+    save(Path("flat.png"), ((decode(Path("deep.avif")).pixels + 128.0) // 257).astype(np.uint8))
+    assert restore("compare", "deep.avif", "flat.png", "-o", "page.html", "--html").code == 0
+    first, second = re.findall(r'src="(data:[^"]*)"', Path("page.html").read_text())
+    assert first == second
+
+
+def test_values_that_are_not_finite_are_not_shown(restore: Run) -> None:
+    save(Path("good.png"), noise(9, 9))
+    encode(Picture(np.full((9, 9, 3), np.inf, np.float32)), Path("bad.tif"))
+    ran = restore("compare", "good.png", "bad.tif", "-o", "made.png")
+    line = "restore: bad.tif: holds values that are not finite, numbers are expected\n"
+    assert (ran.code, ran.out, ran.err) == (1, "", line)
+    assert not Path("made.png").exists()
+
+
+@pytest.mark.parametrize("kind", PEAK)
+def test_a_result_of_any_depth_gets_its_sheet(kind: str, restore: Run, x1: Path) -> None:
+    save_as(kind, Path("in.tif"), noise(20, 30))
+    ran = restore("denoise", "--weights", x1, "in.tif", "--compare")
+    assert (ran.code, ran.err) == (0, "")
+    (sheet,) = Path().glob("*_compare.png")
+    with Image.open(sheet) as made:
+        assert (made.mode, made.width > 60) == ("RGB", True)
 
 
 def test_same_names_are_told_apart_by_their_folders(restore: Run) -> None:
