@@ -6,6 +6,10 @@ One line says what, what was found and what was expected; `hint` is the next com
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "ChecksumMismatch",
     "ImageError",
@@ -17,7 +21,17 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "WeightsUnavailable",
+    "is_out_of_memory",
+    "stating_lack_of_memory",
 ]
+
+NO_MEMORY = re.compile(
+    r"\bout of memory\b"  # CUDA, HIP and MPS, their drivers, Triton
+    r"|_ALLOC_FAILED\b|_ALLOCATION_FAILED\b|StatusAllocFailed\b"  # cuBLAS, cuDNN until 8 and from 9 on, MIOpen
+    r"|can't allocate memory|not enough memory|bad_alloc"  # PyTorch on a CPU
+    r"|^could not create a primitive\s*$"  # oneDNN; more words follow where memory is not the reason
+)
+"""What libraries write where there is no memory."""
 
 
 class RestoreError(Exception):
@@ -68,7 +82,7 @@ class ChecksumMismatch(WeightsError):
 
 
 class OutOfMemory(RestoreError):
-    """Memory ran out at the smallest tile."""
+    """Memory ran out at the smallest tile, or before the first."""
 
     code = 5
 
@@ -77,3 +91,25 @@ class Interrupted(RestoreError):
     """The person at the terminal asked to stop."""
 
     code = 130
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, of the host or of a GPU.
+
+    PyTorch has a type for its own allocator alone; other libraries raise a RuntimeError, told apart by its message.
+    """
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    words = isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
+    return isinstance(error, MemoryError) or named or words
+
+
+@contextmanager
+def stating_lack_of_memory(device: str, what: str) -> Iterator[None]:
+    """Raise OutOfMemory, which says that the device has no room for `what`, where memory runs out in the block."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        hint = None if device == "cpu" else "--device cpu"
+        raise OutOfMemory(f"out of memory: {device} has no room for {what}", hint) from None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore_cli.bench import Bench, request_for
-from restore_cli.errors import RestoreError, UsageError
+from restore_cli.errors import RestoreError, UsageError, stating_lack_of_memory
 from restore_cli.finish import check_final_size
 from restore_cli.image.codec import Header, probe
 from restore_cli.weights.catalogue import Entry
@@ -138,9 +138,10 @@ def duration(
     header = next(header for header in headers if job.weights is not None or named(chosen(job, header)) == model)
     try:
         network = bench.model(header)[1]
+        rate = measured(network)
     except RestoreError as error:
         return None, f"unknown: {error}"
-    rate, workers = measured(network), device_count(job.device)
+    workers = device_count(job.device)
     return rate * sum(work_of(network, job, header) for header in headers) / workers, f"one tile of {model} measured"
 
 
@@ -173,7 +174,7 @@ def recent(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def measured(network: Network) -> float:
-    """Seconds per px of a tile, the second time it is run."""
+    """Seconds per px of a tile, the second time it is run. Raises OutOfMemory where it does not fit."""
     import torch
 
     from restore_cli.tiling.plan import padded
@@ -181,9 +182,10 @@ def measured(network: Network) -> float:
     contract = network.contract
     side = padded(min(SIDE, contract.tile or SIDE), contract)
     tile = torch.rand(1, contract.channels, side, side)
-    for _ in range(2):
-        start = time.perf_counter()
-        network(tile).cpu()
+    with stating_lack_of_memory(str(network.device), f"a tile of {side} px"):
+        for _ in range(2):
+            start = time.perf_counter()
+            network(tile).cpu()
     return (time.perf_counter() - start) / side**2
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from restore_cli.contract import Model
+from restore_cli.errors import is_out_of_memory
 from restore_cli.models.processor import cgroups, numbers
 from restore_cli.tiling.plan import Tiling
 
@@ -34,7 +35,8 @@ PROC = Path("/proc")
 def tiling_for(model: Model, wish: Tiling, side: int, device: torch.device, memory: int | None = None) -> Tiling:
     """As much of the wish as fits into `memory` bytes and into what is at hand, for a picture of `side` px.
 
-    Where the system does not tell and nobody asks, that is all of it.
+    Where the system does not tell and nobody asks, that is all of it. Where not even the probes fit, it is the smaller
+    one of them: smaller tiles are tried when memory runs out again.
     """
     contract = model.contract
     wish = wish.fitted(contract)
@@ -42,7 +44,13 @@ def tiling_for(model: Model, wish: Tiling, side: int, device: torch.device, memo
     limits = [limit for limit in (asked, free(device)) if limit is not None]
     if not limits:
         return wish
-    constant, per_pixel = demand(model, device)
+    try:
+        constant, per_pixel = demand(model, device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        least = min(PROBES[0], wish.tile or side)
+        return replace(wish, tile=least, overlap=wish.overlap or contract.overlap, batch=1).fitted(contract)
     pixels = max(1, (min(limits) - constant) // per_pixel)
     whole = min(wish.tile or side, side)
     if whole**2 <= pixels:

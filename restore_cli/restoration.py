@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restore_cli.contract import Contract, Model
-from restore_cli.errors import OutOfMemory, UsageError
+from restore_cli.errors import OutOfMemory, UsageError, is_out_of_memory
 from restore_cli.image.picture import Picture
 from restore_cli.memory import tiling_for
 from restore_cli.models.processor import release_freed_memory
-from restore_cli.tiling.engine import Trace, bands, is_out_of_memory
+from restore_cli.tiling.engine import Trace, bands
 from restore_cli.tiling.plan import Tiling
 
 __all__ = ["attempts", "channels_for", "default_tiling", "restore_array", "restore_picture", "suited_tiling"]

@@ -18,7 +18,7 @@ import torch
 from restore_cli.bench import Bench, notes
 from restore_cli.channel import Budget, Channel, Gone
 from restore_cli.document import Document, Wishes, open_document, open_sources, restored, write_document
-from restore_cli.errors import ImageError, OutputError, RestoreError, WeightsError
+from restore_cli.errors import ImageError, OutputError, RestoreError, WeightsError, is_out_of_memory
 from restore_cli.image.codec import format_of
 from restore_cli.image.note import Note
 from restore_cli.image.picture import Samples
@@ -26,7 +26,7 @@ from restore_cli.inputs import is_remote
 from restore_cli.models.load import Network
 from restore_cli.models.processor import cores
 from restore_cli.restoration import attempts
-from restore_cli.tiling.engine import Trace, is_out_of_memory, together
+from restore_cli.tiling.engine import Trace, together
 from restore_cli.tiling.plan import Tiling, padded
 from restore_cli.work import Result, Step, Work
 

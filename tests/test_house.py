@@ -20,7 +20,7 @@ PACKAGE = ROOT / "restore_cli"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 ROOMS = ("weights", "image", "tiling", "models", "metrics", "degrade")
-LEAF = {"errors", "contract", "atomic"}
+LEAF = {"errors", "contract", "atomic", "pinned"}
 """what any room may import; beyond it a room knows itself alone, but for models/load.py, which reads Entry"""
 
 

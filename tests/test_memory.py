@@ -7,14 +7,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from command import Run
 from nearest import Nearest
-from pictures import checkpoint
+from pictures import checkpoint, noise, save
+from torch import Tensor
 
 from restore_cli import memory
 from restore_cli.memory import granted, tiling_for
+from restore_cli.models.load import Network
 from restore_cli.models.processor import cgroups, cores
 from restore_cli.restoration import suited_tiling
 from restore_cli.tiling.plan import Tiling
@@ -94,6 +98,49 @@ def test_a_gpu_is_given_several_tiles_within_three_gibibytes_or_what_is_asked_fo
     assert suited_tiling(model, gpu, 4000, tile=1024, overlap=8) == Tiling(1024, 8)
     assert suited_tiling(model, gpu, 4000, overlap=8, batch=1).batch == 1
     assert suited_tiling(model, CPU, 4000, overlap=8).batch == 1
+
+
+class Full(Hungry):
+    """A model on a GPU that another program fills."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        raise RuntimeError("CUDA error: out of memory")
+
+
+@pytest.mark.usefixtures("roomy")
+@pytest.mark.parametrize(("tile", "found"), [(None, 128), (64, 64), (0, 128)])
+def test_probes_that_find_no_memory_leave_a_small_tile_to_begin_with(tile: int | None, found: int) -> None:
+    gpu = torch.device("cuda")
+    assert suited_tiling(Full(), gpu, 4000, tile=tile, memory=10**9) == Tiling(found, 8)
+    assert suited_tiling(Full(), gpu, 100, tile=0, memory=10**9) == Tiling(96, 8)
+
+
+def test_a_device_without_room_for_the_weights_is_said_in_one_line(
+    restore: Run, x1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = torch.nn.Module.to
+
+    def to(module: torch.nn.Module, *place: Any, **layout: Any) -> torch.nn.Module:  # noqa: ANN401  # as PyTorch's
+        if place:
+            raise RuntimeError("CUDA error: out of memory")
+        return usual(module, **layout)
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    save(Path("in.png"), noise(9, 12))
+    ran = restore("denoise", "--weights", x1, "in.png", "--device", "cpu")
+    assert (ran.code, len(ran.err.splitlines())) == (5, 1)
+    assert "restore: out of memory: cpu has no room for the weights of" in ran.err
+
+
+def test_a_forecast_without_room_for_a_tile_says_so(restore: Run, x1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(network: Network, x: Tensor) -> Tensor:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr(Network, "__call__", short)
+    save(Path("in.png"), noise(9, 12))
+    ran = restore("denoise", "--weights", x1, "in.png", "--device", "cpu", "--dry-run")
+    assert ran.code == 0, ran.err
+    assert "unknown: out of memory: cpu has no room for a tile of 128 px\n" in ran.err
 
 
 @linux

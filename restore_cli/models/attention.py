@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from restore_cli.errors import is_out_of_memory
 from restore_cli.models.fused import fused_attention
 
 __all__ = ["surrounded_attention", "windows_attention"]
@@ -186,9 +187,9 @@ def kernel_is_right(
     bias = torch.arange(prod(pairs), device=device).view(pairs).float().cos() if biased else None
     try:
         found = fused_attention(qkv, window, shift, margin, bias, 0.5)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # no Triton, no compiler for it, a GPU that it does not know: many kinds
+    except Exception as error:  # no Triton, no compiler for it, a GPU that it does not know: many kinds
+        if is_out_of_memory(error):
+            raise  # says nothing about the kernel
         return False
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):  # the plain way
         exact = [part.float() for part in qkv]
@@ -196,8 +197,8 @@ def kernel_is_right(
             expected = surrounded_attention(exact, window, margin, bias, 0.5)
         else:
             expected = windows_attention(exact, window, shift, bias, 0.5)
-    error = float((found.float() - expected).norm() / expected.norm())
-    return error < max(8 * torch.finfo(dtype).eps, EXACT)
+    difference = float((found.float() - expected).norm() / expected.norm())
+    return difference < max(8 * torch.finfo(dtype).eps, EXACT)
 
 
 def attention(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor) -> None:

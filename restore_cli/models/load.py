@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from restore_cli.contract import Contract
-from restore_cli.errors import UsageError, WeightsError
+from restore_cli.errors import UsageError, WeightsError, stating_lack_of_memory
 from restore_cli.models import emt, hat, restormer, swinir
 from restore_cli.models.compiled import as_written
 from restore_cli.models.detect import detect
@@ -21,6 +21,7 @@ from restore_cli.models.hat import HAT, HATConfig
 from restore_cli.models.processor import prepare_processor
 from restore_cli.models.restormer import Restormer, RestormerConfig
 from restore_cli.models.swinir import SwinIR, SwinIRConfig
+from restore_cli.pinned import PINNED
 from restore_cli.weights.catalogue import Entry
 
 __all__ = ["DEVICES", "PRECISIONS", "Network", "build", "load_entry", "load_file", "pick_device", "pick_precision"]
@@ -80,9 +81,10 @@ class Network:
             return out.float()
 
     def brought(self, x: Tensor) -> Tensor:
-        """The same on the device; a GPU fetches it when it comes to it, nobody waits."""
+        """The same on the device. A GPU fetches it from pinned memory, and the program does not wait."""
         waits = self.device.type == "cuda" and x.device.type == "cpu"
-        return x.pin_memory().to(self.device, non_blocking=True) if waits else x.to(self.device)
+        pinned = PINNED.like(x, self.device) if waits else None
+        return x.to(self.device) if pinned is None else pinned.copy_(x).to(self.device, non_blocking=True)
 
 
 def pick_device(name: str) -> torch.device:
@@ -170,7 +172,8 @@ def network(
         if isinstance(layer, nn.Conv2d):
             layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs want more beside it
     prepare_processor()
-    return Network(module.to(device), device, precision)
+    with stating_lack_of_memory(str(device), f"the weights of {path}"):
+        return Network(module.to(device), device, precision)
 
 
 def check(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, architecture: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from restore_cli.contract import Model
 from restore_cli.errors import RestoreError
+from restore_cli.pinned import PINNED
 
 __all__ = ["Begun", "begin", "restored"]
 
@@ -45,11 +46,11 @@ class Begun:
 
 
 def begin(model: Model, tiles: Tensor) -> Begun:
-    """Gives the batch (b, c, h, w) to the model. A GPU works on meanwhile, and copies into memory that is pinned."""
+    """Gives the batch (b, c, h, w) to the model. A GPU works on meanwhile where there is pinned memory to copy into."""
     out = model(tiles)
-    if out.device.type != "cuda":
+    pinned = PINNED.like(out, out.device) if out.device.type == "cuda" else None
+    if pinned is None:
         return Begun(tiles, out.cpu(), None)
-    pinned = torch.empty(out.shape, dtype=out.dtype, pin_memory=True)
     with torch.cuda.device(out.device):
         pinned.copy_(out, non_blocking=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # PyTorch's own

@@ -15,7 +15,7 @@ from restore_cli.tiling.batches import restored
 from restore_cli.tiling.blend import join
 from restore_cli.tiling.plan import Axis, Tiling, padded, plan_axis, reflected
 
-__all__ = ["Rows", "Trace", "bands", "is_out_of_memory", "together"]
+__all__ = ["Rows", "Trace", "bands", "together"]
 
 
 ROWS = 64
@@ -127,13 +127,3 @@ def padded_strip(rows: Rows, top: int, bottom: int, high: int, wide: int) -> Ten
     if ys != list(range(first, end)):
         strip = strip[:, torch.tensor(ys) - first]
     return strip if rows.width == wide else strip[:, :, torch.tensor(reflected(rows.width, wide))]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: CUDA has a type for it, CPU and MPS a RuntimeError with a telling message."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    signs = ("can't allocate memory", "not enough memory", "backend out of memory", "CUDA out of memory", "bad_alloc")
-    onednn = "could not create a primitive"  # more words follow where it is not for lack of memory
-    text = str(error)
-    return isinstance(error, RuntimeError) and (text.strip() == onednn or any(sign in text for sign in signs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,10 +119,13 @@ def test_the_trial_refuses_a_wrong_or_absent_one(
     assert not kernel_is_right.__wrapped__(*FORM)
 
 
-def test_lack_of_memory_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("none left"), RuntimeError("Triton Error [CUDA]: out of memory")]
+)
+def test_lack_of_memory_is_no_verdict(error: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> None:
     def short(*given: object) -> Tensor:
-        raise torch.OutOfMemoryError("none left")
+        raise error
 
     monkeypatch.setattr(attention, "fused_attention", short)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(type(error), match=re.escape(str(error))):
         kernel_is_right.__wrapped__(*FORM)

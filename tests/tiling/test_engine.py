@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from restore_cli.contract import Contract
 from restore_cli.errors import RestoreError
-from restore_cli.tiling.engine import Trace, bands, is_out_of_memory
+from restore_cli.tiling.engine import Trace, bands
 from restore_cli.tiling.plan import Tiling, padded, plan_axis, reflected
 
 
@@ -188,33 +187,3 @@ def test_only_the_tiles_of_a_batch_that_overflow_run_again(batch: int) -> None:
 def test_numbers_that_stay_infinite_are_never_given_out() -> None:
     with pytest.raises(RestoreError, match="not finite"):
         restored(Overflowing(None), torch.rand(3, 100, 100), Tiling(32, 8))
-
-
-def out_of_memory_errors() -> Iterator[BaseException]:
-    yield torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    yield MemoryError()
-    yield RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried")
-    yield RuntimeError("could not create a primitive")
-    yield RuntimeError("std::bad_alloc")
-    yield RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)")
-    with pytest.raises(RuntimeError) as real:
-        torch.empty(1 << 60, dtype=torch.uint8)
-    yield real.value
-
-
-@pytest.mark.parametrize("error", list(out_of_memory_errors()), ids=lambda error: type(error).__name__)
-def test_out_of_memory_is_recognised(error: BaseException) -> None:
-    assert is_out_of_memory(error)
-
-
-OTHERS = [
-    RuntimeError("shape mismatch"),
-    RuntimeError("could not create a primitive descriptor for the matmul primitive"),
-    ValueError("out of range"),
-    KeyboardInterrupt(),
-]
-
-
-@pytest.mark.parametrize("error", OTHERS)
-def test_other_errors_are_not_taken_for_it(error: BaseException) -> None:
-    assert not is_out_of_memory(error)

@@ -58,6 +58,22 @@ def test_a_device_that_runs_by_itself_has_one_batch_ahead(count: int, monkeypatc
     assert model.log == expected
 
 
+def test_results_without_pinned_memory_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every third batch finds some; the others come back at once."""
+    model = Logged()
+
+    def begin(model: Logged, tiles: Tensor) -> Begun:
+        coming = model(tiles)
+        if int(tiles.flatten()[0]) % 3:
+            return Begun(tiles, coming, None)
+        out = torch.full_like(coming, float("nan"))
+        return Begun(tiles, out, Later(model.log, out, coming))
+
+    monkeypatch.setattr(batches, "begin", begin)
+    found = [out for out, _ in restored(model, given(8))]
+    assert all(torch.equal(out, 2 * tiles) for out, tiles in zip(found, given(8), strict=True))
+
+
 def test_on_a_cpu_each_batch_is_given_out_before_the_next_begins() -> None:
     model = Logged()
     for i, _ in enumerate(restored(model, given(4))):
