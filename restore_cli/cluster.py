@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from restore_cli.desk import Begun, Desk, Died, Ready, Refused, Said, sent
-from restore_cli.errors import UsageError
+from restore_cli.errors import INSTALL_EXTRA, UsageError
 from restore_cli.foreman import Hand
 from restore_cli.inputs import is_remote
 from restore_cli.work import Job, Result, Watch, Work
@@ -37,7 +37,7 @@ DEVICES = ("auto", "cpu", "cuda")
 def check_cluster(job: Job) -> None:
     """UsageError for what no cluster could do, or where Ray is not installed."""
     if find_spec("ray") is None:
-        raise UsageError("--cluster needs Ray, which is not installed", hint="pip install 'restore-cli[cluster]'")
+        raise UsageError("--cluster needs Ray, which is not installed", hint=INSTALL_EXTRA.format("cluster"))
     if job.device not in DEVICES:
         raise UsageError(f"--device {job.device}: on a cluster Ray hands out the devices", hint="--gpus-per-worker 1")
     if job.workers is not None and job.workers < 1:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = [
+    "INSTALL_EXTRA",
     "ChecksumMismatch",
     "ImageError",
     "Interrupted",
@@ -32,6 +33,9 @@ NO_MEMORY = re.compile(
     r"|^could not create a primitive\s*$"  # oneDNN; more words follow where memory is not the reason
 )
 """What libraries write where there is no memory."""
+
+INSTALL_EXTRA = "pip install '.[{}]' in a checkout of restore"
+"""The hint where an extra of pyproject.toml is not installed; the field is its name."""
 
 
 class RestoreError(Exception):

@@ -20,7 +20,7 @@ from pictures import noise, save
 from test_pool import files, outcomes
 
 from restore_cli.cluster import places
-from restore_cli.errors import UsageError
+from restore_cli.errors import INSTALL_EXTRA, UsageError
 from restore_cli.foreman import MANY
 from restore_cli.inputs import Asked
 from restore_cli.job import Job, Watch, run
@@ -34,7 +34,7 @@ Row = Mapping[str, Any]
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[list[str]]:
     """The address of a cluster of three nodes, and the process of each."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'restore-cli[cluster]'")
+    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
     command = [sys.executable, str(HERE / "ray_nodes.py"), "3"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=quiet()) as ray:
@@ -131,7 +131,7 @@ def test_what_began_here_goes_on_there_survives_a_node_and_ends_here(
 
 
 def test_nobody_answers(job: Job) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'restore-cli[cluster]'")
+    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
     with pytest.raises(UsageError, match=r"--cluster 127\.0\.0\.1:1: nobody answers at 127\.0\.0\.1:1"):
         list(run(replace(job, cluster="127.0.0.1:1")))
 
@@ -140,7 +140,7 @@ def test_without_ray_one_line_says_so(job: Job, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError) as caught:
         next(run(replace(job, cluster="auto")))
-    assert str(caught.value) == "--cluster needs Ray, which is not installed (try: pip install 'restore-cli[cluster]')"
+    assert str(caught.value) == f"--cluster needs Ray, which is not installed (try: {INSTALL_EXTRA.format('cluster')})"
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_how_many_workers(
 
 @pytest.mark.parametrize("asked", [{"workers": 0}, {"gpus_per_worker": -1.0}, {"device": "cuda:1"}, {"device": "all"}])
 def test_what_no_cluster_could_do(job: Job, asked: dict[str, Any]) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'restore-cli[cluster]'")
+    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
     with pytest.raises(UsageError):
         next(run(replace(job, cluster="auto", **asked)))
 

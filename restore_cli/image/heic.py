@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from restore_cli.errors import INSTALL_EXTRA
 from restore_cli.image.encodings import widened
 from restore_cli.image.header import Unsupported
 from restore_cli.image.picture import Samples
@@ -21,7 +22,7 @@ def opened(data: bytes) -> HeifFile:
     try:
         import pillow_heif
     except ImportError as error:
-        raise Unsupported("a HEIC image, which needs an extra", "pip install 'restore-cli[heic]'") from error
+        raise Unsupported("a HEIC image, which needs an extra", INSTALL_EXTRA.format("heic")) from error
     return pillow_heif.open_heif(data, convert_hdr_to_8bit=False, hdr_to_16bit=False)
 
 

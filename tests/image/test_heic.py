@@ -29,7 +29,7 @@ def test_without_the_extra_the_line_says_what_to_type(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "in.heic").write_bytes(head)
-    with pytest.raises(ImageError, match=r"in\.heic: a HEIC image, which needs an extra .*'restore-cli\[heic\]'"):
+    with pytest.raises(ImageError, match=r"in\.heic: a HEIC image, which needs an extra .*pip install '\.\[heic\]'"):
         probe(tmp_path / "in.heic")
 
 
