@@ -62,7 +62,7 @@ class Noted:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A call of Progress: start, advance or finish."""
+    """A call of Progress: start, advance, finish or passed_over."""
 
     call: str
     args: tuple[str | int | None, ...] = ()
@@ -163,6 +163,10 @@ class Desk:
     def finish(self) -> None:
         """It ends."""
         self.tell(Fetched("finish"))
+
+    def passed_over(self, name: str, why: str) -> None:
+        """A source failed, and the next one is tried."""
+        self.tell(Fetched("passed_over", (name, why)))
 
 
 def sent(job: Job, device: str) -> Job:

@@ -16,21 +16,32 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, Self
 from urllib.parse import quote, unquote
 
-__all__ = ["COMMIT", "Fault", "HubServer", "Seen"]
+__all__ = ["COMMIT", "NEW_NAME", "PAGE", "Fault", "HubServer", "Seen"]
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CHUNK = 1 << 16
+RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 RESOLVE = re.compile(r"(/datasets)?/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/")
 
-Fault = Literal["missing", "unauthorized", "error", "cut", "hang", "slow", "wrong", "endless", "deaf"]
-"""missing: 404; unauthorized: 401; error: 500; cut: the first answer breaks off halfway; hang: it stops halfway and
-waits; slow: a pause between chunks; wrong: other bytes, as many; endless: no length and no end; deaf: no ranges."""
+Fault = Literal[
+    "missing", "unauthorized", "forbidden", "limited", "error", "moved", "lost", "page", "disguised", "short", "broken",
+    "cut", "hang", "slow", "wrong", "endless", "deaf", "no-head",
+]  # fmt: skip
+"""missing: 404; unauthorized: 401; forbidden: 403; limited: 429 with Retry-After; error: 500; moved: 301 to where the
+file is; lost: 301 to where it is not; page: a web page; disguised: a web page that calls itself a file; short: half of
+the file, said to be all; broken: no answer gets beyond half; cut: the first answer breaks off halfway; hang: it stops
+halfway and waits; slow: a pause between chunks; wrong: other bytes, as many; endless: no length and no end; deaf: no
+ranges; no-head: 405 to HEAD."""
 
 REFUSALS = {
     "missing": (404, "EntryNotFound"),
     "unauthorized": (401, "RepoNotFound"),
+    "forbidden": (403, "GatedRepo"),
+    "limited": (429, "TooManyRequests"),
     "error": (500, "InternalError"),
 }
+PAGE = b"<!DOCTYPE html><html><head><title>Quota exceeded</title></head><body>Try again later.</body></html>"
+NEW_NAME = "renamed-"
 
 
 @dataclass
@@ -44,7 +55,9 @@ class Served:
 
     @property
     def bytes_sent(self) -> bytes:
-        return self.payload[::-1] if self.fault == "wrong" else self.payload
+        if self.fault == "short":
+            return self.payload[: len(self.payload) // 2]
+        return {"wrong": self.payload[::-1], "disguised": PAGE}.get(self.fault or "", self.payload)
 
 
 @dataclass(frozen=True)
@@ -130,12 +143,30 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.server.owner
         path = unquote(self.path.partition("?")[0])
         owner.requests.append(Seen(self.command, path, {k.lower(): v for k, v in self.headers.items()}))
-        served = self._find(path)
-        if served is None or served.fault in REFUSALS:
-            status, code = REFUSALS[served.fault] if served and served.fault else self._absent(path)
-            self._head(status, {"X-Error-Code": code, "X-Error-Message": code, "Content-Length": "0"})
-            return
-        self._serve(served, path, body)
+        served = self._find(path.replace(NEW_NAME, ""))
+        if served and served.fault in ("moved", "lost") and NEW_NAME not in path:
+            self._head(301, {"Location": quote(self._renamed(path)), "Content-Length": "0"})
+        elif (refusal := self._refusal(served, path, body)) is not None:
+            status, code = refusal
+            wait = {"Retry-After": "3600"} if status == 429 else {}
+            self._head(status, {"X-Error-Code": code, "X-Error-Message": code, "Content-Length": "0"} | wait)
+        elif served and served.fault == "page":
+            self._head(200, {"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(PAGE))})
+            self.wfile.write(PAGE if body else b"")
+        elif served:
+            self._serve(served, path, body)
+
+    def _refusal(self, served: Served | None, path: str, body: bool) -> tuple[int, str] | None:
+        """Status and error code, where the file is not given."""
+        if served is None or served.fault == "lost":
+            return self._absent(path)
+        if served.fault == "no-head" and not body:
+            return 405, "MethodNotAllowed"
+        return REFUSALS.get(served.fault or "")
+
+    def _renamed(self, path: str) -> str:
+        """The address to which its owner has moved a file."""
+        raise NotImplementedError
 
     def _find(self, path: str) -> Served | None:
         raise NotImplementedError
@@ -162,6 +193,9 @@ class _Hub(_Handler):
 
     def _find(self, path: str) -> Served | None:
         return self.server.owner.files.get(path) if "/resolve/" in path else None
+
+    def _renamed(self, path: str) -> str:
+        return RESOLVE.sub(lambda found: found[0].replace(found["repo"], NEW_NAME + found["repo"]), path, count=1)
 
     def _absent(self, path: str) -> tuple[int, str]:
         """A hub says which part is unknown; of a repository it says 401 to a client without a token."""
@@ -194,22 +228,24 @@ class _Store(_Handler):
     def _find(self, path: str) -> Served | None:
         return self.server.owner.files.get(path.removeprefix("/lfs"))
 
+    def _renamed(self, path: str) -> str:
+        return path.replace("/plain/", f"/plain/{NEW_NAME}")
+
     def _serve(self, served: Served, path: str, body: bool) -> None:
-        data, start = served.bytes_sent, 0
-        asked = self.headers.get("Range", "")
-        if asked.startswith("bytes=") and served.fault != "deaf":
-            start = int(asked.removeprefix("bytes=").partition("-")[0])
+        data = served.bytes_sent
+        asked = RANGE.fullmatch(self.headers.get("Range", "")) if served.fault != "deaf" else None
+        start, end = (int(asked[1]), int(asked[2] or len(data) - 1)) if asked else (0, len(data) - 1)
         if start and start >= len(data):
             self._head(416, {"Content-Range": f"bytes */{len(data)}", "Content-Length": "0"})
             return
-        headers = {"Content-Length": str(len(data) - start), "Accept-Ranges": "bytes"}
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        headers = {"Content-Length": str(end + 1 - start), "Accept-Ranges": "bytes"}
+        if asked:
+            headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
         if served.fault == "endless":
             headers = {"Connection": "close"}
-        self._head(206 if start else 200, headers)
+        self._head(206 if asked else 200, headers)
         if body:
-            self._send(served, data[start:])
+            self._send(served, data[start : end + 1])
 
     def _send(self, served: Served, data: bytes) -> None:
         owner, half = self.server.owner, len(data) // 2
@@ -222,6 +258,9 @@ class _Store(_Handler):
                 owner.closing.wait()
             self.close_connection = True
             return
+        if served.fault == "broken":
+            rest = len(served.payload) // 2 - (len(served.payload) - len(data))
+            data, self.close_connection = data[: max(rest, 0)], True
         for at in range(0, len(data), CHUNK):
             self.wfile.write(data[at : at + CHUNK])
             if served.fault == "slow":

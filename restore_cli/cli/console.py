@@ -165,6 +165,12 @@ class Downloads:
         if self.bar is not None:
             self.bar.advance(self.bar.task_ids[0], n)
 
+    def passed_over(self, name: str, why: str) -> None:
+        """Say once that a source failed and that the next one is tried."""
+        if not self.quiet and (line := f"{name}: passed over {why}") not in self.told:
+            self.told.add(line)
+            note(line)
+
     def finish(self) -> None:
         """The transfer ended."""
         self.name = None

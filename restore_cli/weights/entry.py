@@ -109,7 +109,14 @@ class UrlSource:
     url: str
 
     def __str__(self) -> str:
-        return urlsplit(self.url).netloc.rpartition("@")[2]  # without a password
+        """The host, without a password; at GitHub with the repository."""
+        parts = urlsplit(self.url)
+        host = parts.netloc.rpartition("@")[2]
+        return (
+            host + "/".join(parts.path.split("/")[:3])
+            if host.endswith(("github.com", "githubusercontent.com"))
+            else host
+        )
 
 
 @dataclass(frozen=True)

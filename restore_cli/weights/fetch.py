@@ -6,9 +6,8 @@ A download that was cut leaves at most a hidden part, which is taken up again wh
 
 from __future__ import annotations
 
-import errno
-import os
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import CRITICAL
@@ -16,8 +15,11 @@ from pathlib import Path
 
 from restore_cli.atomic import sync_folder
 from restore_cli.errors import ChecksumMismatch, UsageError, WeightsUnavailable
+from restore_cli.weights.address import Moved, WebPage
+from restore_cli.weights.ask import ask
 from restore_cli.weights.entry import Entry, HubSource, Source, UrlSource
 from restore_cli.weights.progress import Progress, Silent, WrongSize, bar_class, refuse_size
+from restore_cli.weights.reasons import is_no_space, reason, status
 from restore_cli.weights.store import (
     bundled_file,
     cache_dir,
@@ -29,10 +31,12 @@ from restore_cli.weights.store import (
     locked,
     own_file,
     part_file,
+    refuse_sha256,
     remove,
     sweep,
     verify,
 )
+from restore_cli.weights.transfer import download
 
 __all__ = ["Progress", "fetch", "fetch_first", "locate", "remove", "verify"]
 
@@ -81,20 +85,34 @@ def fetch_first(
 
 def _from_sources(entry: Entry, force: bool, progress: Progress) -> Path:
     failures: list[tuple[Source, Exception]] = []
-    for source in entry.sources:
+    waiting = deque(entry.sources)
+    while waiting:
+        source = waiting.popleft()
         try:
             with _quiet():
                 path = _from_source(entry, source, force, progress)
             sweep(entry)
             return path
         except Exception as error:  # a source fails in whatever way its library knows; the next one is tried
-            if _no_space(error):
+            if is_no_space(error):
                 raise _full(entry, source) from None
             failures.append((source, error))
-    if all(isinstance(error, ChecksumMismatch) for _, error in failures):
-        raise failures[-1][1]
-    reasons = "; ".join(f"{source}: {_reason(error)}" for source, error in failures)
-    raise WeightsUnavailable(f"{entry.name} cannot be had: {reasons}", hint=f"restore models info {entry.name}")
+            if isinstance(error, Moved) and entry.sha256 and source in entry.sources:
+                waiting.append(UrlSource(error.target))  # last, and only because its bytes can be checked
+            if waiting:
+                progress.passed_over(entry.name, f"{source}: {reason(source, error)}")
+    raise _unavailable(entry, failures)
+
+
+def _unavailable(entry: Entry, failures: list[tuple[Source, Exception]]) -> WeightsUnavailable | ChecksumMismatch:
+    """Every source with its reason, and what to do."""
+    mismatches = [error for _, error in failures if isinstance(error, ChecksumMismatch)]
+    if len(mismatches) == len(failures):
+        details = "; ".join(error.message.removeprefix(f"{entry.name}: ") for error in mismatches)
+        return ChecksumMismatch(f"{entry.name}: {details}", hint=mismatches[-1].hint)
+    reasons = "; ".join(f"{source}: {reason(source, error)}" for source, error in failures)
+    hint = "install restore-cli again" if entry.bundled else f"restore models pull {entry.name}, later"
+    return WeightsUnavailable(f"{entry.name} cannot be fetched: {reasons}", hint=hint)
 
 
 def _full(entry: Entry, source: Source) -> WeightsUnavailable:
@@ -114,13 +132,13 @@ def _from_source(entry: Entry, source: Source, force: bool, progress: Progress) 
 
 def _from_hub(entry: Entry, source: HubSource, force: bool, progress: Progress) -> Path:
     """Through the hub's own cache, so that other programs share the file; a wrong one is deleted from it."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import hf_hub_download
 
     # asked first because this fails at once, where hf_hub_download tries for half a minute
-    there = get_hf_file_metadata(
-        hf_hub_url(source.repo, source.file, repo_type=source.repo_type, revision=source.revision)
-    )
+    there = ask(source)
     refuse_size(entry, there.size)
+    if there.sha256 is not None:
+        refuse_sha256(entry, there.sha256, f"the file of {source}")
     # a copy that is there already is one that `locate` has just refused
     stale = in_hub_cache(source) is not None
     bar = bar_class(entry, progress)
@@ -136,7 +154,7 @@ def _from_hub(entry: Entry, source: HubSource, force: bool, progress: Progress) 
     )
     try:
         keep(entry, path, checked(entry, path, str(source)))
-    except ChecksumMismatch:
+    except (ChecksumMismatch, WebPage):
         discard(path)
         raise
     return path
@@ -163,36 +181,16 @@ def _from_url(entry: Entry, source: UrlSource, progress: Progress) -> Path:
 
 def _transfer(entry: Entry, source: UrlSource, part: Path, progress: Progress) -> None:
     try:
-        _append(entry, source, part, progress)
+        download(entry, source.url, part, progress)
         sha256 = checked(entry, part, str(source))
     except Exception as error:
-        wrong = isinstance(error, (WrongSize, ChecksumMismatch)) or _status(error) == RANGE_NOT_SATISFIABLE
+        wrong = isinstance(error, (WrongSize, WebPage, ChecksumMismatch)) or status(error) == RANGE_NOT_SATISFIABLE
         if part.is_file() and (wrong or part.stat().st_size == 0):
             part.unlink()
         raise
     part.replace(own_file(entry))
     sync_folder(cache_dir())
     keep(entry, own_file(entry), sha256)
-
-
-def _append(entry: Entry, source: UrlSource, part: Path, progress: Progress) -> None:
-    """What is missing of the part, to disk."""
-    from huggingface_hub import constants, get_session
-    from huggingface_hub.file_download import http_get
-
-    # like the hub's: without a network this fails at once, where http_get tries for some seconds
-    get_session().head(source.url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    with part.open("ab") as file:
-        http_get(
-            source.url,
-            file,
-            resume_size=file.tell(),
-            headers={"Accept-Encoding": "identity"},
-            expected_size=entry.bytes,
-            tqdm_class=bar_class(entry, progress),
-        )
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -214,41 +212,3 @@ def _hub_offline() -> bool:
     from huggingface_hub import constants
 
     return constants.HF_HUB_OFFLINE
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what caused it."""
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = link.__cause__ or link.__context__
-
-
-def _no_space(error: Exception) -> bool:
-    return any(
-        isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) for link in _chain(error)
-    )
-
-
-def _status(error: BaseException) -> int | None:
-    """The HTTP status, where the error has one; by shape, because the hub's library has changed its own before."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return status if isinstance(status, int) else None
-
-
-def _reason(error: Exception) -> str:
-    """A few words: whatever library the error came from."""
-    if isinstance(error, ChecksumMismatch):
-        return "wrong sha256"
-    for link in _chain(error):
-        status = _status(link)
-        if status in (401, 403):
-            return f"HTTP {status}, access refused (HF_TOKEN?)"
-        if status is not None:
-            return f"HTTP {status}"
-        if "Timeout" in type(link).__name__:
-            return "timed out"
-        if type(link).__name__ == "ConnectError":
-            return "no connection"
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0][:120]

@@ -29,6 +29,9 @@ class Progress(Protocol):
     def finish(self) -> None:
         """The transfer ended, well or not."""
 
+    def passed_over(self, name: str, why: str) -> None:
+        """A source of `name` failed, `why` names it, and the next one is tried."""
+
 
 class Silent:
     """Nobody wants to know."""
@@ -38,6 +41,8 @@ class Silent:
     def advance(self, n: int) -> None: ...
 
     def finish(self) -> None: ...
+
+    def passed_over(self, name: str, why: str) -> None: ...
 
 
 def refuse_size(entry: Entry, size: int | None) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from restore_cli.errors import ChecksumMismatch, UsageError, WeightsError, WeightsUnavailable
+from restore_cli.weights.address import refuse_page
 from restore_cli.weights.entry import BundledSource, Entry, HubSource
 from restore_cli.weights.permissions import why_unsafe
 
@@ -31,6 +32,7 @@ __all__ = [
     "locked",
     "own_file",
     "part_file",
+    "refuse_sha256",
     "remove",
     "sweep",
     "verify",
@@ -151,20 +153,29 @@ def remove(entry: Entry) -> list[Path]:
 def checked(entry: Entry, path: Path, origin: str | None = None) -> str:
     """The sha256 of the file, which is the right one; else ChecksumMismatch. Raises OSError where it cannot be read.
 
-    `origin` says where a file that just came is from; it will not be there any more when the message is read.
+    `origin` says where a file that just came is from; it will not be there any more when the message is read. Raises
+    WebPage where that sent a page.
     """
-    expected = _expected(entry)
     with path.open("rb") as file:
+        if origin:
+            refuse_page(file.read(1 << 16))
+            file.seek(0)
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if expected is not None and found != expected:
-        what = f"the file from {origin}" if origin else path
-        who = "the catalogue says" if entry.sha256 else "it was at the first download"
-        command = f"restore models pull {entry.name} --force" if entry.sha256 else f"restore models rm {entry.name}"
-        raise ChecksumMismatch(
-            f"{entry.name}: sha256 of {what} is {found[:12]}…, {who} {expected[:12]}…",
-            hint=command,
-        )
+    refuse_sha256(entry, found, f"the file from {origin}" if origin else str(path))
     return found
+
+
+def refuse_sha256(entry: Entry, found: str, what: str) -> None:
+    """Raises ChecksumMismatch unless `found`, the sha256 of `what`, is the catalogue's or the first download's."""
+    expected = _expected(entry)
+    if expected is None or found == expected:
+        return
+    who = "the catalogue says" if entry.sha256 else "it was at the first download"
+    command = f"restore models pull {entry.name} --force" if entry.sha256 else f"restore models rm {entry.name}"
+    raise ChecksumMismatch(
+        f"{entry.name}: sha256 of {what} is {found[:12]}…, {who} {expected[:12]}…",
+        hint=command,
+    )
 
 
 def keep(entry: Entry, path: Path, sha256: str) -> None:

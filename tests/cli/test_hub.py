@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from hub_server import COMMIT, HubServer
 from pictures import noise, save
@@ -53,36 +54,66 @@ sources = [
 """
 
 
-def test_hat_from_an_empty_cache_to_a_written_image(tmp_path: Path) -> None:
+def environment(folder: Path, hub: HubServer) -> dict[str, str]:
+    """Empty caches, the catalogue own.toml, and that hub."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "RESTORE_"))} | {
+        "HF_HOME": str(folder / "hf"),
+        "HF_ENDPOINT": hub.url,
+        "RESTORE_CACHE": str(folder / "cache"),
+        "RESTORE_WEIGHTS_TOML": str(folder / "own.toml"),
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+def restore(folder: Path, hub: HubServer, *argv: str) -> subprocess.CompletedProcess[str]:
+    """The command, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "restore_cli", *argv],
+        cwd=folder,
+        env=environment(folder, hub),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
+def test_hat_from_an_empty_cache_to_a_written_image(tmp_path: Path, device: str) -> None:
     payload = checkpoint()
     save(tmp_path / "in.png", noise(20, 28))
+    command = ["sr", "--model", "hat", "-s", "4", "--device", device, "in.png"]
     with HubServer() as hub:
         hub.add("someone/hat", COMMIT, "HAT.pth", payload)
         (tmp_path / "own.toml").write_text(catalogue(payload, hub.add_url("/HAT.pth", payload)))
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "RESTORE_"))} | {
-            "HF_HOME": str(tmp_path / "hf"),
-            "HF_ENDPOINT": hub.url,
-            "RESTORE_CACHE": str(tmp_path / "cache"),
-            "RESTORE_WEIGHTS_TOML": str(tmp_path / "own.toml"),
-            "PYTHONPATH": str(ROOT),
-        }
-        command = [sys.executable, "-m", "restore_cli", "sr", "--model", "hat", "-s", "4", "in.png"]
-
-        def restore(*more: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [*command, *more], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-            )
-
-        first = restore()
+        first = restore(tmp_path, hub, *command)
         assert first.returncode == 0, first.stderr
         assert "in.png → in_sr4.png  (hat-x4, 112×80 px" in first.stdout
+        assert first.stderr.count("hat-x4: passed over hub nobody/nothing: HTTP 401, access refused") == 1
         assert "fetching hat-x4" in first.stderr
         assert "terms that a person should read" in first.stderr
         with Image.open(tmp_path / "in_sr4.png") as image:
             assert image.size == (112, 80)
 
         requests = hub.count("GET", "HAT.pth")
-        second = restore("--overwrite", "--offline")
+        second = restore(tmp_path, hub, *command, "--overwrite", "--offline")
         assert second.returncode == 0, second.stderr
         assert second.stderr == ""
         assert hub.count("GET", "HAT.pth") == requests
+
+
+def test_where_every_source_fails_each_has_its_line_and_the_error_lists_them(tmp_path: Path) -> None:
+    payload = checkpoint()
+    with HubServer() as hub:
+        (tmp_path / "own.toml").write_text(catalogue(payload, hub.add_url("HAT.pth", payload, "page")))
+        hub.add("someone/hat", COMMIT, "HAT.pth", payload, "limited")
+        ran = restore(tmp_path, hub, "models", "pull", "hat-x4")
+    reasons = [
+        "hub nobody/nothing: HTTP 401, access refused or no such model (HF_TOKEN?)",
+        "hub someone/hat: HTTP 429, too many requests, try again in 3600 s",
+        f"127.0.0.1:{hub.store.server_port}: sent a web page (Quota exceeded), not the file",
+    ]
+    assert (ran.returncode, ran.stdout) == (4, "")
+    assert ran.stderr.splitlines() == [
+        *(f"hat-x4: passed over {reason}" for reason in reasons[:-1]),
+        f"restore: hat-x4 cannot be fetched: {'; '.join(reasons)} (try: restore models pull hat-x4, later)",
+    ]

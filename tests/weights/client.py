@@ -20,6 +20,7 @@ class Meter:
     def __init__(self) -> None:
         self.started: list[int | None] = []
         self.seen = self.finished = 0
+        self.passed: list[str] = []
 
     def start(self, name: str, total: int | None) -> None:
         self.started.append(total)
@@ -31,6 +32,9 @@ class Meter:
     def finish(self) -> None:
         self.finished += 1
 
+    def passed_over(self, name: str, why: str) -> None:
+        self.passed.append(f"{name}: {why}")
+
 
 def do(command: str) -> dict[str, Any]:
     verb, name, *options = command.split()
@@ -38,7 +42,8 @@ def do(command: str) -> dict[str, Any]:
     try:
         if verb == "fetch":
             path = fetch(entry, offline="offline" in options, force="force" in options, progress=meter)
-            return {"path": str(path), "started": meter.started, "seen": meter.seen, "finished": meter.finished}
+            told = {"started": meter.started, "seen": meter.seen, "finished": meter.finished, "passed": meter.passed}
+            return {"path": str(path)} | told
         if verb == "first":
             chosen, path = fetch_first([entry, *map(read_catalogue().entry, options)])
             return {"path": str(path), "name": chosen.name}
@@ -47,7 +52,7 @@ def do(command: str) -> dict[str, Any]:
         found = {"locate": locate, "verify": verify}[verb](entry)
         return {"path": str(found) if found else None}
     except RestoreError as error:
-        return {"error": type(error).__name__, "message": str(error), "code": error.code}
+        return {"error": type(error).__name__, "message": str(error), "code": error.code, "passed": meter.passed}
 
 
 def limit_files(size: int) -> None:

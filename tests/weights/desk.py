@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hub_server import COMMIT, Fault, HubServer
+from hub_server import COMMIT, NEW_NAME, Fault, HubServer
 
 ROOT = Path(__file__).parents[2]
 CLIENT = Path(__file__).parent / "client.py"
@@ -47,6 +47,16 @@ class Desk:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.payload).hexdigest()
+
+    @property
+    def store(self) -> str:
+        """Host and port of the addresses outside of the hub."""
+        return f"127.0.0.1:{self.hub.store.server_port}"
+
+    def spelled(self, reason: str) -> str:
+        """A reason with the sizes of the payload and the new address of bad.pth."""
+        size, new = len(self.payload), f"http://{self.store}/plain/{NEW_NAME}bad.pth"
+        return reason.replace("SIZE", str(size)).replace("HALF", str(size // 2)).replace("NEW", new)
 
     @property
     def cache(self) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from desk import ROOT, Desk, hub_source
-from hub_server import Fault, HubServer
+from hub_server import PAGE, Fault, HubServer
 from safetensors.numpy import save
 
 REAL = ROOT.parent / "shared" / "checkpoints" / "EMT_LSR_x2.pth"
@@ -37,7 +37,7 @@ def test_a_hub_file_is_fetched_once_and_shown_as_it_comes(desk: Desk) -> None:
     first, again, located = desk.run(f"fetch {name}", f"fetch {name}", f"locate {name}")
     assert desk.holds_payload(first["path"])
     assert (first["started"], first["seen"], first["finished"]) == ([len(desk.payload)], len(desk.payload), 1)
-    assert again == {"path": first["path"], "started": [], "seen": 0, "finished": 0}
+    assert again == {"path": first["path"], "started": [], "seen": 0, "finished": 0, "passed": []}
     assert located["path"] == first["path"]
     assert Path(first["path"]).is_relative_to(desk.folder / "hf")  # the hub's own cache, shared with other programs
     assert desk.hub.count("GET", "a/one") == 1
@@ -92,38 +92,110 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(desk: Desk) -> None:
     assert all("authorization" not in seen.headers for seen in desk.hub.requests if seen not in hub)
 
 
-@pytest.mark.parametrize(
-    ("fault", "reason"),
-    [
-        ("missing", "HTTP 404"),
-        ("unauthorized", "HTTP 401, access refused"),
-        ("error", "HTTP 500"),
-        ("wrong", "wrong sha256"),
-    ],
-)
-def test_after_a_failure_the_next_source_is_asked_and_after_the_last_each_is_named(
-    desk: Desk, fault: Fault, reason: str
+WAIT = "HTTP 429, too many requests, try again in 3600 s"
+FAILURES: list[tuple[Fault, str, str]] = [
+    ("missing", "HTTP 404, not found", "HTTP 404, not found"),
+    ("unauthorized", "HTTP 401, access refused or no such model (HF_TOKEN?)", "HTTP 401, access refused"),
+    ("forbidden", "HTTP 403, access refused (HF_TOKEN?)", "HTTP 403, access refused"),
+    ("limited", WAIT, WAIT),
+    ("error", "HTTP 500", "HTTP 500"),
+    ("page", "sent a web page, not the metadata of a file", "sent a web page (Quota exceeded), not the file"),
+    ("disguised", f"offers {len(PAGE)} bytes, not SIZE", f"offers {len(PAGE)} bytes, not SIZE"),
+    ("short", "offers HALF bytes, not SIZE", "offers HALF bytes, not SIZE"),
+    ("lost", "HTTP 401, access refused or no such model (HF_TOKEN?)", "moved to NEW"),
+    ("wrong", "wrong sha256", "wrong sha256"),
+]
+
+
+@pytest.mark.parametrize(("fault", "at_hub", "at_url"), FAILURES, ids=lambda value: value if len(value) < 13 else "")
+def test_a_source_that_fails_is_named_in_one_line_and_the_next_is_tried(
+    desk: Desk, fault: Fault, at_hub: str, at_url: str
 ) -> None:
-    bad = [desk.on_hub("a/bad", fault), desk.at_url("bad.pth", fault)]
-    lucky = desk.entry("lucky", *bad, desk.on_hub("a/good"))
+    bad, good = [desk.on_hub("a/bad", fault), desk.at_url("bad.pth", fault)], desk.on_hub("a/good")
+    lucky = desk.entry("lucky", *bad, good)
     unlucky = desk.entry("unlucky", *bad, desk.on_hub("a/gone", "missing"))
-    good, error = desk.run(f"fetch {lucky}", f"fetch {unlucky}")
-    assert desk.holds_payload(good["path"])
+    fetched, error = desk.run(f"fetch {lucky}", f"fetch {unlucky}")
+    assert desk.holds_payload(fetched["path"])
+    lines = [f"hub a/bad: {desk.spelled(at_hub)}", f"{desk.store}: {desk.spelled(at_url)}"]
+    assert fetched["passed"] == [f"lucky: {line}" for line in lines]
+    assert error["passed"][:2] == [f"unlucky: {line}" for line in lines]
     assert (error["error"], error["code"]) == ("WeightsUnavailable", 4)
-    assert error["message"].count(reason) >= 2
-    assert "hub a/bad" in error["message"]
-    assert "127.0.0.1" in error["message"]
-    assert "hub a/gone: HTTP 404" in error["message"]
-    assert error["message"].endswith("(try: restore models info unlucky)")
+    listed = "; ".join([*lines, "hub a/gone: HTTP 404, not found"])
+    assert error["message"].startswith(f"unlucky cannot be fetched: {listed}")
+    assert error["message"].endswith(" (try: restore models pull unlucky, later)")
     assert "\n" not in error["message"]
     assert desk.leftovers() == []
+
+
+def test_who_asks_for_patience_is_asked_once(desk: Desk) -> None:
+    name = desk.entry("one", desk.on_hub("a/one", "limited"), desk.at_url("one.pth", "limited"))
+    desk.run(f"fetch {name}")
+    assert [seen.method for seen in desk.hub.seen(part=".pth")] == ["HEAD", "GET"]
+
+
+def test_a_file_that_moved_is_asked_for_at_its_new_address_after_all_others(desk: Desk) -> None:
+    moved = desk.at_url("moved.pth", "moved")
+    other = desk.entry("other", moved, desk.at_url("other.pth"))
+    alone = desk.entry("alone", moved, desk.on_hub("a/gone", "missing"))
+    first = desk.run(f"fetch {other}")[0]
+    assert desk.holds_payload(first["path"])
+    assert desk.hub.count(part="renamed-") == 0
+    last = desk.run(f"fetch {alone}")[0]
+    assert desk.holds_payload(last["path"])
+    assert last["passed"][0] == f"alone: {desk.store}: moved to http://{desk.store}/plain/renamed-moved.pth"
+    assert desk.hub.count(part="renamed-") == 1
+
+
+def test_without_a_sha256_a_new_address_is_not_trusted(desk: Desk) -> None:
+    name = desk.entry("one", desk.at_url("one.pth", "moved"), sha256=None, size=None)
+    (error,) = desk.run(f"fetch {name}")
+    assert error["error"] == "WeightsUnavailable"
+    assert f": moved to {desk.hub.add_url('renamed-one.pth', b'')} (try" in error["message"]
+    assert desk.hub.count(part="renamed-") == 0
+
+
+def test_a_renamed_repository_of_a_hub_is_followed_because_its_commit_is_pinned(desk: Desk) -> None:
+    name = desk.entry("one", desk.on_hub("a/one", "moved"))
+    fetched, located = desk.run(f"fetch {name}", f"locate {name}")
+    assert desk.holds_payload(fetched["path"])
+    assert located["path"] == fetched["path"]
+
+
+@pytest.mark.parametrize("where", ["hub", "url"])
+def test_a_page_is_no_checkpoint_even_where_nothing_is_known_of_it(desk: Desk, where: str) -> None:
+    source = desk.on_hub("a/one", payload=PAGE) if where == "hub" else desk.at_url("one.pth", "disguised")
+    name = desk.entry("one", source, sha256=None, size=None)
+    error, located = desk.run(f"fetch {name}", f"locate {name}")
+    assert error["error"] == "WeightsUnavailable"
+    assert "sent a web page (Quota exceeded), not the file" in error["message"]
+    assert located["path"] is None
+    assert not any(PAGE in path.read_bytes() for path in desk.folder.rglob("*") if path.is_file())
+
+
+def test_what_breaks_off_again_and_again_is_passed_over(desk: Desk) -> None:
+    name = desk.entry("one", desk.at_url("one.pth", "broken"), desk.on_hub("a/one"))
+    (fetched,) = desk.run(f"fetch {name}")
+    assert desk.holds_payload(fetched["path"])
+    size = len(desk.payload)
+    assert fetched["passed"] == [f"one: {desk.store}: broke off after {size // 2} of {size} bytes"]
+    assert desk.leftovers() == []
+
+
+def test_a_hub_that_states_another_sha256_sends_nothing(desk: Desk) -> None:
+    name = desk.entry("one", desk.on_hub("a/one", payload=desk.payload[::-1]))
+    (error,) = desk.run(f"fetch {name}")
+    assert error["error"] == "ChecksumMismatch"
+    assert "sha256 of the file of hub a/one is" in error["message"]
+    assert desk.hub.count("GET", ".pth") == 0
 
 
 def test_wrong_bytes_everywhere_are_a_checksum_mismatch_and_stay_nowhere(desk: Desk) -> None:
     name = desk.entry("one", desk.on_hub("a/one", "wrong"), desk.at_url("one.pth", "wrong"))
     error, located = desk.run(f"fetch {name}", f"locate {name}")
     assert (error["error"], error["code"]) == ("ChecksumMismatch", 4)
-    assert desk.sha256[:12] in error["message"]
+    assert error["message"].count(f"the catalogue says {desk.sha256[:12]}…") == 2
+    assert "the file from hub a/one is" in error["message"]
+    assert f"the file from {desk.store} is" in error["message"]
     assert located["path"] is None
     wrong = desk.payload[::-1]
     assert not any(path.read_bytes() == wrong for path in desk.folder.rglob("*") if path.is_file())

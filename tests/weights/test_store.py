@@ -59,7 +59,7 @@ def test_a_damaged_bundled_file_is_a_checksum_mismatch_and_a_missing_one_is_name
     with pytest.raises(ChecksumMismatch, match="lite-x4: sha256 of"):
         fetch(ENTRY)
     bundled.unlink()
-    with pytest.raises(WeightsUnavailable, match="lite-x4 cannot be had: bundled: "):
+    with pytest.raises(WeightsUnavailable, match=r"lite-x4 cannot be fetched: bundled: .*install restore-cli again"):
         fetch(ENTRY)
 
 
