@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -39,7 +40,7 @@ DECODED = 1 << 28
 ROOM = 1 << 25
 """bytes of restored rows that wait to be written, of one picture"""
 TOGETHER = 16
-"""small pictures that share a batch, where batches pay: on an accelerator"""
+"""small pictures that share a batch at most, where batches pay: on an accelerator"""
 IDLE = 0.1
 """seconds between two looks when there is nothing to do"""
 
@@ -113,6 +114,11 @@ class With:
         whole = len(document.flows) == 1 and not header.alpha and max(sides) <= self.tiling.tile
         return sides if whole else None
 
+    @property
+    def pixels(self) -> int:
+        """Px of a batch of full tiles, for which there is memory."""
+        return self.tiling.batch * self.tiling.tile**2
+
 
 class Worker:
     """A crew of threads around one device."""
@@ -121,6 +127,8 @@ class Worker:
         self.bench, self.job, self.watch = bench, bench.job, bench.watch
         self.budget = Budget(DECODED)
         self.turns = 0
+        self.most: dict[str, int] = {}
+        """px of small pictures in a batch, by model, where memory has run out for twice as many"""
         job = self.job
         self.wishes = Wishes(job.finish, job.max_pixels, job.frame, job.jpeg_quality)
 
@@ -222,7 +230,8 @@ class Worker:
     def alike(self, document: Document, waiting: deque[Result | Future[Opened]], using: With) -> Iterator[Opened]:
         """The pictures next in turn, already decoded, that may share a batch with one: of a single tile, equal size."""
         most = self.job.batch or (1 if using.model.device.type == "cpu" else TOGETHER)
-        sides = using.single_tile(document)
+        if sides := using.single_tile(document):
+            most = min(most, min(using.pixels, self.most.get(using.name, using.pixels)) // prod(sides))
         while sides and most > 1 and waiting and isinstance(waiting[0], Future) and waiting[0].done():
             other = waiting[0].result()
             if other.document is None or using.single_tile(other.document) != sides:
@@ -242,9 +251,11 @@ class Worker:
         try:
             tiles = together(using.model, rows, using.tiling)
         except Exception as error:
-            if isinstance(error, RestoreError) or is_out_of_memory(error):
-                return []  # one by one it is seen which picture it is
-            raise
+            if is_out_of_memory(error):
+                self.most[using.name] = sum(flow.header.width * flow.header.height for flow in flows) // 2
+            elif not isinstance(error, RestoreError):
+                raise
+            return []  # one by one it is seen which picture it is
         self.watch.on_tile(len(group), len(group))
         return [
             self.behind.submit(self.write, opened, iter([flow.coloured([tile], seen)]), using, trace, start)
