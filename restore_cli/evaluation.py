@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from restore_cli.bench import Bench, check_request, notes, request_for
 from restore_cli.degrade import add_noise, imresize, jpeg
 from restore_cli.errors import ImageError, OutOfMemory, RestoreError, UsageError
-from restore_cli.image.codec import SUFFIXES, Header, decode, probe
+from restore_cli.image.codec import SUFFIXES, Header, decode_finite, probe
 from restore_cli.image.encodings import eight_bits
 from restore_cli.image.picture import PEAK, Samples
 from restore_cli.inputs import Input, collect
@@ -176,9 +176,9 @@ class Course:
 
     def pictures(self, case: Case, scale: int) -> tuple[Array, Bytes]:
         """The model's input, (h, w, c) uint8 or float32, and the reference cropped to h·scale × w·scale px."""
-        whole = eight_bits(decode(case.reference.file).pixels)
+        whole = eight_bits(decode_finite(case.reference.file).pixels)
         if case.input is not None:
-            given = unrounded(decode(case.input.file).pixels)
+            given = unrounded(decode_finite(case.input.file).pixels)
             height, width = (side * scale for side in given.shape[:2])
             return given, whole[:height, :width]
         height, width = (side - side % scale for side in whole.shape[:2])
@@ -229,7 +229,8 @@ def evaluate_folders(restored: Path, reference: Path, border: int = 0) -> Iterat
         check_sizes(whole.file, other.file, 1)
     for whole, other in pairs:
         try:
-            yield Row(whole.relative, measure(decode(other.file).pixels, decode(whole.file).pixels, border))
+            result, expected = (decode_finite(item.file).pixels for item in (other, whole))
+            yield Row(whole.relative, measure(result, expected, border))
         except RestoreError as error:
             raise of_pair(error, other.file, whole.file) from error
 

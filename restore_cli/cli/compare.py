@@ -36,7 +36,7 @@ def compare(
 ) -> None:
     """Lay pictures beside each other, the smaller ones enlarged so that px line up."""
     from restore_cli import comparison
-    from restore_cli.image.codec import decode
+    from restore_cli.image.codec import decode_finite
 
     if split and html:
         raise UsageError("--split makes a picture, --html a page; give one of them")
@@ -48,7 +48,7 @@ def compare(
     refuse_input(pictures, output)
     refuse_existing(output, overwrite)
     titles = label or names(pictures)
-    panels = [comparison.Panel(title, decode(path)) for title, path in zip(titles, pictures, strict=True)]
+    panels = [comparison.Panel(title, decode_finite(path)) for title, path in zip(titles, pictures, strict=True)]
     make = comparison.page if html else comparison.split if split else comparison.sheet
     write(output, make(panels, area(crop), zoom), overwrite)
     say(f"{' | '.join(map(str, pictures))} → {output}")

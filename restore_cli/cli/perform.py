@@ -95,11 +95,11 @@ def compare(result: Result, overwrite: bool) -> None:
     """The sheet of a result and its input, beside the result; a sheet that cannot be is a note, the result stands."""
     from restore_cli.cli.compare import write
     from restore_cli.comparison import Panel, sheet
-    from restore_cli.image.codec import decode
+    from restore_cli.image.codec import decode_finite
 
     path = Path(sheet_path(result.output))
     try:
-        panels = [Panel(p.name, decode(p)) for p in (Path(result.input), Path(result.output))]
+        panels = [Panel(p.name, decode_finite(p)) for p in (Path(result.input), Path(result.output))]
         write(path, sheet(panels), overwrite)
     except RestoreError as error:
         note(f"{path}: no sheet: {error}")

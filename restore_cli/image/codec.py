@@ -39,6 +39,7 @@ __all__ = [
     "Source",
     "check_output",
     "decode",
+    "decode_finite",
     "encode",
     "format_of",
     "open_source",
@@ -67,18 +68,22 @@ READ_ONLY = (".heic", ".heif")
 
 
 def decode(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Picture:
-    """One picture of a file, upright, whole. The content decides the format, not the name.
-
-    Raises ImageError, also for values that are not finite.
-    """
+    """One picture of a file, upright, whole. The content decides the format, not the name. Raises ImageError."""
     source = open_source(path, max_pixels=max_pixels, frame=frame)
     header, reader = source.header, source.rows()
     samples = np.concatenate(list(blocks(reader, header.width * 4)))
-    if samples.dtype == np.float32 and not np.isfinite(samples).all():
-        raise ImageError(f"{source.name}: {NOT_FINITE}")
     alpha = np.array(samples[..., -1], order="C") if header.alpha else None
     pixels = np.array(samples[..., : header.channels], order="C")
     return Picture(pixels, alpha, source.metadata, header.format, header.jpeg_quality, header.subsampling)
+
+
+def decode_finite(path: Path) -> Picture:
+    """`decode` for code that computes with the values. Raises ImageError, also for values that are not finite."""
+    picture = decode(path)
+    for samples in (picture.pixels, picture.alpha):
+        if samples is not None and samples.dtype == np.float32 and not np.isfinite(samples).all():
+            raise ImageError(f"{path}: {NOT_FINITE}")
+    return picture
 
 
 def probe(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Header:
