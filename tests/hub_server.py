@@ -25,13 +25,13 @@ RESOLVE = re.compile(r"(/datasets)?/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[
 
 Fault = Literal[
     "missing", "unauthorized", "forbidden", "limited", "error", "moved", "lost", "page", "disguised", "short", "broken",
-    "cut", "hang", "slow", "wrong", "endless", "deaf", "no-head",
+    "cut", "hang", "slow", "wrong", "endless", "deaf", "no-head", "mute", "held",
 ]  # fmt: skip
 """missing: 404; unauthorized: 401; forbidden: 403; limited: 429 with Retry-After; error: 500; moved: 301 to where the
 file is; lost: 301 to where it is not; page: a web page; disguised: a web page that calls itself a file; short: half of
 the file, said to be all; broken: no answer gets beyond half; cut: the first answer breaks off halfway; hang: it stops
 halfway and waits; slow: a pause between chunks; wrong: other bytes, as many; endless: no length and no end; deaf: no
-ranges; no-head: 405 to HEAD."""
+ranges; no-head: 405 to HEAD; mute: no answer; held: no answer before `released`."""
 
 REFUSALS = {
     "missing": (404, "EntryNotFound"),
@@ -80,6 +80,8 @@ class HubServer:
         self.halfway = threading.Event()
         """a hanging answer has sent its half"""
         self.closing = threading.Event()
+        self.held, self.released = threading.Semaphore(0), threading.Event()
+        """one for each request that is held, and what lets them all go"""
 
     @property
     def url(self) -> str:
@@ -113,6 +115,7 @@ class HubServer:
 
     def __exit__(self, *_error: object) -> None:
         self.closing.set()
+        self.released.set()
         for server in (self.hub, self.store):
             server.shutdown()
             server.server_close()
@@ -144,6 +147,11 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(self.path.partition("?")[0])
         owner.requests.append(Seen(self.command, path, {k.lower(): v for k, v in self.headers.items()}))
         served = self._find(path.replace(NEW_NAME, ""))
+        if served and served.fault == "mute":
+            owner.closing.wait()
+        if served and served.fault == "held":
+            owner.held.release()
+            owner.released.wait()
         if served and served.fault in ("moved", "lost") and NEW_NAME not in path:
             self._head(301, {"Location": quote(self._renamed(path)), "Content-Length": "0"})
         elif (refusal := self._refusal(served, path, body)) is not None:

@@ -12,13 +12,16 @@ from rich.table import Table
 
 from restore_cli.cli.console import Downloads, complain, note, say, say_table
 from restore_cli.cli.parsing import Command, Group
+from restore_cli.cli.sources import sources
 from restore_cli.errors import NothingToDo, WeightsError, WeightsUnavailable
 from restore_cli.weights.catalogue import Catalogue, Entry, read_catalogue
 from restore_cli.weights.fetch import fetch, locate, remove, verify
 
 __all__ = ["models"]
 
-models = typer.Typer(cls=Group, help="The checkpoints: list, info, pull, verify, path, rm.", no_args_is_help=False)
+models = typer.Typer(
+    cls=Group, help="The checkpoints: list, info, pull, verify, path, rm, sources.", no_args_is_help=False
+)
 
 Task = Annotated[str | None, typer.Option(help="Only this task's.")]
 Family = Annotated[str | None, typer.Option("--model", "-m", help="Only this family's.")]
@@ -173,3 +176,6 @@ def delete(names: Names, catalogue: Extra = None) -> None:
     known = read_catalogue(catalogue)
     for entry in [known.entry(name) for name in names]:
         note(f"{entry.name} {'removed' if remove(entry) else 'was not on disk'}")
+
+
+models.command("sources", cls=Command)(sources)

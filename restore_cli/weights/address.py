@@ -1,11 +1,13 @@
-"""What a web address answers: its file, or the reason why it has none."""
+"""The hub's client, and what a web address answers through it: its file, or the reason why it has none."""
 
 from __future__ import annotations
 
 import html
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import CRITICAL
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,7 +16,7 @@ from restore_cli.errors import WeightsUnavailable
 if TYPE_CHECKING:
     from httpx2 import Response
 
-__all__ = ["Moved", "WebPage", "opened", "refuse_page"]
+__all__ = ["Moved", "WebPage", "is_offline", "opened", "quiet_client", "refuse_page"]
 
 PERMANENT = (301, 308)
 MAX_REDIRECTS = 10
@@ -36,18 +38,41 @@ class WebPage(WeightsUnavailable):
 
 
 @contextmanager
-def opened(url: str, method: str = "GET", headers: dict[str, str] | None = None) -> Iterator[Response]:
+def quiet_client() -> Iterator[None]:
+    """The hub's library neither logs nor warns: what went wrong is in our own error."""
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids any request."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
+@contextmanager
+def opened(
+    url: str, method: str = "GET", headers: dict[str, str] | None = None, timeout: float | None = None
+) -> Iterator[Response]:
     """The answer of `url` with its body not yet read, through the hub client's own session (proxies, certificates).
 
     Temporary redirects are followed. Raises Moved, WebPage, or the client's own error for a status that is a refusal.
     """
     from huggingface_hub import constants, get_session
 
+    wait = timeout or constants.HF_HUB_DOWNLOAD_TIMEOUT
     asked = {"Accept-Encoding": "identity"} | (headers or {})  # a compressed body has another size
     for _ in range(MAX_REDIRECTS):
-        with get_session().stream(
-            method, url, headers=asked, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=False
-        ) as response:
+        with get_session().stream(method, url, headers=asked, timeout=wait, follow_redirects=False) as response:
             if not response.has_redirect_location:
                 _refuse(response)
                 yield response

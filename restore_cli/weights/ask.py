@@ -28,7 +28,11 @@ class Answer:
 
 
 def ask(source: HubSource | UrlSource) -> Answer:
-    """A hub's metadata of the file, or the headers of an address. Raises whatever the client does, once, at once."""
+    """A hub's metadata of the file, or the headers of an address.
+
+    Waits no longer than HF_HUB_ETAG_TIMEOUT, 10 seconds, for any step of the answer. Raises whatever the client does,
+    without another attempt.
+    """
     return _ask_hub(source) if isinstance(source, HubSource) else Answer(_size(source.url))
 
 
@@ -46,13 +50,16 @@ def _ask_hub(source: HubSource) -> Answer:
 
 
 def _size(url: str) -> int | None:
+    from huggingface_hub import constants
+
+    wait = float(constants.HF_HUB_ETAG_TIMEOUT)
     try:
-        with opened(url, "HEAD") as response:
+        with opened(url, "HEAD", timeout=wait) as response:
             length = response.headers.get("Content-Length", "")
     except Exception as error:
         if status(error) not in NOT_ALLOWED:
             raise
-        with opened(url, headers={"Range": "bytes=0-0"}) as response:
+        with opened(url, headers={"Range": "bytes=0-0"}, timeout=wait) as response:
             whole = response.headers.get("Content-Range", "").rpartition("/")[2]
             length = whole or response.headers.get("Content-Length", "")
     return int(length) if length.isdigit() else None

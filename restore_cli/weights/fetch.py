@@ -6,16 +6,13 @@ A download that was cut leaves at most a hidden part, which is taken up again wh
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from logging import CRITICAL
+from collections.abc import Sequence
 from pathlib import Path
 
 from restore_cli.atomic import sync_folder
 from restore_cli.errors import ChecksumMismatch, UsageError, WeightsUnavailable
-from restore_cli.weights.address import Moved, WebPage
+from restore_cli.weights.address import Moved, WebPage, is_offline, quiet_client
 from restore_cli.weights.ask import ask
 from restore_cli.weights.entry import Entry, HubSource, Source, UrlSource
 from restore_cli.weights.progress import Progress, Silent, WrongSize, bar_class, refuse_size
@@ -52,7 +49,7 @@ def fetch(entry: Entry, *, offline: bool = False, force: bool = False, progress:
         raise UsageError(f"{entry.name}: --force downloads again, --offline forbids it; give one of them")
     if not force and (path := locate(entry)) is not None:
         return path
-    if offline or _hub_offline():
+    if offline or is_offline():
         verify(entry)  # a file that is there and wrong is said to be wrong, not missing
         why = "--offline is given" if offline else "HF_HUB_OFFLINE is set"
         raise WeightsUnavailable(
@@ -89,7 +86,7 @@ def _from_sources(entry: Entry, force: bool, progress: Progress) -> Path:
     while waiting:
         source = waiting.popleft()
         try:
-            with _quiet():
+            with quiet_client():
                 path = _from_source(entry, source, force, progress)
             sweep(entry)
             return path
@@ -191,24 +188,3 @@ def _transfer(entry: Entry, source: UrlSource, part: Path, progress: Progress) -
     part.replace(own_file(entry))
     sync_folder(cache_dir())
     keep(entry, own_file(entry), sha256)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The hub's library neither logs nor warns: what went wrong is in our own error."""
-    from huggingface_hub.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity(CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _hub_offline() -> bool:
-    from huggingface_hub import constants
-
-    return constants.HF_HUB_OFFLINE

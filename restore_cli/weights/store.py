@@ -34,6 +34,7 @@ __all__ = [
     "part_file",
     "refuse_sha256",
     "remove",
+    "sha256_of",
     "sweep",
     "verify",
 ]
@@ -156,13 +157,18 @@ def checked(entry: Entry, path: Path, origin: str | None = None) -> str:
     `origin` says where a file that just came is from; it will not be there any more when the message is read. Raises
     WebPage where that sent a page.
     """
-    with path.open("rb") as file:
-        if origin:
+    if origin:
+        with path.open("rb") as file:
             refuse_page(file.read(1 << 16))
-            file.seek(0)
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     refuse_sha256(entry, found, f"the file from {origin}" if origin else str(path))
     return found
+
+
+def sha256_of(path: Path) -> str:
+    """64 small hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def refuse_sha256(entry: Entry, found: str, what: str) -> None:

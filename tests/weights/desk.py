@@ -85,8 +85,8 @@ class Desk:
         """A source at an address."""
         return f'{{ url = "{self.hub.add_url(path, payload or self.payload, fault)}" }}'
 
-    def start(self, *commands: str, **environment: str) -> subprocess.Popen[str]:
-        """A client process that does the commands, in order."""
+    def environment(self, **more: str) -> dict[str, str]:
+        """Of a process that knows this hub, this cache and this catalogue alone."""
         clean = {
             k: v for k, v in os.environ.items() if not k.startswith(("HF_", "RESTORE_")) and "proxy" not in k.lower()
         }
@@ -98,11 +98,27 @@ class Desk:
             "RESTORE_WEIGHTS_TOML": str(self.folder / "own.toml"),
             "PYTHONPATH": str(ROOT),
         }
+        return clean | ours | more
+
+    def start(self, *commands: str, **environment: str) -> subprocess.Popen[str]:
+        """A client process that does the commands, in order."""
         argv = [sys.executable, "-W", "error", str(CLIENT), *commands]
+        pipe, own = subprocess.PIPE, self.environment(**environment)
+        return subprocess.Popen(argv, cwd=ROOT, env=own, stdout=pipe, stderr=pipe, text=True, encoding="utf-8")
+
+    def popen(self, *argv: str, **environment: str) -> subprocess.Popen[str]:
+        """The command itself."""
+        command, own = [sys.executable, "-W", "error", "-m", "restore_cli", *argv], self.environment(**environment)
         pipe = subprocess.PIPE
         return subprocess.Popen(
-            argv, cwd=ROOT, env=clean | ours | environment, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
+            command, cwd=self.folder, env=own, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
         )
+
+    def restore(self, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The command itself, once it has ended."""
+        with self.popen(*argv, **environment) as command:
+            out, err = command.communicate()
+        return subprocess.CompletedProcess(argv, command.returncode, out, err)
 
     def run(self, *commands: str, **environment: str) -> list[dict[str, Any]]:
         """What the client says of each command; it prints nothing else, on either stream."""

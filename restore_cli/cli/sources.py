@@ -1,0 +1,88 @@
+"""`restore models sources`: whether checkpoints can still be fetched, and from where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from restore_cli.cli.console import note, say
+from restore_cli.errors import WeightsUnavailable
+from restore_cli.weights.catalogue import BundledSource, HubSource, read_catalogue
+from restore_cli.weights.survey import Finding, survey
+
+__all__ = ["sources"]
+
+
+def sources(
+    names: Annotated[list[str] | None, typer.Argument(help="Checkpoints; all of the catalogue without.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="An object per source, and a summary last.")] = False,
+    catalogue: Annotated[Path | None, typer.Option(help="A file with more entries, like weights.toml.")] = None,
+) -> None:
+    """Ask every source of checkpoints whether it has the file, without downloading it."""
+    known = read_catalogue(catalogue)
+    entries = [known.entry(name) for name in dict.fromkeys(names)] if names else list(known.entries)
+    found = survey(entries)
+    for finding in found:
+        say(json.dumps(as_object(finding), ensure_ascii=False) if as_json else as_line(finding))
+    usable = {finding.entry.name for finding in found if finding.usable}
+    without = [entry.name for entry in entries if entry.name not in usable]
+    counts = {
+        "entries": len(entries),
+        "sources": len(found),
+        "usable": sum(finding.usable for finding in found),
+        "unreachable": sum(finding.answer is None for finding in found),
+    }
+    if as_json:
+        code = WeightsUnavailable.code if without else 0
+        say(json.dumps({"summary": counts | {"without": without, "exit_code": code}}))
+    else:
+        note(", ".join(f"{number} {what}" for what, number in counts.items()))
+    if without:
+        raise WeightsUnavailable(
+            f"no source answers with the file of {', '.join(without)}",
+            hint=f"restore models sources {' '.join(without)}, later" if len(without) < 4 else "the same command later",
+        )
+
+
+def as_line(finding: Finding) -> str:
+    """What a person wants to know of one source."""
+    start = f"{finding.entry.name}  {finding.source}  "
+    if finding.answer is None:
+        return f"{start}{finding.error}"
+    size = stated(finding.answer.size, finding.right_size, finding.entry.bytes, "{:,} bytes")
+    sha256 = stated(finding.answer.sha256, finding.right_sha256, finding.entry.sha256, "{:.12}…")
+    revision = f", revision {finding.answer.revision[:12]}" if finding.answer.revision else ""
+    return f"{start}reachable, size {size}, sha256 {sha256}{revision}"
+
+
+def stated(found: int | str | None, right: bool | None, expected: int | str | None, form: str) -> str:
+    """One value beside the catalogue's."""
+    if found is None:
+        return "not stated"
+    if right:
+        return "as expected"
+    return form.format(found) + (
+        f", expected {form.format(expected)}" if right is False else " (none in the catalogue)"
+    )
+
+
+def as_object(finding: Finding) -> dict[str, Any]:
+    """The same for a program."""
+    source, answer = finding.source, finding.answer
+    return {
+        "name": finding.entry.name,
+        "source": str(source),
+        "address": None if isinstance(source, BundledSource | HubSource) else source.url,
+        "file": source.file if isinstance(source, BundledSource | HubSource) else None,
+        "reachable": answer is not None,
+        "usable": finding.usable,
+        "size": answer.size if answer else None,
+        "size_as_expected": finding.right_size,
+        "sha256": answer.sha256 if answer else None,
+        "sha256_as_expected": finding.right_sha256,
+        "revision": answer.revision if answer else None,
+        "error": finding.error,
+    }
