@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from benchmarks.plain_emt import PlainEMT
 from restore_cli.models.emt import EMTConfig
 from restore_cli.models.hat import HATConfig
-from restore_cli.models.load import Network, build, network
+from restore_cli.models.load import build, network
+from restore_cli.models.network import Network
 from restore_cli.models.restormer import RestormerConfig
 from restore_cli.models.swinir import SwinIRConfig
 

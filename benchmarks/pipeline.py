@@ -21,11 +21,11 @@ import torch
 from restore_cli.bench import Bench
 from restore_cli.degrade import imresize
 from restore_cli.document import Document, Wishes, open_document, open_sources, restored, write_document
+from restore_cli.executors import run_job
 from restore_cli.image.codec import decode, encode
 from restore_cli.image.note import Note
 from restore_cli.image.picture import Picture, Samples
-from restore_cli.inputs import Asked
-from restore_cli.job import run
+from restore_cli.paths import Asked
 from restore_cli.restoration import default_tiling
 from restore_cli.tiling.engine import Trace
 from restore_cli.weights.catalogue import Request, read_catalogue
@@ -115,7 +115,7 @@ class Stages:
         """The job, into a folder of its own each time."""
         self.round += 1
         out = str(self.folder / f"out{self.round}")
-        for result in run(Job(**{**vars(self.job), "output": out})):
+        for result in run_job(Job(**{**vars(self.job), "output": out})):
             assert result.status == "done", result.error
 
 

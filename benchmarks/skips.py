@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 from restore_cli.bench import Bench
-from restore_cli.inputs import Asked
 from restore_cli.job import plan_for
 from restore_cli.manifest import NAME
+from restore_cli.paths import Asked
 from restore_cli.weights.catalogue import Request, read_catalogue
 from restore_cli.work import Job, Watch
 

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import CASES, Case, ours, weights
 from restore_cli.models import attention, emt, hat, layers, restormer, swinir
-from restore_cli.models.load import Network
+from restore_cli.models.network import Network
 
 SIDE = 64
 """Of the tile, px: the least that all windows fit into."""

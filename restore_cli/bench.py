@@ -16,7 +16,7 @@ from restore_cli.work import Job, Watch
 if TYPE_CHECKING:
     import torch
 
-    from restore_cli.models.load import Network
+    from restore_cli.models.network import Network
     from restore_cli.tiling.engine import Trace
     from restore_cli.tiling.plan import Tiling
 

@@ -20,7 +20,7 @@ from typing import Any
 from restore_cli.desk import Begun, Desk, Died, Ready, Refused, Said, sent
 from restore_cli.errors import INSTALL_EXTRA, UsageError
 from restore_cli.foreman import Hand
-from restore_cli.inputs import is_remote
+from restore_cli.paths import is_remote
 from restore_cli.work import Job, Result, Watch, Work
 
 __all__ = ["Cluster", "check_cluster"]

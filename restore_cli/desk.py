@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from restore_cli.bench import Bench
 from restore_cli.errors import WeightsError
 from restore_cli.image.codec import Header
-from restore_cli.inputs import Asked
+from restore_cli.paths import Asked
 from restore_cli.work import Job, Result, Step, Watch, Work
 
 if TYPE_CHECKING:
-    from restore_cli.models.load import Network
+    from restore_cli.models.network import Network
 
 __all__ = ["Begun", "Desk", "Died", "Fetched", "Loaded", "Noted", "Ready", "Refused", "Said", "Tiles", "sent"]
 

@@ -28,15 +28,16 @@ from restore_cli.errors import ImageError, OutOfMemory, RestoreError, UsageError
 from restore_cli.image.codec import SUFFIXES, Header, decode_finite, probe
 from restore_cli.image.encodings import eight_bits
 from restore_cli.image.picture import PEAK, Samples
-from restore_cli.inputs import Input, collect
+from restore_cli.inputs import collect
 from restore_cli.metrics import luma, psnr, psnr_b, seam, ssim
 from restore_cli.pairing import paired
+from restore_cli.paths import Input
 from restore_cli.tiling.plan import WHOLE, Tiling, padded, plan_axis
 from restore_cli.weights.catalogue import Request
 from restore_cli.work import Job, Watch
 
 if TYPE_CHECKING:
-    from restore_cli.models.load import Network
+    from restore_cli.models.network import Network
 
 __all__ = [
     "BASELINES",

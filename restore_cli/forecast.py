@@ -20,7 +20,7 @@ from restore_cli.weights.fetch import locate
 from restore_cli.work import Job, Result, Work
 
 if TYPE_CHECKING:
-    from restore_cli.models.load import Network
+    from restore_cli.models.network import Network
 
 __all__ = ["PROBED", "Forecast", "Sample", "forecast"]
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from restore_cli.atomic import sweep
 from restore_cli.desk import Begun, Died, Fetched, Loaded, Noted, Ready, Refused, Said, Tiles
 from restore_cli.errors import RestoreError
-from restore_cli.inputs import is_remote
+from restore_cli.paths import is_remote
 from restore_cli.planning import looked_at
 from restore_cli.work import Job, Result, Step, Watch, Work
 

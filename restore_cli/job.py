@@ -13,8 +13,8 @@ from threading import Event, Thread
 from restore_cli.bench import Bench, check_request
 from restore_cli.errors import NothingToDo, OutputError, RestoreError, UsageError
 from restore_cli.image.codec import FORMAT_SUFFIX, READ_ONLY, SUFFIXES, format_of
-from restore_cli.inputs import PassedOver, is_remote
 from restore_cli.naming import Naming
+from restore_cli.paths import PassedOver, is_remote
 from restore_cli.planning import Plan
 from restore_cli.work import Crew, Job, Result, Step, Watch
 
@@ -24,22 +24,20 @@ IDLE = 0.1
 """seconds between two looks at whether there is something to do"""
 
 
-def run(job: Job, watch: Watch | None = None) -> Iterator[Result]:
-    """One Result for each input, failures too.
+def run(job: Job, watch: Watch, choose_executor: Callable[[Bench], Crew]) -> Iterator[Result]:
+    """One Result for each input, failures too. The executor is chosen when the first picture is to be restored.
 
     Raises before the first one: UsageError for a request that cannot be meant; NothingToDo where no input was found;
     and at any time WeightsError, because without its checkpoint no picture can be restored.
     """
-    watch = watch or Watch()
     check_request(job)
-    check_crew(job)
     check_remote(job)
     bench = Bench(job, watch)
     with closing(plan_for(job, bench, watch)) as plan:
         if watch.on_total is not None:
             Thread(target=counted, args=(plan, watch.on_total), daemon=True).start()
         halted = Event()
-        for result in done(bench, going(plan.steps(), lambda: halted.is_set() or watch.stopping())):
+        for result in done(bench, going(plan.steps(), lambda: halted.is_set() or watch.stopping()), choose_executor):
             if job.fail_fast and result.status == "failed":
                 halted.set()
             yield written_down(plan, result)
@@ -78,7 +76,7 @@ def going(steps: Iterator[Step], stopping: Callable[[], bool]) -> Iterator[Step]
         yield step
 
 
-def done(bench: Bench, steps: Iterator[Step]) -> Iterator[Result]:
+def done(bench: Bench, steps: Iterator[Step], choose_executor: Callable[[Bench], Crew]) -> Iterator[Result]:
     """The Results of the steps; what it takes to restore is not loaded before there is something to restore."""
     for step in steps:
         if isinstance(step, Result):
@@ -86,18 +84,7 @@ def done(bench: Bench, steps: Iterator[Step]) -> Iterator[Result]:
         elif step is None:
             time.sleep(IDLE)
         else:
-            yield from crew_for(bench).results(chain([step], steps))
-
-
-def check_crew(job: Job) -> None:
-    """UsageError where the options that say who restores contradict each other, or what they need is not installed."""
-    if job.cluster is not None:
-        from restore_cli.cluster import check_cluster
-
-        check_cluster(job)
-    elif job.workers is not None or job.gpus_per_worker is not None:
-        option = "--workers" if job.workers is not None else "--gpus-per-worker"
-        raise UsageError(f"{option} is for a cluster", hint="--cluster auto, or --device all for the devices here")
+            yield from choose_executor(bench).results(chain([step], steps))
 
 
 def check_remote(job: Job) -> None:
@@ -106,24 +93,6 @@ def check_remote(job: Job) -> None:
     asked = {"--watch": job.watch, "--hash": job.hash, "--keep-times": job.keep_times}
     if paths and (option := next((name for name, given in asked.items() if given), None)):
         raise UsageError(f"{option} is for files of this machine, {paths[0]} lies elsewhere")
-
-
-def crew_for(bench: Bench) -> Crew:
-    """Who restores: this process, one for each of several devices, or a cluster. Raises UsageError."""
-    job, watch = bench.job, bench.watch
-    if job.cluster is not None:
-        from restore_cli.cluster import Cluster
-        from restore_cli.foreman import Foreman
-
-        return Foreman(Cluster(job, watch), job, watch)
-    if job.several_devices:
-        from restore_cli.foreman import Foreman
-        from restore_cli.pool import Pool, devices
-
-        return Foreman(Pool(job, devices(job.device)), job, watch)
-    from restore_cli.worker import Worker
-
-    return Worker(bench)
 
 
 def written_down(plan: Plan, result: Result) -> Result:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from restore_cli.models.load import Network
+    from restore_cli.models.network import Network
 
 __all__ = ["load", "restore"]
 

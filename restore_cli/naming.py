@@ -11,7 +11,7 @@ from string import Formatter
 from typing import NamedTuple
 
 from restore_cli.errors import UsageError
-from restore_cli.inputs import Input, absolute, split
+from restore_cli.paths import Input, absolute, split
 
 __all__ = ["Naming", "Outputs", "outputs", "sheet_path"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 from restore_cli.errors import UsageError
-from restore_cli.inputs import Input
+from restore_cli.paths import Input
 
 __all__ = ["paired"]
 

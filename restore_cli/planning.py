@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from restore_cli.atomic import sweep
 from restore_cli.errors import OutputError, RestoreError
 from restore_cli.image.codec import READ_ONLY, SUFFIXES
-from restore_cli.inputs import Input, PassedOver, Search, absolute, is_remote
+from restore_cli.inputs import Search
 from restore_cli.manifest import BEGUN, FAILED, Manifest, fingerprint, options_digest
 from restore_cli.naming import Naming, outputs
+from restore_cli.paths import Input, PassedOver, absolute, is_remote
 from restore_cli.watching import INTERVAL, Appearing
 from restore_cli.work import Job, Result, Step, Work
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from restore_cli.errors import ImageError, OutputError, UsageError
-from restore_cli.inputs import Input, PassedOver, is_remote, natural
-from restore_cli.work import Work
+from restore_cli.paths import Input, PassedOver, natural
 
-__all__ = ["fetched", "list_remote", "look_at", "send"]
+__all__ = ["fetch_file", "list_remote", "look_at", "send"]
 
 WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}
 """object stores: what is sent there appears when all of it is there"""
@@ -75,20 +73,13 @@ def look_at(url: str) -> tuple[int, int] | None:
     return facts.get("size") or 0, modified(facts)
 
 
-def fetched(work: Work, folder: Path) -> Work:
-    """The work with local paths: its input as a copy in `folder`. Raises ImageError."""
-    here = work
-    if is_remote(work.output):
-        here = replace(here, output=str(folder / "out" / work.output.rpartition("/")[2]))
-    if is_remote(work.input):
-        copy = folder / work.input.rpartition("/")[2]
-        system, path = place(work.input)
-        try:
-            system.get_file(path, str(copy))
-        except Exception as error:  # each file system has its own
-            raise ImageError(f"{work.input}: cannot be fetched: {said(error)}") from None
-        here = replace(here, input=str(copy))
-    return here
+def fetch_file(url: str, copy: Path) -> None:
+    """The file of a URL as `copy`. Raises ImageError where it cannot be fetched."""
+    system, path = place(url)
+    try:
+        system.get_file(path, str(copy))
+    except Exception as error:  # each file system has its own
+        raise ImageError(f"{url}: cannot be fetched: {said(error)}") from None
 
 
 def send(path: Path, url: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from restore_cli.inputs import Input
+from restore_cli.paths import Input
 
 __all__ = ["INTERVAL", "Appearing"]
 

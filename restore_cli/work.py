@@ -10,7 +10,7 @@ from typing import Protocol
 from restore_cli.errors import RestoreError
 from restore_cli.finish import Finish
 from restore_cli.image.codec import MAX_PIXELS
-from restore_cli.inputs import Asked, PassedOver
+from restore_cli.paths import Asked, PassedOver
 from restore_cli.weights.catalogue import Catalogue, Request
 from restore_cli.weights.fetch import Progress
 

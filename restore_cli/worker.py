@@ -23,9 +23,9 @@ from restore_cli.errors import ImageError, OutputError, RestoreError, WeightsErr
 from restore_cli.image.codec import format_of
 from restore_cli.image.note import Note
 from restore_cli.image.picture import Samples
-from restore_cli.inputs import is_remote
-from restore_cli.models.load import Network
+from restore_cli.models.network import Network
 from restore_cli.models.processor import cores
+from restore_cli.paths import is_remote
 from restore_cli.restoration import attempts
 from restore_cli.tiling.engine import Trace, together
 from restore_cli.tiling.plan import Tiling, padded
@@ -71,10 +71,16 @@ class Opened:
         work = self.work
         if not (is_remote(work.input) or is_remote(work.output)):
             return work
-        from restore_cli.remote import fetched
-
         self.copies = Path(mkdtemp(prefix="restore-"))
-        self.here = fetched(work, self.copies)
+        here, there = work.input, work.output
+        if is_remote(there):
+            there = str(self.copies / "out" / there.rpartition("/")[2])
+        if is_remote(here):
+            from restore_cli.remote import fetch_file
+
+            here = str(self.copies / here.rpartition("/")[2])
+            fetch_file(work.input, Path(here))
+        self.here = Work(here, there, work.replaces)
         return self.here
 
     def failed(self, error: RestoreError) -> Result:

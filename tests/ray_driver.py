@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from restore_cli.job import Result, Watch, run
+from restore_cli.executors import run_job
+from restore_cli.job import Result, Watch
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     job = pickle.loads(Path(sys.argv[1]).read_bytes())
     most = int(sys.argv[2]) if len(sys.argv) > 2 else 1 << 30
     results: list[Result] = []
-    for result in run(job, Watch(on_note=lambda text: tell({"note": text}), stopping=lambda: len(results) >= most)):
+    for result in run_job(job, Watch(on_note=lambda text: tell({"note": text}), stopping=lambda: len(results) >= most)):
         results.append(result)
         tell({**asdict(result), "error": str(result.error or "")})
 

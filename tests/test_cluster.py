@@ -21,9 +21,10 @@ from test_pool import files, outcomes
 
 from restore_cli.cluster import places
 from restore_cli.errors import INSTALL_EXTRA, UsageError
+from restore_cli.executors import run_job
 from restore_cli.foreman import MANY
-from restore_cli.inputs import Asked
-from restore_cli.job import Job, Watch, run
+from restore_cli.job import Job, Watch
+from restore_cli.paths import Asked
 from restore_cli.weights.catalogue import Catalogue, Request
 
 HERE = Path(__file__).parent
@@ -98,10 +99,10 @@ def test_what_began_here_goes_on_there_survives_a_node_and_ends_here(
     job: Job, nodes: list[str], drive: Callable[..., Iterator[Row]], tmp_path: Path
 ) -> None:
     expected = tmp_path / "expected"
-    list(run(replace(job, output=str(expected))))
+    list(run_job(replace(job, output=str(expected))))
     there = replace(job, output="out", cluster=nodes[0])
     begun: list[str] = []
-    list(run(job, Watch(on_picture=begun.append, stopping=lambda: len(begun) >= 3)))
+    list(run_job(job, Watch(on_picture=begun.append, stopping=lambda: len(begun) >= 3)))
     here = len(files(tmp_path / "out"))
     assert 0 < here < COUNT - 10
 
@@ -122,7 +123,7 @@ def test_what_began_here_goes_on_there_survives_a_node_and_ends_here(
     assert said
     assert 1 <= int(said[1]) <= MANY
 
-    last = [result.status for result in run(job)]
+    last = [result.status for result in run_job(job)]
     assert len(last) == COUNT
     assert files(tmp_path / "out") == files(expected)
     told = outcomes(job.output or "")
@@ -133,13 +134,13 @@ def test_what_began_here_goes_on_there_survives_a_node_and_ends_here(
 def test_nobody_answers(job: Job) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
     with pytest.raises(UsageError, match=r"--cluster 127\.0\.0\.1:1: nobody answers at 127\.0\.0\.1:1"):
-        list(run(replace(job, cluster="127.0.0.1:1")))
+        list(run_job(replace(job, cluster="127.0.0.1:1")))
 
 
 def test_without_ray_one_line_says_so(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError) as caught:
-        next(run(replace(job, cluster="auto")))
+        next(run_job(replace(job, cluster="auto")))
     assert str(caught.value) == f"--cluster needs Ray, which is not installed (try: {INSTALL_EXTRA.format('cluster')})"
 
 
@@ -164,7 +165,7 @@ def test_how_many_workers(
 def test_what_no_cluster_could_do(job: Job, asked: dict[str, Any]) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
     with pytest.raises(UsageError):
-        next(run(replace(job, cluster="auto", **asked)))
+        next(run_job(replace(job, cluster="auto", **asked)))
 
 
 def test_a_cluster_without_room() -> None:
@@ -174,4 +175,4 @@ def test_a_cluster_without_room() -> None:
 
 def test_words_for_a_cluster_need_one(job: Job) -> None:
     with pytest.raises(UsageError, match="--workers is for a cluster"):
-        next(run(replace(job, workers=2)))
+        next(run_job(replace(job, workers=2)))

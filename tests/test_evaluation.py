@@ -18,11 +18,11 @@ from restore_cli.errors import ImageError, NothingToDo, UsageError
 from restore_cli.evaluation import Row, Trial, evaluate, evaluate_folders, measure, summary
 from restore_cli.image.codec import decode, encode
 from restore_cli.image.picture import Picture
-from restore_cli.inputs import Input
 from restore_cli.library import load
 from restore_cli.library import restore as restored
 from restore_cli.metrics import luma, psnr, psnr_b, seam, ssim
 from restore_cli.pairing import paired
+from restore_cli.paths import Input
 from restore_cli.weights.catalogue import Request, read_catalogue
 from restore_cli.work import Job
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from restore_cli import memory, worker
 from restore_cli.bench import Bench
-from restore_cli.inputs import Asked
-from restore_cli.job import Job, run
+from restore_cli.executors import run_job
+from restore_cli.job import Job
+from restore_cli.paths import Asked
 from restore_cli.weights.catalogue import Request, read_catalogue
 
 MIB = 2**20
@@ -72,7 +73,7 @@ def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x1: Path) -> Resto
 
     def restore(model: Gpu, limit: int | None) -> None:
         monkeypatch.setattr(Bench, "model", lambda bench, header: ("gpu", model))
-        assert [result.status for result in run(replace(job, memory=limit))] == ["done"] * 64
+        assert [result.status for result in run_job(replace(job, memory=limit))] == ["done"] * 64
         for path in Path("in").iterdir():
             assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(Path("out", path.name))))
 

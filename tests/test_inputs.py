@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from restore_cli.errors import NothingToDo
 from restore_cli.image.codec import SUFFIXES
-from restore_cli.inputs import Asked, PassedOver, Search, collect, natural, split
+from restore_cli.inputs import Search, collect
+from restore_cli.paths import Asked, PassedOver, natural, split
 
 
 def found(asked: Asked, without: str | None = None) -> list[str]:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from pictures import noise, save
 
-from restore_cli.inputs import Asked
-from restore_cli.job import Job, Result, Watch, run
+from restore_cli.executors import run_job
+from restore_cli.job import Job, Result, Watch
 from restore_cli.manifest import NAME
+from restore_cli.paths import Asked
 from restore_cli.weights.catalogue import Request, read_catalogue
 
 
@@ -29,7 +30,7 @@ def job(tmp_path: Path, x1: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
 
 
 def statuses(job: Job, watch: Watch | None = None) -> dict[str, str]:
-    return {result.input.removeprefix("photos/"): result.status for result in run(job, watch)}
+    return {result.input.removeprefix("photos/"): result.status for result in run_job(job, watch)}
 
 
 def events(path: Path = Path("out", NAME)) -> list[dict[str, Any]]:
@@ -97,7 +98,7 @@ def test_what_somebody_else_has_put_there_stays(job: Job) -> None:
     statuses(job)
     save(Path("photos/2.png"), noise(20, 20, seed=9))
     Path("out/2.png").write_bytes(b"retouched")
-    found = {Path(result.input).name: result for result in run(job)}
+    found = {Path(result.input).name: result for result in run_job(job)}
     assert (found["0.png"].status, found["2.png"].status) == ("skipped", "skipped")
     assert "changed after it was restored" in found["2.png"].notes[0]
     assert (Path("out/0.png").read_bytes(), Path("out/2.png").read_bytes()) == (b"mine", b"retouched")
@@ -107,7 +108,7 @@ def test_what_somebody_else_has_put_there_stays(job: Job) -> None:
 def test_the_result_of_another_picture_is_not_replaced(job: Job) -> None:
     statuses(job)
     save(Path("others/0.png"), noise(30, 30, seed=7))
-    (result,) = run(replace(job, asked=Asked(("others",))))
+    (result,) = run_job(replace(job, asked=Asked(("others",))))
     assert result.error is not None
     assert "which is the result of" in str(result.error)
 
@@ -164,7 +165,7 @@ def test_stopping_takes_up_no_more(job: Job) -> None:
     for i in range(10, 60):
         save(Path("photos", f"{i}.png"), noise(8, 8))
     watch = Watch(stopping=lambda: len(results) > 0)
-    for result in run(job, watch):
+    for result in run_job(job, watch):
         results.append(result)
     assert 0 < len(results) < 30
     assert set(statuses(job).values()) == {"done", "skipped"}
@@ -172,7 +173,7 @@ def test_stopping_takes_up_no_more(job: Job) -> None:
 
 def test_a_watched_folder_is_restored_as_it_fills(job: Job) -> None:
     stop: list[bool] = []
-    results: Iterator[Result] = run(replace(job, watch=True), Watch(stopping=lambda: bool(stop)))
+    results: Iterator[Result] = run_job(replace(job, watch=True), Watch(stopping=lambda: bool(stop)))
     assert {next(results).input.removeprefix("photos/") for _ in ALL} == ALL
     with Path("photos/new.png").open("wb") as growing:
         data = save(Path("elsewhere.png"), noise(12, 12)).read_bytes()
@@ -189,7 +190,7 @@ def test_a_watched_folder_does_not_restore_its_own_results(job: Job) -> None:
     start = time.monotonic()
     found: list[Result] = []
     beside = replace(job, output=None, watch=True)
-    for result in run(beside, Watch(stopping=lambda: len(found) == len(ALL) and time.monotonic() - start > 4)):
+    for result in run_job(beside, Watch(stopping=lambda: len(found) == len(ALL) and time.monotonic() - start > 4)):
         found.append(result)
     assert len(found) == len(ALL)
 

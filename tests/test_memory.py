@@ -18,7 +18,7 @@ from torch import Tensor
 
 from restore_cli import memory
 from restore_cli.memory import granted, tiling_for
-from restore_cli.models.load import Network
+from restore_cli.models.network import Network
 from restore_cli.models.processor import cgroups, cores
 from restore_cli.restoration import suited_tiling
 from restore_cli.tiling.plan import Tiling

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from restore_cli.errors import UsageError
 from restore_cli.image.codec import SUFFIXES
-from restore_cli.inputs import Input
 from restore_cli.naming import Naming, outputs
+from restore_cli.paths import Input
 
 
 def naming(output: str | None, task: str = "sr") -> Naming:

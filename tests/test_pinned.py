@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from restore_cli import pinned
 from restore_cli.models import load
-from restore_cli.models.load import Network
+from restore_cli.models.network import Network
 from restore_cli.pinned import PinnedMemory
 from restore_cli.tiling import batches
 from restore_cli.tiling.batches import begin

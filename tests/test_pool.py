@@ -17,10 +17,11 @@ from pictures import noise, save
 
 from restore_cli import memory
 from restore_cli.errors import RestoreError, UsageError
+from restore_cli.executors import run_job
 from restore_cli.foreman import Foreman
-from restore_cli.inputs import Asked
-from restore_cli.job import Job, Result, Watch, run
+from restore_cli.job import Job, Result, Watch
 from restore_cli.manifest import NAME, lines
+from restore_cli.paths import Asked
 from restore_cli.pool import Pool, Process, portion
 from restore_cli.weights.catalogue import Catalogue, Request
 from restore_cli.work import Step, Work
@@ -48,7 +49,7 @@ def job(photos: Path, x1: Path, tmp_path: Path) -> Job:
 def expected(photos: Path, x1: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What one process makes of them."""
     out = tmp_path_factory.mktemp("expected")
-    assert list(run(Job(Request("denoise"), Catalogue((), {}), Asked((str(photos),)), str(out), weights=x1)))
+    assert list(run_job(Job(Request("denoise"), Catalogue((), {}), Asked((str(photos),)), str(out), weights=x1)))
     return files(out)
 
 
@@ -80,7 +81,7 @@ def test_two_processes_do_what_one_does_and_leave_interrupts_to_their_parent(
     tiles: list[tuple[int, int]] = []
     watch = Watch(on_picture=seen.append, on_tile=lambda done, total: tiles.append((done, total)))
     results = []
-    for result in run(job, watch):
+    for result in run_job(job, watch):
         results.append(result)
         for child in active_children():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -96,7 +97,7 @@ def test_two_processes_do_what_one_does_and_leave_interrupts_to_their_parent(
 def test_a_killed_process_loses_no_picture(job: Job, expected: dict[str, bytes]) -> None:
     notes: list[str] = []
     results: list[Result] = []
-    for result in run(job, Watch(on_note=notes.append)):
+    for result in run_job(job, Watch(on_note=notes.append)):
         results.append(result)
         if len(results) == 4:
             kill(active_children()[0].pid or 0)
@@ -155,10 +156,10 @@ def test_without_a_worker_left_it_ends_with_one_error(job: Job, tmp_path: Path) 
     with pytest.raises(
         RestoreError, match=r"no worker is left to go on: worker . \(cpu\) died \(killed by SIGKILL\)"
     ) as no:
-        list(run(job, Watch(on_picture=on_picture)))
+        list(run_job(job, Watch(on_picture=on_picture)))
     assert no.value.code == 1
     assert not active_children()
-    assert [result.status for result in run(job)] == ["done"] * 3
+    assert [result.status for result in run_job(job)] == ["done"] * 3
     assert len(files(Path(job.output or ""))) == 3
 
 
@@ -184,8 +185,8 @@ def test_a_picture_that_was_written_before_its_worker_died_is_not_restored_again
 
 def test_processes_end_with_their_parent(job: Job, tmp_path: Path) -> None:
     code = (
-        "import sys, pickle; from multiprocessing import active_children; from restore_cli.job import run\n"
-        "for result in run(pickle.loads(bytes.fromhex(sys.argv[1]))):\n"
+        "import sys, pickle; from multiprocessing import active_children; from restore_cli.executors import run_job\n"
+        "for result in run_job(pickle.loads(bytes.fromhex(sys.argv[1]))):\n"
         "    print(*(child.pid for child in active_children()), flush=True)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, pickle.dumps(job).hex()], stdout=subprocess.PIPE, text=True)

@@ -16,8 +16,9 @@ from pictures import noise, save
 from test_pool import files
 
 from restore_cli.errors import ImageError, OutputError, UsageError
-from restore_cli.inputs import Asked, PassedOver
-from restore_cli.job import Job, Watch, run
+from restore_cli.executors import run_job
+from restore_cli.job import Job, Watch
+from restore_cli.paths import Asked, PassedOver
 from restore_cli.remote import list_remote, look_at, modified, send
 from restore_cli.weights.catalogue import Catalogue, Request, read_catalogue
 
@@ -56,32 +57,32 @@ def job(home: Path, x1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_from_a_server_to_a_server(job: Job, server: str, home: Path, tmp_path: Path) -> None:
-    list(run(job))
+    list(run_job(job))
     there = replace(job, asked=Asked((f"{server}/photos",)), output=f"{server}/clean/")
-    results = list(run(there))
+    results = list(run_job(there))
     names = [result.input.removeprefix(f"{server}/photos/") for result in results]
     assert names == ["1.png", "2.png", "4.png", "10.png", "below/3.png"]
     failed = [result for result in results if result.status == "failed"]
     assert [str(result.error).partition(": ")[0] for result in failed] == [f"{server}/photos/4.png"]
     assert files(home / "clean") == files(tmp_path / "expected")
-    assert [result.status for result in run(there)].count("skipped") == 4
+    assert [result.status for result in run_job(there)].count("skipped") == 4
     assert not list((tmp_path / "tmp").iterdir())
 
 
 def test_from_a_server_to_this_machine_and_on(job: Job, server: str, tmp_path: Path) -> None:
-    list(run(job))
+    list(run_job(job))
     here = replace(job, asked=Asked((f"{server}/photos/",)), output=str(tmp_path / "out"))
-    assert [result.status for result in run(here)].count("done") == 4
+    assert [result.status for result in run_job(here)].count("done") == 4
     assert files(tmp_path / "out") == files(tmp_path / "expected")
-    assert [result.notes for result in run(here) if result.status == "skipped"] == [
+    assert [result.notes for result in run_job(here) if result.status == "skipped"] == [
         ("done before; --overwrite does it again",)
     ] * 4
 
 
 def test_by_processes(job: Job, server: str, home: Path, tmp_path: Path) -> None:
-    list(run(job))
+    list(run_job(job))
     there = replace(job, asked=Asked((f"{server}/photos",)), output=f"{server}/pool/", device="cpu,cpu")
-    assert sorted(result.status for result in run(there)) == ["done"] * 4 + ["failed"]
+    assert sorted(result.status for result in run_job(there)) == ["done"] * 4 + ["failed"]
     assert files(home / "pool") == files(tmp_path / "expected")
 
 
@@ -91,7 +92,7 @@ def test_what_is_not_there(job: Job, server: str) -> None:
     with pytest.raises(ImageError, match="cannot be reached"):
         list_remote(nobody, {".png"}, True, PassedOver())
     results = list(
-        run(replace(job, asked=Asked((nobody, f"{server}/none", f"{server}/photos/1.png"))), Watch(on_total=print))
+        run_job(replace(job, asked=Asked((nobody, f"{server}/none", f"{server}/photos/1.png"))), Watch(on_total=print))
     )
     assert [(result.input, result.status) for result in results] == [
         (f"{server}/photos/1.png", "done"),
@@ -118,7 +119,7 @@ def test_times_of_all_kinds(facts: dict[str, object], stamp: int) -> None:
 def test_what_only_local_files_can_do_is_refused(option: str) -> None:
     job = Job(Request("denoise"), read_catalogue(), Asked(("ftp://127.0.0.1/photos",)), "out", **{option: True})  # type: ignore[arg-type]  # a bool
     with pytest.raises(UsageError, match=r"is for files of this machine, ftp://.* lies elsewhere"):
-        next(run(job))
+        next(run_job(job))
 
 
 def test_many_at_a_time_send_into_a_folder_that_is_not_there_yet(server: str, home: Path, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from restore_cli.errors import OutOfMemory, UsageError
 from restore_cli.evaluation import borders
 from restore_cli.image.picture import Picture
 from restore_cli.metrics import luma, psnr, seam
-from restore_cli.models.load import Network, load_file
+from restore_cli.models.load import load_file
+from restore_cli.models.network import Network
 from restore_cli.restoration import default_tiling, restore_array, restore_picture
 from restore_cli.tiling.plan import Tiling, padded, plan_axis
 

@@ -21,7 +21,8 @@ from restore_cli.cli.signals import Stop, stopping
 from restore_cli.cli.streams import Streams, refuse_contradictions, streams, uses_standard
 from restore_cli.cli.tally import Tally
 from restore_cli.errors import RestoreError
-from restore_cli.job import Job, Result, Watch, run
+from restore_cli.executors import run_job
+from restore_cli.job import Job, Result, Watch
 from restore_cli.naming import sheet_path
 
 __all__ = ["perform"]
@@ -71,7 +72,7 @@ def restore(job: Job, options: Options) -> None:
 def follow(stream: Streams, watch: Watch, reports: Report, tally: Tally, options: Options) -> None:
     """Passes on what becomes of each picture."""
     watch.on_picture = lambda path: reports.begin(stream.name(path))
-    for found in run(stream.job, watch):
+    for found in run_job(stream.job, watch):
         result = stream.delivered(found)
         if options.compare and result.status == "done":
             compare(result, options.overwrite)

@@ -17,8 +17,8 @@ from restore_cli.cli.inputs import STANDARD, one_file
 from restore_cli.cli.options import Options
 from restore_cli.errors import ImageError, OutputError, RestoreError, UsageError
 from restore_cli.image.codec import FORMAT_SUFFIX, probe
-from restore_cli.inputs import Asked
 from restore_cli.job import Job, Result
+from restore_cli.paths import Asked
 
 __all__ = ["Streams", "refuse_contradictions", "streams", "uses_standard"]
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from restore_cli.errors import Interrupted, NothingToDo, RestoreError
-from restore_cli.inputs import PassedOver
+from restore_cli.paths import PassedOver
 from restore_cli.work import Job, Result
 
 __all__ = ["MOST", "Tally", "megapixels", "passed_over", "pictures", "spoken"]

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 import statistics
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from restore_cli.models.load import Network
+from restore_cli.models.network import Network
 
-__all__ = ["as_written", "compile_where_it_pays"]
+__all__ = ["compile_where_it_pays"]
 
 ROUNDS = 3
 """Calls of which the median counts."""
@@ -28,16 +24,6 @@ AGREEMENT = 55.0
 
 VARIANTS = 64
 """Kinds of block that may be compiled: widths, heads, shifts and sizes, each its own."""
-
-
-@contextmanager
-def as_written(wanted: bool) -> Iterator[None]:
-    """Whether blocks run as they are written, compiled or not."""
-    if not wanted or "torch._dynamo" not in sys.modules:  # then nothing has been compiled
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
 
 
 def compile_where_it_pays(network: Network, shape: tuple[int, int, int, int], folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Checkpoint files into models: the table of architectures, strict loading, detection from keys."""
+"""Checkpoint files into networks: devices and precisions by name, strict loading."""
 
 from __future__ import annotations
 
@@ -11,30 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from restore_cli.contract import Contract
 from restore_cli.errors import UsageError, WeightsError, stating_lack_of_memory
-from restore_cli.models import emt, hat, restormer, swinir
-from restore_cli.models.compiled import as_written
 from restore_cli.models.detect import detect
-from restore_cli.models.emt import EMT, EMTConfig
-from restore_cli.models.hat import HAT, HATConfig
+from restore_cli.models.network import ARCHITECTURES, Network
 from restore_cli.models.processor import prepare_processor
-from restore_cli.models.restormer import Restormer, RestormerConfig
-from restore_cli.models.swinir import SwinIR, SwinIRConfig
-from restore_cli.pinned import PINNED
 from restore_cli.weights.catalogue import Entry
 
-__all__ = ["DEVICES", "PRECISIONS", "Network", "build", "load_entry", "load_file", "pick_device", "pick_precision"]
-
-ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module]]] = {
-    "swinir": (SwinIRConfig, SwinIR),
-    "hat": (HATConfig, HAT),
-    "restormer": (RestormerConfig, Restormer),
-    "emt": (EMTConfig, EMT),
-}
-
-BLOCKS = (emt.MixedBlock, hat.HybridBlock, hat.OverlappingCrossAttention, restormer.Block, swinir.Block)
-"""What a network has many of, alike: PyTorch's compiler sees one of each kind."""
+__all__ = ["DEVICES", "PRECISIONS", "build", "load_entry", "load_file", "pick_device", "pick_precision"]
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
@@ -43,48 +26,6 @@ STATE_KEYS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 
 COMPUTED = ("*relative_position_index*", "*attn_mask", "*.token_mixer.mask", "*.fc?.mask", "sub_mean.*", "add_mean.*")
 """Published buffers that the modules compute themselves."""
-
-
-class Network:
-    """A module on its device; weights stay float32, half precisions run under autocast."""
-
-    blocks = BLOCKS
-
-    def __init__(self, module: nn.Module, device: torch.device, precision: torch.dtype) -> None:
-        self.module, self.device, self.precision = module, device, precision
-        self.compiled: tuple[int, int] | None = None
-        """the sides of tiles whose blocks run compiled, others as they are written"""
-
-    @property
-    def contract(self) -> Contract:
-        """What the engine may assume."""
-        contract: Contract = self.module.contract  # type: ignore[assignment]  # nn.Module's getattr is too wide
-        return contract
-
-    @property
-    def architecture(self) -> str:
-        """A name in ARCHITECTURES."""
-        return next(name for name, (_, kind) in ARCHITECTURES.items() if isinstance(self.module, kind))
-
-    @property
-    def exact(self) -> Network | None:
-        """The same weights in float32, or None where this is it."""
-        full = torch.float32
-        return None if self.precision == full else Network(self.module, self.device, full)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) float32 in [0, 1] -> (b, c, h·scale, w·scale) float32, on the device."""
-        half = self.precision != torch.float32
-        plainly = as_written(x.shape[-2:] != self.compiled)
-        with plainly, torch.inference_mode(), torch.autocast(self.device.type, self.precision, enabled=half):
-            out: Tensor = self.module(self.brought(x))
-            return out.float()
-
-    def brought(self, x: Tensor) -> Tensor:
-        """The same on the device. A GPU fetches it from pinned memory, and the program does not wait."""
-        waits = self.device.type == "cuda" and x.device.type == "cpu"
-        pinned = PINNED.like(x, self.device) if waits else None
-        return x.to(self.device) if pinned is None else pinned.copy_(x).to(self.device, non_blocking=True)
 
 
 def pick_device(name: str) -> torch.device:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from restore_cli.models import compiled as compiled_module
 from restore_cli.models.compiled import compile_where_it_pays
-from restore_cli.models.load import COMPUTED, Network, computed_dropped, network
+from restore_cli.models.load import COMPUTED, computed_dropped, network
+from restore_cli.models.network import Network
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the compiler's own

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from published import GOLDEN, config, golden
 
 from restore_cli.errors import UsageError
-from restore_cli.models import load
+from restore_cli.models import network
+from restore_cli.models.load import build
 from restore_cli.weights.catalogue import TASKS, Entry, HubSource, Request, Source, UrlSource, read_catalogue
 from restore_cli.weights.entry import ARCHITECTURES
 
@@ -114,15 +115,15 @@ def test_every_config_is_a_published_one_with_its_number_of_parameters() -> None
 
 
 def test_the_fields_known_here_are_the_fields_of_the_configs() -> None:
-    assert ARCHITECTURES.keys() == load.ARCHITECTURES.keys()
+    assert ARCHITECTURES.keys() == network.ARCHITECTURES.keys()
     for name, fields in ARCHITECTURES.items():
-        assert list(fields) == [field.name for field in dataclasses.fields(load.ARCHITECTURES[name][0])]
+        assert list(fields) == [field.name for field in dataclasses.fields(network.ARCHITECTURES[name][0])]
 
 
 @pytest.mark.parametrize("form", ["swinir_classical_x4", "hat_x4", "emt_x4"])
 def test_dropped_buffers_are_those_that_a_published_file_has_too_much(form: str) -> None:
     architecture, ours, weights, _, _ = golden(form)
-    model = load.build(architecture, ours)
+    model = build(architecture, ours)
     entry = next(entry for entry in CATALOGUE.entries if entry.architecture == architecture)
     kept = {key for key in weights if not any(fnmatch(key, pattern) for pattern in entry.drop)}
     assert kept == set(model.state_dict())
