@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from restore_cli import pinned
-from restore_cli.models import load
+from restore_cli.models import network
 from restore_cli.models.network import Network
 from restore_cli.pinned import PinnedMemory
 from restore_cli.tiling import batches
@@ -77,7 +77,7 @@ def gpu(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A GPU without numbers, and a process that has asked for no pinned memory yet."""
     memory = PinnedMemory()
     monkeypatch.setattr(batches, "PINNED", memory)
-    monkeypatch.setattr(load, "PINNED", memory)
+    monkeypatch.setattr(network, "PINNED", memory)
     monkeypatch.setattr(torch, "empty", driver.empty(torch.empty))
     with FakeTensorMode(), Launches(driver):
         yield
