@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from restore_cli.cli.console import say
-from restore_cli.cli.parsing import Command
+from restore_cli.cli.parsing import Command, examples
 from restore_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -18,23 +18,41 @@ if TYPE_CHECKING:
 
 __all__ = ["add_compare", "write"]
 
+EXAMPLES = examples(
+    ("Put two images side by side, with labels", "restore compare before.png after.png -o sheet.png"),
+    ("Show a detail of three", "restore compare in.png a.png b.png -o sheet.png --crop 100,60,80,60 --zoom 5"),
+    ("Make a page with a slider", "restore compare before.png after.png -o page.html --html"),
+)
+
 
 def add_compare(app: typer.Typer) -> None:
     """The command `compare`."""
-    app.command("compare", cls=Command)(compare)
+    app.command("compare", cls=Command, epilog=EXAMPLES)(compare)
 
 
 def compare(
-    pictures: Annotated[list[Path], Argument(help="Two pictures or more, the first is before.", show_default=False)],
-    output: Annotated[Path, Option("--output", "-o", help="The picture or page to write.", show_default=False)],
-    crop: Annotated[str | None, Option(help="Only this part: X,Y,W,H in px of the largest picture.")] = None,
-    zoom: Annotated[int, Option(help="Show each px as a square of so many px.")] = 1,
-    split: Annotated[bool, Option("--split", help="Before and after in one picture, with a dividing line.")] = False,
-    html: Annotated[bool, Option("--html", help="One self-contained page with a slider to drag.")] = False,
-    label: Annotated[list[str] | None, Option(help="Instead of the file names, one for each picture.")] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="Write the output again where it is there.")] = False,
+    pictures: Annotated[
+        list[Path],
+        Argument(help="Two images or more; the first is the one before.", metavar="PICTURES", show_default=False),
+    ],
+    output: Annotated[
+        Path, Option("--output", "-o", help="The image or page to write.", metavar="FILE", show_default=False)
+    ],
+    crop: Annotated[
+        str | None, Option(help="Show only this part: X,Y,W,H in pixels of the largest image.", metavar="X,Y,W,H")
+    ] = None,
+    zoom: Annotated[int, Option(help="Draw each pixel as a square of N by N pixels.", metavar="N")] = 1,
+    split: Annotated[
+        bool, Option("--split", help="Write one image: the left half of the first, the right half of the second.")
+    ] = False,
+    html: Annotated[bool, Option("--html", help="Write one self-contained page with a slider.")] = False,
+    label: Annotated[
+        list[str] | None,
+        Option(help="Text shown instead of a file name; give it once for each image.", metavar="TEXT"),
+    ] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
-    """Lay pictures beside each other, the smaller ones enlarged so that px line up."""
+    """Put images side by side; smaller ones are enlarged so that their pixels line up."""
     from restore_cli import comparison
     from restore_cli.image.codec import decode_finite
 

@@ -18,8 +18,8 @@ from rich.table import Table
 from typer import Argument, Option
 
 from restore_cli.cli.console import Downloads, note, say, say_table, shows
-from restore_cli.cli.options import Selection, command
-from restore_cli.cli.parsing import Command
+from restore_cli.cli.options import INPUT, MEASUREMENT, REPORTING, Selection, command
+from restore_cli.cli.parsing import Command, examples
 from restore_cli.errors import Interrupted, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -28,11 +28,18 @@ if TYPE_CHECKING:
 __all__ = ["add_eval"]
 
 TITLES = {"psnr": "PSNR", "ssim": "SSIM", "psnr_y": "PSNR Y", "ssim_y": "SSIM Y", "psnrb": "PSNR-B"}
-HELP = """Measure results against references: PSNR and SSIM, on RGB and on Y.
+HELP = """Measure results against true images: PSNR and SSIM, on RGB and on Y.
 
-Restores what is in --input, or degrades the references itself: bicubic for sr, --noise, --quality.
-With --restored it measures what is there, without a model.
+Restores the images in --input, or degrades the references first: bicubic for sr, --noise, --quality.
+With --restored it measures existing results and runs no model.
 """
+
+EXAMPLES = examples(
+    ("Measure on a benchmark's own inputs", "restore eval sr -s 4 --reference Set5/HR --input Set5/LR_bicubic/X4"),
+    ("Make the inputs from the references", "restore eval sr -s 4 --reference Set5/HR"),
+    ("Add noise of σ 25", "restore eval denoise --noise 25 --reference CBSD68"),
+    ("Measure results that exist already", "restore eval --restored out/ --reference HR/ --border 4"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,33 +47,83 @@ class Evaluation(Selection):
     """What `restore eval` takes."""
 
     task: Annotated[
-        str | None, Argument(help="sr, denoise, deblur, derain, dejpeg; none with --restored.", show_default=False)
+        str | None,
+        Argument(
+            help="sr, denoise, deblur, derain or dejpeg; leave it out with --restored.",
+            metavar="TASK",
+            show_default=False,
+        ),
     ] = None
-    reference: Annotated[Path, Option(help="The true picture, or a folder of them.", show_default=False)]
-    input: Annotated[Path | None, Option(help="The degraded picture or folder. Default: made from the references.")] = (
-        None
-    )
-    restored: Annotated[Path | None, Option(help="Measure these results; no task, no model.")] = None
-    sigma: Annotated[float | None, Option(help="Noise to add, σ of 255. Default: what --noise says.")] = None
-    seed: Annotated[int, Option(help="Of the noise.")] = 0
-    border: Annotated[int | None, Option(help="Cut from every side, px. Default: the scale for sr, else 0.")] = None
+    reference: Annotated[
+        Path,
+        Option(
+            help="The true image, or a folder of true images.",
+            metavar="PATH",
+            show_default=False,
+            rich_help_panel=INPUT,
+        ),
+    ]
+    input: Annotated[
+        Path | None,
+        Option(
+            help="The degraded image or folder. Default: made from the references.",
+            metavar="PATH",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+    restored: Annotated[
+        Path | None,
+        Option(
+            help="Measure these results instead of restoring; no task, no model.",
+            metavar="PATH",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+    sigma: Annotated[
+        float | None,
+        Option(help="Noise to add, σ of 255. Default: what --noise says.", metavar="N", rich_help_panel=INPUT),
+    ] = None
+    seed: Annotated[int, Option(help="Seed of the noise.", metavar="N", rich_help_panel=INPUT)] = 0
+    border: Annotated[
+        int | None,
+        Option(
+            help="Pixels cut from every side before measuring. Default: the scale for sr, otherwise 0.",
+            metavar="N",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = None
     baseline: Annotated[
         str,
         Option(
-            help="Measured beside: bicubic, input, none. Default: bicubic for sr, else the input.", show_default=False
+            help="Also measure bicubic, input or none. Default: bicubic for sr, otherwise input.",
+            metavar="NAME",
+            show_default=False,
+            rich_help_panel=MEASUREMENT,
         ),
     ] = "auto"
     tiles: Annotated[
-        str | None, Option(help="Tile sides to compare with the untiled result, input px: 64,128,256.")
+        str | None,
+        Option(
+            help="Compare the results of these tile sides with the untiled result: 64,128,256.",
+            metavar="N,N",
+            rich_help_panel=MEASUREMENT,
+        ),
     ] = None
-    json: Annotated[bool, Option("--json", help="One JSON object per picture, the means last.")] = False
-    csv: Annotated[Path | None, Option(help="Write the rows to this file, too.")] = None
-    overwrite: Annotated[bool, Option("--overwrite", help="Write the --csv file again where it is there.")] = False
+    json: Annotated[
+        bool,
+        Option("--json", help="Print one JSON object per image, the means last.", rich_help_panel=REPORTING),
+    ] = False
+    csv: Annotated[
+        Path | None, Option(help="Also write the rows to this file.", metavar="FILE", rich_help_panel=REPORTING)
+    ] = None
+    overwrite: Annotated[
+        bool, Option("--overwrite", help="Replace the --csv file if it exists.", rich_help_panel=REPORTING)
+    ] = False
 
 
 def add_eval(app: typer.Typer) -> None:
     """The command `eval`."""
-    app.command("eval", cls=Command, help=HELP)(command(Evaluation, perform))
+    app.command("eval", cls=Command, help=HELP, epilog=EXAMPLES)(command(Evaluation, perform))
 
 
 def perform(options: Evaluation) -> None:

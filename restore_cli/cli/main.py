@@ -13,16 +13,22 @@ from restore_cli.cli.compare import add_compare
 from restore_cli.cli.console import PipeClosed, complain, say, silence, unwritable
 from restore_cli.cli.evaluate import add_eval
 from restore_cli.cli.models import models
-from restore_cli.cli.parsing import Group
+from restore_cli.cli.parsing import Group, examples
 from restore_cli.cli.tasks import add_tasks
 from restore_cli.errors import Interrupted, RestoreError, UsageError
 
 __all__ = ["app", "main"]
 
+EXAMPLES = examples(
+    ("Enlarge an image four times", "restore sr photo.png"),
+    ("Remove noise from a folder of images", "restore denoise photos/ -o clean/"),
+    ("List the checkpoints", "restore models"),
+)
+
 app = typer.Typer(
     cls=Group,
     name="restore",
-    help="Restore images with SwinIR, HAT, Restormer and EMT.",
+    epilog=EXAMPLES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -48,7 +54,7 @@ def root(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Restore images with SwinIR, HAT, Restormer and EMT."""
+    """Restore images: enlarge, denoise, deblur, derain, repair JPEGs, with SwinIR, HAT, Restormer and EMT."""
 
 
 MISUSE: type[Exception] = typer.BadParameter.__mro__[1]

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from restore_cli.cli.console import Downloads, complain, note, say, say_table
-from restore_cli.cli.parsing import Command, Group
+from restore_cli.cli.parsing import Command, Group, examples
 from restore_cli.cli.sources import sources
 from restore_cli.errors import NothingToDo, WeightsError, WeightsUnavailable
 from restore_cli.weights.catalogue import Catalogue, Entry, read_catalogue
@@ -19,27 +19,45 @@ from restore_cli.weights.fetch import fetch, locate, remove, verify
 
 __all__ = ["models"]
 
-models = typer.Typer(
-    cls=Group, help="The checkpoints: list, info, pull, verify, path, rm, sources.", no_args_is_help=False
+EXAMPLES = examples(
+    ("List the checkpoints that enlarge", "restore models --task sr"),
+    ("Show where one comes from, its licence and the command that uses it", "restore models info hat-x4"),
+    ("Download two now, so that later runs need no network", "restore models pull hat-x4 restormer-derain"),
 )
 
-Task = Annotated[str | None, typer.Option(help="Only this task's.")]
-Family = Annotated[str | None, typer.Option("--model", "-m", help="Only this family's.")]
-Extra = Annotated[Path | None, typer.Option(help="A file with more catalogue entries, like weights.toml.")]
-Name = Annotated[str, typer.Argument(help="A checkpoint, as `restore models` lists it.", show_default=False)]
-Names = Annotated[list[str], typer.Argument(help="Checkpoints, as `restore models` lists them.", show_default=False)]
+models = typer.Typer(
+    cls=Group,
+    help="List, download, verify and remove checkpoints.",
+    epilog=EXAMPLES,
+    no_args_is_help=False,
+)
+
+Task = Annotated[str | None, typer.Option(help="List only checkpoints for this task.", metavar="TASK")]
+Family = Annotated[
+    str | None, typer.Option("--model", "-m", help="List only checkpoints of this family.", metavar="FAMILY")
+]
+Extra = Annotated[
+    Path | None,
+    typer.Option(help="Also read checkpoints from this file, which has the form of weights.toml.", metavar="FILE"),
+]
+Name = Annotated[
+    str, typer.Argument(help="A checkpoint that `restore models` lists.", metavar="NAME", show_default=False)
+]
+Names = Annotated[
+    list[str], typer.Argument(help="Checkpoints that `restore models` lists.", metavar="NAMES", show_default=False)
+]
 
 
 @models.callback(invoke_without_command=True)
 def default(context: typer.Context, task: Task = None, model: Family = None, catalogue: Extra = None) -> None:
-    """Show the catalogue."""
+    """List, download, verify and remove checkpoints."""
     if context.invoked_subcommand is None:
         show(task, model, catalogue)
 
 
 @models.command("list", cls=Command)
 def show(task: Task = None, model: Family = None, catalogue: Extra = None) -> None:
-    """The catalogue as a table: name, task, scale, parameters, size, licence, on disk or not."""
+    """List the checkpoints: name, task, scale, parameters, size, licence, and whether it is on disk."""
     entries = [
         entry
         for entry in read_catalogue(catalogue).entries
@@ -70,7 +88,7 @@ def cells(entry: Entry) -> Iterable[str]:
 
 @models.command(cls=Command)
 def info(name: Name, catalogue: Extra = None) -> None:
-    """Everything the catalogue says of one checkpoint."""
+    """Show everything about one checkpoint, and the command that uses it."""
     entry = read_catalogue(catalogue).entry(name)
     path = locate(entry)
     config = ", ".join(f"{key} {value}" for key, value in entry.config.items())
@@ -113,11 +131,11 @@ def command(entry: Entry) -> str:
 @models.command(cls=Command)
 def pull(
     names: Names,
-    force: Annotated[bool, typer.Option("--force", help="Download again what is on disk.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Download again even if it is on disk.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
     catalogue: Extra = None,
 ) -> None:
-    """Fetch checkpoints now, so that later runs need no network."""
+    """Download checkpoints now, so that later runs need no network."""
     known = read_catalogue(catalogue)
     progress = Downloads(known.entry, quiet)
     for entry in [known.entry(name) for name in names]:
@@ -128,10 +146,12 @@ def pull(
 
 @models.command("verify", cls=Command)
 def check(
-    names: Annotated[list[str] | None, typer.Argument(help="Checkpoints; all that are on disk without.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Checkpoints. Default: all that are on disk.", metavar="NAMES")
+    ] = None,
     catalogue: Extra = None,
 ) -> None:
-    """Hash the checkpoints on disk again and compare."""
+    """Check the sha256 of the checkpoints on disk."""
     failures: list[WeightsError] = []
     for entry in chosen(read_catalogue(catalogue), names):
         try:
@@ -157,7 +177,7 @@ def chosen(catalogue: Catalogue, names: list[str] | None) -> list[Entry]:
 
 @models.command("path", cls=Command)
 def where(name: Name, catalogue: Extra = None) -> None:
-    """Where a checkpoint lies on this disk."""
+    """Print the path of a checkpoint on this disk."""
     entry = read_catalogue(catalogue).entry(name)
     path = locate(entry)
     if path is None:

@@ -17,6 +17,11 @@ Taken = TypeVar("Taken")
 OF_TASK = {"scale": "sr", "noise": "denoise", "quality": "dejpeg"}
 """Options that one task alone has."""
 
+MODEL, INPUT, OUTPUT, IMAGE = "Model", "Input", "Output", "Image"
+MEASUREMENT, SPEED, BATCH, REPORTING = "Measurement", "Speed and memory", "Batch", "Reporting"
+PANELS = (None, MODEL, INPUT, OUTPUT, IMAGE, MEASUREMENT, SPEED, BATCH, REPORTING)
+"""The panels of a help page in their order; an argument has none."""
+
 
 def families(incomplete: str) -> list[str]:
     """Completion of --model."""
@@ -34,42 +39,112 @@ def variants(incomplete: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which model is meant and how it runs; each field is an option of that name."""
+    """Which model restores, and how it runs; each field is an option of that name."""
 
     model: Annotated[
         str | None,
         Option(
             "--model",
             "-m",
-            help="Family: emt, lite, swinir, hat, restormer. Default: the task's.",
+            help="Model family: emt, lite, swinir, hat or restormer. Default: depends on the task.",
+            metavar="FAMILY",
             autocompletion=families,
+            rich_help_panel=MODEL,
         ),
     ] = None
     variant: Annotated[
-        str | None, Option(help="Variant of the family, as `restore models` lists them.", autocompletion=variants)
+        str | None,
+        Option(
+            help="Variant of the family; `restore models` lists them.",
+            metavar="NAME",
+            autocompletion=variants,
+            rich_help_panel=MODEL,
+        ),
     ] = None
-    scale: Annotated[int | None, Option("--scale", "-s", help="Enlarge so many times. Default: 4.")] = None
-    noise: Annotated[str | None, Option(help="Noise: 15, 25, 50 (σ of 255), blind, real. Default: the model's.")] = None
-    quality: Annotated[int | None, Option(help="JPEG quality, 1 to 100. Default: read from the file.")] = None
+    scale: Annotated[
+        int | None,
+        Option("--scale", "-s", help="Enlarge by this factor. Default: 4.", metavar="N", rich_help_panel=MODEL),
+    ] = None
+    noise: Annotated[
+        str | None,
+        Option(
+            help="Noise to remove: 15, 25 or 50 (σ of 255), blind, or real. Default: the model's.",
+            metavar="LEVEL",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    quality: Annotated[
+        int | None,
+        Option(
+            help="JPEG quality of the input, 1 to 100. Default: read from the file.",
+            metavar="N",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
     weights: Annotated[
-        Path | None, Option(help="A checkpoint file of any of the families instead: .pth or .safetensors.")
+        Path | None,
+        Option(
+            help="Use this checkpoint file (.pth or .safetensors) instead of one from the catalogue.",
+            metavar="FILE",
+            rich_help_panel=MODEL,
+        ),
     ] = None
-    device: Annotated[str, Option(help="auto, cpu, cuda, cuda:N, mps; several with commas, or all.")] = "auto"
-    precision: Annotated[str, Option(help="auto, fp32, fp16, bf16.")] = "auto"
-    tile: Annotated[int | None, Option(help="Largest side of a tile, input px; 0: no tiles. Default: the model's.")] = (
-        None
-    )
-    overlap: Annotated[int | None, Option(help="Overlap of tiles, input px. Default: the model's.")] = None
+    catalogue: Annotated[
+        Path | None,
+        Option(
+            help="Also read checkpoints from this file, which has the form of weights.toml.",
+            metavar="FILE",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    offline: Annotated[
+        bool,
+        Option(
+            "--offline", help="Do not use the network, only checkpoints that are on this disk.", rich_help_panel=MODEL
+        ),
+    ] = False
+    device: Annotated[
+        str,
+        Option(
+            help="auto, cpu, cuda, cuda:N or mps; several separated by commas; or all.",
+            metavar="DEVICE",
+            rich_help_panel=SPEED,
+        ),
+    ] = "auto"
+    precision: Annotated[str, Option(help="auto, fp32, fp16 or bf16.", metavar="NAME", rich_help_panel=SPEED)] = "auto"
+    tile: Annotated[
+        int | None,
+        Option(
+            help="Longest side of a tile in input pixels; 0 turns tiling off. Default: as memory allows.",
+            metavar="N",
+            rich_help_panel=SPEED,
+        ),
+    ] = None
+    overlap: Annotated[
+        int | None,
+        Option(
+            help="Overlap of neighbouring tiles in input pixels. Default: the model's.",
+            metavar="N",
+            rich_help_panel=SPEED,
+        ),
+    ] = None
+    batch: Annotated[
+        int | None,
+        Option(help="Tiles per batch. Default: 4 on a GPU, otherwise 1.", metavar="N", rich_help_panel=SPEED),
+    ] = None
     memory: Annotated[
         str | None,
-        Option(help="What a model may take on its device: 1.5G, 800M. Default: most of what is there, of a GPU 3 GiB."),
+        Option(
+            help="Memory that a model may use on its device, such as 1.5G or 800M. "
+            "Default: most of what is free; on a GPU at most 3 GiB.",
+            metavar="SIZE",
+            rich_help_panel=SPEED,
+        ),
     ] = None
-    batch: Annotated[int | None, Option(help="Tiles at once. Default: 4 on a GPU, else 1.")] = None
     compile: Annotated[
-        bool, Option("--compile", help="Try PyTorch's compiler first, keep what it makes if that is faster.")
+        bool,
+        Option("--compile", help="Try PyTorch's compiler and use its code if that is faster.", rich_help_panel=SPEED),
     ] = False
-    catalogue: Annotated[Path | None, Option(help="A file with more catalogue entries, like weights.toml.")] = None
-    offline: Annotated[bool, Option("--offline", help="Use no network: only checkpoints that are on disk.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,69 +153,192 @@ class Options(Selection):
 
     inputs: Annotated[
         list[str] | None,
-        Argument(help="Images, folders, patterns; - for one image from standard input.", show_default=False),
+        Argument(
+            help="Images, folders or patterns; - reads one image from standard input.",
+            metavar="INPUTS",
+            show_default=False,
+        ),
     ] = None
     files_from: Annotated[
-        str | None, Option(help="A list of images, one a line; - for standard input.", metavar="FILE")
+        str | None,
+        Option(
+            help="Read the paths of the inputs from this file, one per line; - for standard input.",
+            metavar="FILE",
+            rich_help_panel=INPUT,
+        ),
     ] = None
-    null: Annotated[bool, Option("--null", "-0", help="The list is separated by NUL, as of find -print0.")] = False
-    recursive: Annotated[bool, Option("--recursive/--no-recursive", help="Look into the folders of folders, too.")] = (
-        True
-    )
-    follow_links: Annotated[bool, Option("--follow-links", help="Look into linked folders, too, each folder once.")] = (
-        False
-    )
+    null: Annotated[
+        bool,
+        Option(
+            "--null",
+            "-0",
+            help="Paths in the list are separated by NUL bytes, as find -print0 writes them.",
+            rich_help_panel=INPUT,
+        ),
+    ] = False
+    recursive: Annotated[
+        bool, Option("--recursive/--no-recursive", help="Search sub-folders.", rich_help_panel=INPUT)
+    ] = True
+    follow_links: Annotated[
+        bool,
+        Option("--follow-links", help="Search linked folders too, each folder once.", rich_help_panel=INPUT),
+    ] = False
+    frame: Annotated[
+        int | None,
+        Option(
+            help="Restore only this frame or page, counted from 1. Default: all.", metavar="N", rich_help_panel=INPUT
+        ),
+    ] = None
+    max_pixels: Annotated[
+        int,
+        Option(
+            help="Refuse images of more pixels, and a --resize to more.",
+            metavar="N",
+            rich_help_panel=INPUT,
+        ),
+    ] = 2_000_000_000
     output: Annotated[
         str | None,
         Option(
-            "--output", "-o", help="A file, a folder, a template with {stem} {task} {model} {scale}, or - for stdout."
+            "--output",
+            "-o",
+            help="A file, a folder, a template with {stem} {task} {model} {scale}, or - for standard output. "
+            "Default: beside the input.",
+            metavar="PATH",
+            rich_help_panel=OUTPUT,
         ),
     ] = None
     format: Annotated[
-        str | None, Option(help="Output format: png, jpeg, webp, tiff, bmp, avif. Default: the input's.")
-    ] = None
-    frame: Annotated[int | None, Option(help="Only this frame or page, counted from 1. Default: all.")] = None
-    resize: Annotated[str | None, Option(help="Final size: 2x of the input, WIDTHxHEIGHT, WIDTHx or xHEIGHT.")] = None
-    bit_depth: Annotated[str, Option(help="auto (the input's), 8, 16.")] = "auto"
-    dither: Annotated[bool, Option("--dither", help="Dither where the output has 8 bits.")] = False
-    alpha: Annotated[str, Option(help="Transparency of enlarged pictures: model, lanczos, drop.")] = "model"
-    icc: Annotated[str, Option(help="Colour profile: keep, or srgb to convert to sRGB.")] = "keep"
-    jpeg_quality: Annotated[int | None, Option(help="1 to 100. Default: the source's, at least 90; else 95.")] = None
-    strip: Annotated[bool, Option("--strip", help="Leave out all metadata but the colour profile.")] = False
-    max_pixels: Annotated[int, Option(help="Refuse images of more px, and a --resize to more.")] = 2_000_000_000
-    resume: Annotated[
-        bool, Option("--resume", help="Skip what is done, redo what was changed since; this is the default.")
-    ] = False
-    skip_existing: Annotated[bool, Option("--skip-existing", help="Skip whatever has an output of that name.")] = False
-    overwrite: Annotated[bool, Option("--overwrite", help="Write outputs again that are there already.")] = False
-    hash: Annotated[bool, Option("--hash", help="See by its sha256 whether an input was changed, not by its time.")] = (
-        False
-    )
-    keep_times: Annotated[bool, Option("--keep-times", help="Give outputs the times of their inputs.")] = False
-    fail_fast: Annotated[bool, Option("--fail-fast", help="Take up no more pictures once one has failed.")] = False
-    shard: Annotated[
         str | None,
-        Option(help="Only part I of N of the inputs. Default: of the SLURM array or RANK/WORLD_SIZE.", metavar="I/N"),
-    ] = None
-    watch: Annotated[bool, Option("--watch", help="Go on with what appears in the folders, until stopped.")] = False
-    cluster: Annotated[
-        str | None, Option(help="Restore on a Ray cluster: auto, or its address.", metavar="ADDRESS")
-    ] = None
-    workers: Annotated[int | None, Option(help="Workers on the cluster. Default: as many as fit.")] = None
-    gpus_per_worker: Annotated[
-        float | None, Option(help="GPUs of each worker; 0 for the CPU. Default: 1 where the cluster has some.")
+        Option(
+            help="Output format: png, jpeg, webp, tiff, bmp or avif. Default: the input's; "
+            "sr writes lossy inputs as png.",
+            metavar="NAME",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None
     compare: Annotated[
-        bool, Option("--compare", help="Write a sheet of input and result beside the result: NAME_compare.png.")
+        bool,
+        Option(
+            "--compare",
+            help="Also write NAME_compare.png, which shows input and result side by side.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False
+    keep_times: Annotated[
+        bool,
+        Option("--keep-times", help="Give each output the modification time of its input.", rich_help_panel=OUTPUT),
+    ] = False
+    resize: Annotated[
+        str | None,
+        Option(
+            help="Final size: 2x (of the input), 800x600, 800x (width) or x600 (height).",
+            metavar="SIZE",
+            rich_help_panel=IMAGE,
+        ),
+    ] = None
+    bit_depth: Annotated[
+        str,
+        Option(help="Bits per channel: auto (as the input), 8 or 16.", metavar="BITS", rich_help_panel=IMAGE),
+    ] = "auto"
+    dither: Annotated[bool, Option("--dither", help="Dither when rounding to 8 bits.", rich_help_panel=IMAGE)] = False
+    alpha: Annotated[
+        str,
+        Option(
+            help="Transparency of enlarged images: model, lanczos or drop.",
+            metavar="MODE",
+            rich_help_panel=IMAGE,
+        ),
+    ] = "model"
+    icc: Annotated[
+        str,
+        Option(help="Colour profile: keep it, or convert to srgb.", metavar="MODE", rich_help_panel=IMAGE),
+    ] = "keep"
+    jpeg_quality: Annotated[
+        int | None,
+        Option(
+            help="Quality of JPEG outputs, 1 to 100. Default: the input's, but at least 90; 95 for other inputs.",
+            metavar="N",
+            rich_help_panel=IMAGE,
+        ),
+    ] = None
+    strip: Annotated[
+        bool, Option("--strip", help="Write no metadata except the colour profile.", rich_help_panel=IMAGE)
+    ] = False
+    resume: Annotated[
+        bool,
+        Option(
+            "--resume",
+            help="Skip what is done; redo it if the input or the options have changed. This is the default.",
+            rich_help_panel=BATCH,
+        ),
+    ] = False
+    skip_existing: Annotated[
+        bool,
+        Option("--skip-existing", help="Skip every input whose output file exists.", rich_help_panel=BATCH),
+    ] = False
+    overwrite: Annotated[
+        bool, Option("--overwrite", help="Write outputs again that exist already.", rich_help_panel=BATCH)
+    ] = False
+    hash: Annotated[
+        bool,
+        Option(
+            "--hash",
+            help="Compare inputs by sha256 instead of size and time to see whether they have changed.",
+            rich_help_panel=BATCH,
+        ),
+    ] = False
+    fail_fast: Annotated[
+        bool, Option("--fail-fast", help="Stop after the first image that fails.", rich_help_panel=BATCH)
     ] = False
     dry_run: Annotated[
-        bool, Option("--dry-run", help="Only say what would be read, written and fetched, and how long it may take.")
+        bool,
+        Option(
+            "--dry-run",
+            help="Only show what would be read, written and downloaded, and estimate the time.",
+            rich_help_panel=BATCH,
+        ),
     ] = False
-    json: Annotated[bool, Option("--json", help="One JSON object per picture on standard output, a summary last.")] = (
-        False
-    )
-    log: Annotated[Path | None, Option(help="Append every event to this file.", metavar="FILE")] = None
-    quiet: Annotated[bool, Option("--quiet", "-q", help="Say nothing but errors.")] = False
+    watch: Annotated[
+        bool,
+        Option("--watch", help="Also restore images that appear later, until stopped.", rich_help_panel=BATCH),
+    ] = False
+    shard: Annotated[
+        str | None,
+        Option(
+            help="Restore only part I of N. Default: from SLURM array variables, or RANK and WORLD_SIZE.",
+            metavar="I/N",
+            rich_help_panel=BATCH,
+        ),
+    ] = None
+    cluster: Annotated[
+        str | None,
+        Option(help="Run on a Ray cluster: auto, or its address.", metavar="ADDRESS", rich_help_panel=BATCH),
+    ] = None
+    workers: Annotated[
+        int | None,
+        Option(help="Number of workers on the cluster. Default: as many as fit.", metavar="N", rich_help_panel=BATCH),
+    ] = None
+    gpus_per_worker: Annotated[
+        float | None,
+        Option(
+            help="GPUs of each worker; 0 uses the CPU. Default: 1 if the cluster has GPUs.",
+            metavar="N",
+            rich_help_panel=BATCH,
+        ),
+    ] = None
+    json: Annotated[
+        bool,
+        Option(
+            "--json",
+            help="Print one JSON object per image on standard output, then a summary.",
+            rich_help_panel=REPORTING,
+        ),
+    ] = False
+    log: Annotated[
+        Path | None, Option(help="Append every event to this file.", metavar="FILE", rich_help_panel=REPORTING)
+    ] = None
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print only errors.", rich_help_panel=REPORTING)] = False
 
 
 def command(kind: type[Taken], perform: Callable[[Taken], None], without: Collection[str] = ()) -> Callable[..., None]:
@@ -151,6 +349,7 @@ def command(kind: type[Taken], perform: Callable[[Taken], None], without: Collec
 
     hints = get_type_hints(kind, include_extras=True)
     taken = [field for field in fields(kind) if field.name not in without]  # type: ignore[arg-type]  # a dataclass
+    taken.sort(key=lambda field: PANELS.index(hints[field.name].__metadata__[0].rich_help_panel))
     execute.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(

@@ -1,4 +1,4 @@
-"""How every command reads its options: no option takes an empty value."""
+"""How every command reads its options and shows them: no option takes an empty value, no flag has a type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from restore_cli.errors import UsageError
 
-__all__ = ["Command", "Group"]
+__all__ = ["Command", "Group", "examples"]
 
 
 class Command(TyperCommand):
@@ -21,6 +21,10 @@ class Command(TyperCommand):
         refuse_empty(self, ctx, args)
         return rest
 
+    def get_params(self, ctx: Context) -> list[Any]:  # type: ignore[override]  # the public name of it
+        """Return the parameters as the help page shows them."""
+        return tidy(super().get_params(ctx))
+
 
 class Group(TyperGroup):
     """A group of commands whose own options are checked in the same way."""
@@ -30,6 +34,26 @@ class Group(TyperGroup):
         rest = super().parse_args(ctx, list(args))
         refuse_empty(self, ctx, args)
         return rest
+
+    def get_params(self, ctx: Context) -> list[Any]:  # type: ignore[override]  # the public name of it
+        """Return the parameters as the help page shows them."""
+        return tidy(super().get_params(ctx))
+
+
+def examples(*pairs: tuple[str, str]) -> str:
+    """Return the end of a help page: what each command line does, and the command line."""
+    return "\n\n".join(["Examples", *(f"{purpose}:\n  {line}" for purpose, line in pairs)])
+
+
+def tidy(params: list[Any]) -> list[Any]:
+    """Return `params` with no type beside a flag, and `--help` in the panel of the option before it."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    *others, last = params
+    if others and last.name == "help":
+        last.rich_help_panel = getattr(others[-1], "rich_help_panel", None)
+    return params
 
 
 def refuse_empty(command: TyperCommand | TyperGroup, ctx: Context, args: list[str]) -> None:

@@ -17,11 +17,16 @@ __all__ = ["sources"]
 
 
 def sources(
-    names: Annotated[list[str] | None, typer.Argument(help="Checkpoints; all of the catalogue without.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="An object per source, and a summary last.")] = False,
-    catalogue: Annotated[Path | None, typer.Option(help="A file with more entries, like weights.toml.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Checkpoints. Default: the whole catalogue.", metavar="NAMES")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per source, then a summary.")] = False,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(help="Also read checkpoints from this file, which has the form of weights.toml.", metavar="FILE"),
+    ] = None,
 ) -> None:
-    """Ask every source of checkpoints whether it has the file, without downloading it."""
+    """Ask every source whether it still has the checkpoint, without downloading it."""
     known = read_catalogue(catalogue)
     entries = [known.entry(name) for name in dict.fromkeys(names)] if names else list(known.entries)
     found = survey(entries)

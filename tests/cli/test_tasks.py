@@ -216,7 +216,7 @@ def test_help_and_version_load_nothing_that_takes_long() -> None:
     [
         (["denoise", "--nosuch"], "No such option: --nosuch (Possible options: --noise)"),
         (["denoise", "a.png", "--tile", "wide"], "Invalid value for '--tile'"),
-        (["models", "info"], "Missing argument 'name'"),
+        (["models", "info"], "Missing argument 'NAME'"),
         (["denos", "a.png"], "Did you mean 'denoise'?"),
     ],
 )

@@ -1,0 +1,79 @@
+"""Command lines as help pages and documents show them: found, and read by the program without being run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from restore_cli.cli.main import app
+from restore_cli.cli.options import OF_TASK
+from restore_cli.weights.catalogue import TASKS, Request, read_catalogue
+
+__all__ = ["COMMANDS", "blocks", "refuse_unreadable"]
+
+EAGER = {"--help", "--version", "--install-completion", "--show-completion"}
+"""options that print and stop while the command line is read"""
+
+
+def tree() -> Iterator[tuple[str, Any]]:
+    """Each command with its full name, a group before its own commands."""
+    waiting = [("restore", typer.main.get_command(app))]
+    while waiting:
+        name, command = waiting.pop(0)
+        yield name, command
+        waiting += [(f"{name} {sub}", child) for sub, child in getattr(command, "commands", {}).items()]
+
+
+COMMANDS: dict[str, Any] = dict(tree())
+
+
+def blocks(text: str) -> Iterator[str]:
+    """The code blocks of a Markdown page that hold shell commands."""
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        if language in ("", "bash", "sh", "console"):
+            yield block
+
+
+def refuse_unreadable(text: str) -> int:
+    """Let the program read each command line of `restore` in `text`; return how many there are.
+
+    Raises what the program raises for a command, an option, a value or a checkpoint that does not exist.
+    """
+    found = 0
+    for line in text.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|;&<>")
+        lexer.commenters = "#"
+        words: list[str] = []
+        for word in [*lexer, "|"]:
+            if set(word) <= set("|;&<>"):
+                found += read(words)
+                words = []
+            else:
+                words.append(word)
+    return found
+
+
+def read(words: list[str]) -> bool:
+    """Whether the words hold a command line of `restore`, which is read as the program does it."""
+    if "restore" not in words:
+        return False
+    rest = words[words.index("restore") + 1 :]
+    name, command = "restore", COMMANDS["restore"]
+    while rest and f"{name} {rest[0]}" in COMMANDS:
+        name = f"{name} {rest.pop(0)}"
+        command = COMMANDS[name]
+    if EAGER & set(rest):
+        assert {word for word in rest if word.startswith("--")} <= {
+            opt for p in command.params for opt in p.opts
+        } | EAGER
+        return True
+    context = command.make_context(name, rest)
+    task = context.params.get("task", name.split()[-1])
+    if task in TASKS and "weights" in context.params and context.params["weights"] is None:
+        only = {field: context.params.get(field) for field in ("model", "variant", *OF_TASK)}
+        read_catalogue().select(Request(task, **only))
+    return True
