@@ -7,12 +7,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import IO, Literal, cast
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from restore_cli.cli.standard import Guarded, silence
 from restore_cli.errors import OutputError, RestoreError
 from restore_cli.weights.entry import Entry
 
@@ -29,7 +30,6 @@ __all__ = [
     "say",
     "say_table",
     "shows",
-    "silence",
     "unwritable",
 ]
 
@@ -49,10 +49,23 @@ class Screen(Console):
         raise PipeClosed
 
 
+class Messages(Console):
+    """A console for messages, which are dropped where nobody can read them."""
+
+    @property
+    def file(self) -> IO[str]:
+        """Standard error, whose failures stop nothing."""
+        return cast("IO[str]", Guarded(super().file))
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
+
 STYLES: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
 
 out = Screen(highlight=False, soft_wrap=True, color_system=STYLES)
-err = Screen(stderr=True, highlight=False, soft_wrap=True, color_system=STYLES)
+err = Messages(stderr=True, highlight=False, soft_wrap=True, color_system=STYLES)
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
@@ -84,16 +97,6 @@ def unwritable(error: OSError) -> OutputError:
     return OutputError(f"standard output: cannot be written: {error.strerror}")
 
 
-def silence() -> None:
-    """What is in a buffer and cannot be written is thrown away, without a word at the end of the process."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(nowhere, stream.fileno())
-
-
 def say(text: str) -> None:
     """A line of results, at once."""
     with reading():
@@ -103,8 +106,7 @@ def say(text: str) -> None:
 
 def above(text: str) -> None:
     """A line of results above what is drawn live on the same screen."""
-    with reading():
-        err.print(escape(plain(text)))
+    err.print(escape(plain(text)))
 
 
 def say_table(table: object) -> None:
@@ -115,14 +117,12 @@ def say_table(table: object) -> None:
 
 def note(text: str) -> None:
     """A line about what is going on."""
-    with reading():
-        err.print(escape(plain(text)), style="dim")
+    err.print(escape(plain(text)), style="dim")
 
 
 def complain(error: RestoreError) -> None:
     """The one line of a failure."""
-    with reading():
-        err.print(f"[red]restore:[/red] {escape(plain(str(error)))}")
+    err.print(f"[red]restore:[/red] {escape(plain(str(error)))}")
 
 
 class Downloads:

@@ -10,6 +10,7 @@ from glob import has_magic
 from pathlib import Path
 
 from restore_cli.cli.options import Options
+from restore_cli.cli.standard import Missing
 from restore_cli.errors import UsageError
 from restore_cli.paths import Asked
 
@@ -40,6 +41,8 @@ def asked(options: Options) -> Asked:
 
 def read_list(name: str, null: bool) -> tuple[str, ...]:
     """The paths of a list. UsageError where it cannot be read."""
+    if name == STANDARD and isinstance(sys.stdin, Missing):
+        raise UsageError("--files-from -: standard input is closed", hint="--files-from FILE")
     try:
         content = sys.stdin.buffer.read() if name == STANDARD else Path(name).read_bytes()
     except OSError as error:

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from restore_cli.cli.compare import add_compare
-from restore_cli.cli.console import PipeClosed, complain, say, silence, unwritable
+from restore_cli.cli.console import PipeClosed, complain, say, unwritable
 from restore_cli.cli.evaluate import add_eval
 from restore_cli.cli.models import models
 from restore_cli.cli.parsing import Group, examples
+from restore_cli.cli.standard import open_missing, silence
 from restore_cli.cli.tasks import add_tasks
 from restore_cli.errors import Interrupted, RestoreError, UsageError
 
@@ -71,6 +72,7 @@ def in_one_line(error: Exception) -> RestoreError:
 
 def main() -> None:
     """Run the command; a failure is one line and its exit code, a traceback only under RESTORE_DEBUG=1."""
+    open_missing()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes, and come out as they are
     try:

@@ -20,7 +20,7 @@ from restore_cli.cli.report import AtHand, Json, Lines, Log, Report, Reports
 from restore_cli.cli.signals import Stop, stopping
 from restore_cli.cli.streams import Streams, refuse_contradictions, streams, uses_standard
 from restore_cli.cli.tally import Tally
-from restore_cli.errors import RestoreError
+from restore_cli.errors import OutputError, RestoreError
 from restore_cli.executors import run_job
 from restore_cli.job import Job, Result, Watch
 from restore_cli.naming import sheet_path
@@ -47,7 +47,7 @@ def restore(job: Job, options: Options) -> None:
     live = shows() and not options.quiet
     downloads, at_hand, tally = Downloads(job.catalogue.entry, options.quiet, live), AtHand(), Tally()
     display = Display(downloads, job.device)
-    reports = Reports([*reports_for(options, live), at_hand, *([display] if live else [])])
+    reports = Reports([at_hand, *([display] if live else []), *reports_for(options, live)])  # those that may fail last
     stop = Stop(lambda: 0 if downloads.name else len(at_hand), reports.stopping)
     watch = Watch(downloads, reports.note, on_tile=reports.tile, passed=tally.passed, stopping=lambda: stop.asked)
     if live and not job.watch:
@@ -77,7 +77,10 @@ def follow(stream: Streams, watch: Watch, reports: Report, tally: Tally, options
         if options.compare and result.status == "done":
             compare(result, options.overwrite)
         tally.add(result)
-        reports.result(result)
+        try:
+            reports.result(result)
+        except OutputError as error:  # this line is lost and later ones will be, the images are not
+            tally.ended = error
 
 
 def reports_for(options: Options, live: bool) -> Iterator[Report]:
@@ -85,11 +88,11 @@ def reports_for(options: Options, live: bool) -> Iterator[Report]:
     outgoing = uses_standard(options)[1]
     if options.log is not None:
         yield Log(options.log)
-    if options.json:
-        yield Json()
     on_screen = above if live and out.is_terminal else say
     lines = None if options.json else note if outgoing else on_screen
     yield Lines(lines, [STANDARD, *(options.inputs or ())], options.quiet)
+    if options.json:
+        yield Json()
 
 
 def compare(result: Result, overwrite: bool) -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -84,4 +84,5 @@ def stopping(stop: Stop) -> Iterator[None]:
 def last_words(text: str) -> None:
     """A line on standard error, past all locks; the cursor that a display has hidden is shown again."""
     shown = "\r\x1b[J\x1b[?25h" if sys.stderr.isatty() else ""
-    os.write(2, f"{shown}{text}\n".encode())
+    with suppress(OSError):  # the terminal may be gone
+        os.write(2, f"{shown}{text}\n".encode())

@@ -15,6 +15,7 @@ from pathlib import Path
 from restore_cli.cli.console import reading
 from restore_cli.cli.inputs import STANDARD, one_file
 from restore_cli.cli.options import Options
+from restore_cli.cli.standard import Missing
 from restore_cli.errors import ImageError, OutputError, RestoreError, UsageError
 from restore_cli.image.codec import FORMAT_SUFFIX, probe
 from restore_cli.job import Job, Result
@@ -68,6 +69,10 @@ def refuse_contradictions(options: Options) -> None:
             raise UsageError(f"--{word.replace('_', '-')} does not go with - for a picture", hint="name files")
     if options.cluster and (incoming or outgoing):
         raise UsageError("--cluster does not go with - for a picture", hint="name files")
+    if outgoing and isinstance(sys.stdout, Missing):
+        raise UsageError("standard output is closed, there is no place for an image", hint="> out.png, or -o out.png")
+    if incoming and isinstance(sys.stdin, Missing):
+        raise UsageError("standard input is closed, there is no image", hint="< in.png")
     if outgoing and sys.stdout.isatty():
         raise UsageError("standard output is a terminal, not a place for a picture", hint="> out.png, or -o out.png")
     if incoming and sys.stdin.isatty():

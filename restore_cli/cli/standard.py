@@ -1,0 +1,66 @@
+"""The standard streams of the process: one that is missing or broken never stops a run."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import IO
+
+__all__ = ["Guarded", "Missing", "open_missing", "silence"]
+
+STREAMS = ("stdin", "stdout", "stderr")
+
+
+class Missing(io.TextIOWrapper):
+    """A standard stream that was closed when the process began: it reads nothing, and drops what is written."""
+
+
+def open_missing() -> None:
+    """Open the null device as each missing standard stream, before a file of ours gets its number.
+
+    A library or a worker that writes to descriptor 1 or 2 would otherwise write into that file.
+    """
+    for name in STREAMS:
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: the stream's own
+            os.set_inheritable(number, True)
+            raw = os.fdopen(number, "rb" if name == "stdin" else "wb", closefd=False)
+            setattr(sys, name, Missing(raw, encoding="utf-8", errors="surrogateescape", line_buffering=True))
+
+
+class Guarded:
+    """A stream for messages: where they cannot be written any more, they are dropped."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+
+    def write(self, text: str) -> int:
+        """Write the text. Returns its length."""
+        try:
+            self.file.write(text)
+        except OSError:
+            silence()
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        with suppress(OSError):
+            self.file.flush()
+            return
+        silence()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.file, name)
+
+
+def silence() -> None:
+    """Direct every output that cannot be written to the null device, so that no later write or exit fails."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
