@@ -109,15 +109,17 @@ def restored(document: Document, model: Model, trace: Trace) -> Iterator[Iterato
     return (flow.restored(model, trace) for flow in document.flows)
 
 
-def write_document(document: Document, pages: Iterator[Iterator[Samples]], scale: int, note: Note) -> tuple[int, int]:
-    """Writes the result, whole or not at all, and gives its first picture's size, (width, height).
+def write_document(
+    document: Document, pages: Iterator[Iterator[Samples]], scale: int, note: Note
+) -> tuple[tuple[int, int], tuple[str, ...]]:
+    """Writes the result, whole or not at all; gives its first picture's size, (width, height), and what it leaves out.
 
     `pages` are the restored rows of each picture. Raises ImageError, OutputError.
     """
     flows = document.flows
     streams = (stream_of(flow, rows, document, scale, note) for flow, rows in zip(flows, pages, strict=True))
-    write_streams(streams, len(flows), document.path, document.format, document.settings)
-    return size_of(flows[0], scale)
+    left_out = write_streams(streams, len(flows), document.path, document.format, document.settings)
+    return size_of(flows[0], scale), left_out
 
 
 def restore_file(
@@ -130,7 +132,7 @@ def restore_file(
     scale = model.contract.scale
 
     def work(trace: Trace) -> tuple[int, int]:
-        return write_document(document, restored(document, model, trace), scale, note)
+        return write_document(document, restored(document, model, trace), scale, note)[0]
 
     return attempts(work, model.contract, document.side, tiling, on_tile)
 

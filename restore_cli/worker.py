@@ -314,7 +314,7 @@ class Worker:
         try:
             make_folder(document.path.parent)
             note = Note(self.job.request.task, using.name, using.sha256, scale)
-            size = write_document(document, pages, scale, note)
+            size, left_out = write_document(document, pages, scale, note)
             if is_remote(work.output):
                 from restore_cli.remote import send
 
@@ -338,7 +338,7 @@ class Worker:
             pixels=sum(flow.header.width * flow.header.height for flow in document.flows),
             tile=trace.tiling.tile,
             precision=using.precision,
-            notes=notes(trace, using.tiling),
+            notes=(*notes(trace, using.tiling), *left_out),
         )
 
 

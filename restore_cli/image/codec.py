@@ -26,6 +26,7 @@ from restore_cli.image.writers import (
     MOST_BYTES,
     Refused,
     Settings,
+    held_by,
     write,
 )
 
@@ -105,15 +106,26 @@ def encode(picture: Picture, path: Path, *, format: str | None = None, settings:
     write_streams(iter([stream]), 1, path, format, settings or Settings())
 
 
-def write_streams(pages: Iterator[Stream], count: int, path: Path, format: str, settings: Settings) -> None:
-    """`count` pages as one file, whole or not at all; rows are pulled as they are written. Raises OutputError."""
+def write_streams(pages: Iterator[Stream], count: int, path: Path, format: str, settings: Settings) -> tuple[str, ...]:
+    """Write `count` pages as one file, whole or not at all; rows are pulled as they are written.
+
+    Returns what the inputs say beside their pixels and the file does not, each with its reason. Raises OutputError.
+    """
     first = next(pages)
     check_output(first, path, format, count)
+    left_out: dict[str, None] = {}
+
+    def held(page: Stream) -> Stream:
+        page.metadata = held_by(format, page.metadata)
+        left_out.update(dict.fromkeys(page.metadata.left_out))
+        return page
+
     try:
         with atomic_write(path) as file:
-            write(chain([first], pages), first, count, file, format, settings)
+            write(map(held, chain([first], pages)), first, count, file, format, settings)
     except Refused as error:
         raise OutputError(f"{path}: cannot be written as {TITLES[format]} ({error})") from error
+    return tuple(left_out)
 
 
 def format_of(path: Path) -> str:

@@ -7,9 +7,21 @@ from dataclasses import dataclass
 
 from PIL import ExifTags
 
-__all__ = ["PREFIX", "relocated", "resolution", "sized", "upright", "with_kinds", "with_resolution"]
+__all__ = [
+    "DAMAGED",
+    "PREFIX",
+    "relocated",
+    "resolution",
+    "sized",
+    "tags_of",
+    "upright",
+    "with_kinds",
+    "with_resolution",
+]
 
 PREFIX = b"Exif\0\0"
+DAMAGED = PREFIX + b"?"
+"""Stands for a block that could not be read."""
 BYTE, SHORT, LONG, RATIONAL, UNDEFINED = 1, 3, 4, 5, 7
 WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8}
 PAIRS = (5, 10)
@@ -59,6 +71,15 @@ def opened(exif: bytes | None) -> Block | None:
     data = bytearray((exif or b"").removeprefix(PREFIX))
     order = ORDERS.get(bytes(data[:4]))
     return Block(data, order) if order else None
+
+
+def tags_of(exif: bytes | None) -> set[int]:
+    """The tags of the first folder; none of a block that cannot be read."""
+    block = opened(exif)
+    try:
+        return set(block.folder(block.number(LONG, 4))[0]) if block else set()
+    except struct.error:
+        return set()
 
 
 def upright(exif: bytes | None) -> tuple[int, bytes | None]:

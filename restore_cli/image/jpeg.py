@@ -1,13 +1,18 @@
-"""How strongly a JPEG was compressed, read from its quantisation tables."""
+"""What the markers of a JPEG say: how strongly it was compressed, how many pictures it holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import SEEK_END
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ImageFile, MpoImagePlugin
 
-__all__ = ["estimate_quality", "standard_table"]
+from restore_cli.image.header import Unreadable
+
+__all__ = ["estimate_quality", "refuse_hollow", "standard_table", "stereo_frames"]
 
 # ITU-T T.81, Annex K, table K.1: luminance, in rows.
 # fmt: off
@@ -45,3 +50,19 @@ def estimate_quality(tables: Mapping[int, Sequence[int]]) -> int:
         raise ValueError(f"a quantisation table has 64 entries, not {found.size}")
     distance = {quality: float((abs(found - standard_table(quality)) / _ANNEX_K).sum()) for quality in range(1, 101)}
     return min(distance, key=distance.__getitem__)
+
+
+def refuse_hollow(stream: IO[bytes], width: int, height: int) -> None:
+    """A progressive JPEG is held whole: one that is shorter than a bit for each block is refused before that."""
+    size, least = stream.seek(0, SEEK_END), -(-width // 8) * -(-height // 8) // 8
+    if size < least:
+        raise Unreadable(f"damaged JPEG: {width}×{height} px take at least {least} bytes, it has {size}")
+
+
+def stereo_frames(image: ImageFile.ImageFile) -> int:
+    """Pictures of a stereo pair or a panorama. Cameras hide a preview behind the photograph, phones a gain map: 1."""
+    if not isinstance(image, MpoImagePlugin.MpoImageFile):
+        return 1
+    entries = (image.mpinfo or {}).get(0xB002, [])
+    several = any(str(entry["Attribute"]["MPType"]).startswith("Multi-Frame") for entry in entries)
+    return len(entries) if several else 1

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from PIL import ExifTags, Image
 
-from restore_cli.image.exif import resolution, sized, upright
+from restore_cli.image.exif import PREFIX, resolution, sized, upright
 from restore_cli.image.picture import Metadata
 
 __all__ = [
+    "DESCRIPTIVE",
     "IPTC_KEY",
     "SUB_FOLDERS",
     "assembled",
@@ -28,11 +29,12 @@ __all__ = [
 
 _XMP_KEY = "XML:com.adobe.xmp"
 _RAW = "Raw profile type "
+_PROFILES = ("exif", "APP1", "xmp", "iptc", "8bim")
 IPTC_KEY = f"{_RAW}iptc"
 _IPTC_RESOURCE = 0x0404  # of a Photoshop block
 SUB_FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 # EXIF shares its first folder with TIFF's layout tags (sizes, strips, compression), which belong to the old file.
-_DESCRIPTIVE = (
+DESCRIPTIVE = (
     ExifTags.Base.DocumentName,
     ExifTags.Base.ImageDescription,
     ExifTags.Base.Make,
@@ -68,21 +70,47 @@ def collect(image: Image.Image) -> Metadata:
     text = {"Comment": comment.decode("utf-8", "replace")} if isinstance(comment, bytes) and comment else {}
     resources = info.get("photoshop")
     iptc = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
-    return assembled(info.get("icc_profile"), _exif(image), info.get("xmp"), info.get("dpi"), text, iptc)[1]
+    icc = info["icc_profile"] or b"" if "icc_profile" in info else None  # None there: its parts do not fit together
+    return assembled(icc, _exif(image), info.get("xmp"), info.get("dpi"), text, iptc)[1]
 
 
 def assembled(
-    icc: object, exif: bytes | None, xmp: object, dpi: object, text: dict[str, str], iptc: object
+    icc: object,
+    exif: bytes | None,
+    xmp: object,
+    dpi: object,
+    text: dict[str, str],
+    iptc: object,
+    left_out: Iterable[str] = (),
 ) -> tuple[int, Metadata]:
-    """The orientation that is still to be applied, and the metadata as they will be true after."""
-    turned, exif = upright(exif or raw_profile(text, "exif", "APP1"))
+    """The orientation that is still to be applied, and the metadata as they will be true after.
+
+    `left_out` is what the reader of the file could not keep; what cannot be kept here is added.
+    """
+    stated = exif or raw_profile(text, "exif", "APP1") or b""
+    turned, exif = upright(stated)
+    profile = _profile(icc)
     block = xmp if isinstance(xmp, bytes) else text.get(_XMP_KEY, "").encode() or raw_profile(text, "xmp") or b""
     if turned != 1:
         block = _XMP_ORIENTATION.sub(rb"\g<1>1", block)
     iptc = iptc if isinstance(iptc, bytes) else records(raw_profile(text, "iptc", "8bim"))
     kept = {key: value for key, value in text.items() if key != _XMP_KEY and not key.startswith(_RAW)}
     dpi = _dpi(dpi) or _dpi(resolution(exif))
-    return turned, Metadata(_profile(icc), exif, block or None, dpi, kept, iptc or None)
+    lost = [*left_out, *(f"its text {key!a} is {why} and left out" for key, why in unknown_profiles(text))]
+    if icc is not None and profile is None:
+        lost.append("its colour profile is damaged and left out")
+    if stated.removeprefix(PREFIX) and exif is None:
+        lost.append("its EXIF is damaged and left out")
+    return turned, Metadata(profile, exif, block or None, dpi, kept, iptc or None, left_out=tuple(dict.fromkeys(lost)))
+
+
+def unknown_profiles(text: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Keywords of blocks that a PNG keeps as text and that cannot be used, and why."""
+    for key, value in text.items():
+        if key.startswith(_RAW) and not unpacked_profile(value):
+            yield key[:40], "damaged"
+        elif key.startswith(_RAW) and key.removeprefix(_RAW) not in _PROFILES:
+            yield key[:40], "of an unknown kind"
 
 
 def of_size(metadata: Metadata, width: int, height: int) -> Metadata:
@@ -133,7 +161,7 @@ def descriptive(exif: bytes | Image.Exif) -> Image.Exif:
         source.load(exif)
     else:
         source = exif
-    for tag in _DESCRIPTIVE:
+    for tag in DESCRIPTIVE:
         if tag in source:
             kept[tag] = source[tag]
     for folder in SUB_FOLDERS:

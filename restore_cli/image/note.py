@@ -57,4 +57,10 @@ def noted(metadata: Metadata, note: Note) -> Metadata:
 
 def stripped(metadata: Metadata) -> Metadata:
     """Nothing but what the colours need to be right."""
-    return Metadata(icc=metadata.icc, png=metadata.png, duration=metadata.duration, loop=metadata.loop)
+    return Metadata(
+        icc=metadata.icc,
+        png=metadata.png,
+        duration=metadata.duration,
+        loop=metadata.loop,
+        left_out=metadata.left_out,
+    )

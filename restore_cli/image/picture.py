@@ -32,6 +32,7 @@ class Metadata:
     png: Mapping[bytes, bytes] = field(default_factory=dict)  # colour chunks that only PNG has: gAMA, cHRM, cICP, sRGB
     duration: float | None = None  # of this frame of an animation, ms
     loop: int | None = None  # how often an animation is shown, 0 for ever
+    left_out: tuple[str, ...] = ()  # what the file says beside its pixels and is not kept, each with its reason
 
     @property
     def foreign_code(self) -> bool:

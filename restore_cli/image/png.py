@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 
 from restore_cli.image.header import Unreadable
-from restore_cli.image.metadata import IPTC_KEY, packed_profile
+from restore_cli.image.metadata import IPTC_KEY, assembled, packed_profile
 from restore_cli.image.picture import Metadata, Samples
 from restore_cli.image.stream import Stream
 
@@ -46,6 +46,7 @@ class PngFacts:
     dpi: tuple[float, float] | None = None
     text: dict[str, str] = field(default_factory=dict)
     colours: dict[bytes, bytes] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def channels(self) -> int:
@@ -56,6 +57,14 @@ class PngFacts:
     def alpha(self) -> bool:
         """As a channel, in the palette or as one clear colour."""
         return self.colour in (4, 6) or self.transparent
+
+    def metadata(self) -> tuple[int, Metadata]:
+        """The orientation that is still to be applied, and what will be true after, without the colour chunks."""
+        return assembled(self.icc, self.exif, None, self.dpi, self.text, None, self.left_out)
+
+
+class LeftOut(Exception):
+    """What a chunk holds is not kept; the message says what, and why."""
 
 
 def scan_png(stream: IO[bytes]) -> PngFacts:
@@ -72,8 +81,13 @@ def scan_png(stream: IO[bytes]) -> PngFacts:
     packed = 0
     for kind, length, data in chunks(stream):
         packed += length if kind == b"IDAT" else 0
-        if reader := READERS.get(kind):
-            reader(facts, data)
+        if length > MOST_CHUNK and kind in TITLES:
+            facts.left_out.append(f"{TITLES[kind]} is larger than {MOST_CHUNK >> 20} MiB and left out")
+        elif reader := READERS.get(kind):
+            try:
+                reader(facts, data)
+            except LeftOut as error:
+                facts.left_out.append(str(error))
         elif kind in COLOUR_CHUNKS:
             facts.colours[kind] = data
     if not packed:
@@ -108,14 +122,18 @@ def chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
         yield kind, length, b"".join(parts)
 
 
-def inflated(data: bytes) -> bytes | None:
-    """Decompressed, or None where that fails or grows beyond all measure."""
+def inflated(data: bytes, what: str) -> bytes:
+    """Decompressed. Raises LeftOut where that fails or grows beyond all measure."""
     engine = zlib.decompressobj()
     try:
-        found = engine.decompress(data, MOST_TEXT)
+        found = engine.decompress(data, MOST_TEXT + 1)
     except zlib.error:
-        return None
-    return found if engine.eof else None
+        found = b""
+    if len(found) > MOST_TEXT:
+        raise LeftOut(f"{what} unpacks to more than {MOST_TEXT >> 20} MiB and is left out")
+    if not engine.eof:
+        raise LeftOut(f"{what} is damaged and left out")
+    return found
 
 
 def read_animation(facts: PngFacts, data: bytes) -> None:
@@ -129,7 +147,7 @@ def read_transparency(facts: PngFacts, data: bytes) -> None:
 
 def read_profile(facts: PngFacts, data: bytes) -> None:
     _, _, rest = data.partition(b"\0")
-    facts.icc = inflated(rest[1:])
+    facts.icc = inflated(rest[1:], TITLES[b"iCCP"])
 
 
 def read_exif(facts: PngFacts, data: bytes) -> None:
@@ -143,26 +161,44 @@ def read_resolution(facts: PngFacts, data: bytes) -> None:
 
 
 def read_latin(facts: PngFacts, data: bytes) -> None:
-    key, found, value = data.partition(b"\0")
-    if found:
-        facts.text[key.decode("latin-1")] = value.decode("latin-1")
+    key, value = parted(data)
+    add_text(facts, key, value.decode("latin-1"))
 
 
 def read_compressed(facts: PngFacts, data: bytes) -> None:
-    key, _, value = data.partition(b"\0")
-    text = inflated(value[1:])
-    if text is not None:
-        facts.text[key.decode("latin-1")] = text.decode("latin-1")
+    key, value = parted(data)
+    add_text(facts, key, inflated(value[1:], titled(key)).decode("latin-1"))
 
 
 def read_international(facts: PngFacts, data: bytes) -> None:
-    key, _, rest = data.partition(b"\0")
-    _, _, translated = rest[2:].partition(b"\0")
-    _, _, value = translated.partition(b"\0")
-    text = inflated(value) if rest[:1] == b"\1" else value
-    if text is not None:
-        facts.text[key.decode("latin-1")] = text.decode("utf-8", "replace")
+    key, rest = parted(data)
+    _, translated = parted(rest[2:])
+    _, value = parted(translated)
+    text = inflated(value, titled(key)) if rest[:1] == b"\1" else value
+    add_text(facts, key, text.decode("utf-8", "replace"))
 
+
+def parted(data: bytes) -> tuple[str, bytes]:
+    """A word, and what stands behind the zero that ends it. Raises LeftOut where there is none."""
+    word, found, rest = data.partition(b"\0")
+    if not found:
+        raise LeftOut("a text is damaged and left out")
+    return word.decode("latin-1"), rest
+
+
+def add_text(facts: PngFacts, key: str, value: str) -> None:
+    """The last text of a keyword is the one that is kept."""
+    if facts.text.get(key, value) != value:
+        facts.left_out.append(f"{titled(key)} stands there several times, the last one is kept")
+    facts.text[key] = value
+
+
+def titled(key: str) -> str:
+    """The name of a text in a message: the keyword may hold anything."""
+    return f"its text {key[:40]!a}"
+
+
+TITLES = {b"iCCP": "its colour profile", b"eXIf": "its EXIF", b"tEXt": "a text", b"zTXt": "a text", b"iTXt": "a text"}
 
 READERS: dict[bytes, Callable[[PngFacts, bytes], None]] = {
     b"acTL": read_animation,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from io import SEEK_END, BytesIO
+from io import BytesIO
 from pathlib import Path
 from stat import S_ISREG
 from typing import IO
 
 import numpy as np
 import pyvips
-from PIL import ImageFile, JpegImagePlugin, MpoImagePlugin
+from PIL import ImageFile, JpegImagePlugin
 
 from restore_cli.errors import ImageError, RestoreError
 from restore_cli.image import heic, vips
@@ -27,7 +27,7 @@ from restore_cli.image.header import (
     sniff,
     without_premultiplied,
 )
-from restore_cli.image.jpeg import estimate_quality
+from restore_cli.image.jpeg import estimate_quality, refuse_hollow, stereo_frames
 from restore_cli.image.metadata import assembled, collect, orientation
 from restore_cli.image.patched import Patch
 from restore_cli.image.picture import Metadata, Samples
@@ -35,7 +35,7 @@ from restore_cli.image.pillow import OPENERS, fitted, held, planes, turned
 from restore_cli.image.png import scan_png
 from restore_cli.image.reasons import command, line, reason
 from restore_cli.image.rows import Fetch, Reader, blocks
-from restore_cli.image.tiffdir import CMYK, ICC, IPTC, LAB, PHOTOMETRIC, XMP, YCBCR, read_pages, separate_alpha
+from restore_cli.image.tiffdir import CMYK, LAB, PHOTOMETRIC, YCBCR, metadata_of, read_pages, separate_alpha
 
 __all__ = ["MAX_PIXELS", "Source", "open_source"]
 
@@ -141,7 +141,7 @@ def of_png(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_p
     if facts.frames > 1 and facts.bits <= 8:
         return of_pillow(stream, file, format, frame, max_pixels)
     refuse_frame(frame, 1)
-    turn, metadata = assembled(facts.icc, facts.exif, None, facts.dpi, facts.text, None)
+    turn, metadata = facts.metadata()
     metadata = replace(metadata, png=facts.colours)
     depth = 16 if facts.bits == 16 else 8
     header = Header("PNG", *upright_size(facts.width, facts.height, turn), facts.channels, facts.alpha, depth=depth)
@@ -164,10 +164,8 @@ def of_tiff(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
     page = pages[frame]
     width, height = page.number(256, 0), page.number(257, 0)
     limited(width, height, max_pixels)
-    turn, metadata = assembled(page.block(ICC), page.exif, page.block(XMP), page.dpi, {}, page.block(IPTC))
+    turn, metadata = metadata_of(page, stream)
     photometric = page.number(PHOTOMETRIC, 0)
-    if photometric in (CMYK, LAB):  # their profile is spent on the way to sRGB
-        metadata = replace(metadata, icc=None)
     header = Header(
         "TIFF",
         *upright_size(width, height, turn),
@@ -218,22 +216,6 @@ def of_jpeg(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_
     )
     metadata = replace(metadata, icc=None) if cmyk else metadata
     return header, metadata, vips_opener("JPEG", file, header, turn, convert="cmyk" if cmyk else None)
-
-
-def refuse_hollow(stream: IO[bytes], width: int, height: int) -> None:
-    """A progressive JPEG is held whole: one that is shorter than a bit for each block is refused before that."""
-    size, least = stream.seek(0, SEEK_END), -(-width // 8) * -(-height // 8) // 8
-    if size < least:
-        raise Unreadable(f"damaged JPEG: {width}×{height} px take at least {least} bytes, it has {size}")
-
-
-def stereo_frames(image: ImageFile.ImageFile) -> int:
-    """Pictures of a stereo pair or a panorama. Cameras hide a preview behind the photograph, phones a gain map: 1."""
-    if not isinstance(image, MpoImagePlugin.MpoImageFile):
-        return 1
-    entries = (image.mpinfo or {}).get(0xB002, [])
-    several = any(str(entry["Attribute"]["MPType"]).startswith("Multi-Frame") for entry in entries)
-    return len(entries) if several else 1
 
 
 def of_webp(stream: IO[bytes], file: Path | bytes, format: str, frame: int, max_pixels: int) -> Found:
@@ -305,7 +287,7 @@ def of_pillow(stream: IO[bytes], file: Path | bytes, format: str, frame: int, ma
     turn, metadata = orientation(image), collect(image)
     if format == "PNG":
         facts = scan_png(stream)
-        turn, metadata = assembled(facts.icc, facts.exif, None, facts.dpi, facts.text, None)
+        turn, metadata = facts.metadata()
     if frames > 1:
         metadata = timed(image, frame, metadata)
         image = opened(stream, format)

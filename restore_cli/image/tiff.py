@@ -21,7 +21,7 @@ from restore_cli.image.picture import Metadata, Samples
 from restore_cli.image.stream import Stream
 from restore_cli.image.tiffdir import ICC, IPTC, PREDICTOR, XMP
 
-__all__ = ["write_tiff"]
+__all__ = ["describable", "write_tiff"]
 
 _STRIP = 1 << 18  # bytes of pixels per strip: large enough to compress well, small enough to read a part
 _BIG = 2**32 - 2**25  # bytes of pixels from which on offsets need 64 bits, with room for what deflate may add
@@ -99,14 +99,20 @@ def predicted(rows: Samples) -> bytes:
 def laid_out(
     page: Stream, rows: int, starts: list[int], counts: list[int], at: int, big: bool, pointers: dict[int, int]
 ) -> bytes:
-    """The directory's bytes for offset `at`; without EXIF where that holds what no TIFF tag can."""
-    metadata = page.metadata
-    plain = Metadata(metadata.icc, None, metadata.xmp, iptc=metadata.iptc)
-    try:
-        data = folder_of(page, rows, counts, metadata, big, pointers).tobytes(at)
-    except Exception:  # EXIF may hold anything; the picture is worth more
-        data = folder_of(page, rows, counts, plain, big, {}).tobytes(at)
+    """The directory's bytes for offset `at`."""
+    data = folder_of(page, rows, counts, page.metadata, big, pointers).tobytes(at)
     return with_starts(data, starts, at, big)
+
+
+def describable(exif: bytes) -> bool:
+    """Whether the tags of a block can be written into a TIFF's list: they may hold anything."""
+    folder = ImageFileDirectory_v2()
+    try:
+        describe(folder, Metadata(exif=exif))
+        folder.tobytes()
+    except Exception:  # Pillow raises whatever the values lead it to
+        return False
+    return True
 
 
 def with_starts(data: bytes, starts: list[int], at: int, big: bool) -> bytes:

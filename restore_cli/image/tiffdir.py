@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import IO
 
@@ -12,13 +12,13 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from restore_cli.image.encodings import from_ycbcr, unmultiplied
-from restore_cli.image.exif import with_kinds
+from restore_cli.image.exif import DAMAGED, tags_of, with_kinds
 from restore_cli.image.header import Unreadable, Unsupported
-from restore_cli.image.metadata import descriptive
+from restore_cli.image.metadata import DESCRIPTIVE, SUB_FOLDERS, assembled, descriptive
 from restore_cli.image.patched import Patch
-from restore_cli.image.picture import Samples
+from restore_cli.image.picture import Metadata, Samples
 
-__all__ = ["Page", "read_pages", "separate_alpha"]
+__all__ = ["Page", "metadata_of", "read_pages", "separate_alpha"]
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIPS, STRIP_BYTES, TILES, TILE_BYTES = 273, 279, 324, 325
@@ -31,6 +31,14 @@ LUMA, SUBSAMPLING, LEVELS = 529, 530, 532
 RGB, CMYK, YCBCR, LAB = 2, 5, 6, 8
 FLOATING = 3
 MOST_PAGES = 10_000
+TITLES = {
+    ICC: "its colour profile",
+    XMP: "its XMP",
+    IPTC: "its IPTC",
+    **dict.fromkeys(SUB_FOLDERS, "its EXIF"),
+    **{int(tag): f"its tag {tag.name}" for tag in DESCRIPTIVE},
+}
+"""What is kept of a page beside its pixels."""
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 3, 5: 4, 6: 3, 8: 3}
 """Photometric interpretations and their channels once read: gray, gray, RGB, palette, CMYK, YCbCr, Lab."""
 
@@ -166,16 +174,54 @@ def separate_alpha(page: Page, stream: IO[bytes]) -> Patch | None:
     """
     if page.alpha != "associated":
         return None
+    order, _, entry = formats(page)
+    place = places(page, stream, page.offset).get(EXTRA)
+    return None if place is None else Patch(place, struct.pack(order + entry, EXTRA, SHORT, 1, 2))
+
+
+def formats(page: Page) -> tuple[str, str, str]:
+    """The byte order of a file, how it counts the entries of a list, and an entry that holds a short number."""
     order = "<" if page.tags.prefix == b"II" else ">"
-    count, entry = (order + "Q", order + "HHQH6x") if page.tags._bigtiff else (order + "H", order + "HHIH2x")
-    stream.seek(page.offset)
-    (entries,) = struct.unpack(count, stream.read(struct.calcsize(count)))
-    for _ in range(entries):
-        place = stream.tell()
-        tag = struct.unpack_from(order + "H", stream.read(struct.calcsize(entry)))[0]
-        if tag == EXTRA:
-            return Patch(place, struct.pack(entry, EXTRA, SHORT, 1, 2))
-    return None
+    return (order, "Q", "HHQH6x") if page.tags._bigtiff else (order, "H", "HHIH2x")
+
+
+def places(page: Page, stream: IO[bytes], offset: int) -> dict[int, int]:
+    """Where in the file each entry of the list at `offset` stands, also of tags that could not be read.
+
+    Raises struct.error where the list is not whole.
+    """
+    order, count, entry = formats(page)
+    stream.seek(offset)
+    (entries,) = struct.unpack(order + count, stream.read(struct.calcsize(order + count)))
+    first, size = stream.tell(), struct.calcsize(order + entry)
+    tags = (struct.unpack_from(order + "H", stream.read(size))[0] for _ in range(entries))
+    return {tag: first + i * size for i, tag in enumerate(tags)}
+
+
+def lost_tags(page: Page, stream: IO[bytes]) -> list[str]:
+    """What the page states and Pillow's reader passed over, because its bytes are not all there."""
+    stated = (tag for tag in places(page, stream, page.offset) if tag in TITLES)
+    return [f"{TITLES[tag]} is damaged and left out" for tag in stated if is_lost(page, stream, tag)]
+
+
+def is_lost(page: Page, stream: IO[bytes], tag: int) -> bool:
+    """Whether a tag that is kept beside the pixels could not be read. A folder without any tag is not lost."""
+    if tag not in SUB_FOLDERS:
+        return tag not in page.tags
+    if tag in tags_of(page.exif):
+        return False
+    try:
+        return bool(places(page, stream, page.number(tag, 0)))
+    except (struct.error, Unreadable):
+        return True
+
+
+def metadata_of(page: Page, stream: IO[bytes]) -> tuple[int, Metadata]:
+    """The orientation that is still to be applied, and what stands beside the pixels of the upright page."""
+    icc, xmp, iptc = (page.block(tag) for tag in (ICC, XMP, IPTC))
+    turn, metadata = assembled(icc, page.exif, xmp, page.dpi, {}, iptc, lost_tags(page, stream))
+    spent = page.number(PHOTOMETRIC, 0) in (CMYK, LAB)  # a profile on the way to sRGB
+    return turn, replace(metadata, icc=None) if spent else metadata
 
 
 def exif_at(stream: IO[bytes], offset: int, head: bytes, big: bool) -> bytes | None:
@@ -190,7 +236,7 @@ def exif_at(stream: IO[bytes], offset: int, head: bytes, big: bool) -> bytes | N
             kept[ORIENTATION] = turned
         return with_kinds(kept.tobytes()) if len(kept) else None
     except Exception:  # EXIF may hold anything; the picture is worth more
-        return None
+        return DAMAGED
 
 
 def check_page(page: Page, stream: IO[bytes]) -> None:

@@ -14,13 +14,14 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from restore_cli.image.exif import with_resolution
+from restore_cli.image.header import TITLES
 from restore_cli.image.metadata import IPTC_KEY, packed_profile, profile_for, rewritable
 from restore_cli.image.picture import Metadata, Pixels
 from restore_cli.image.pillow import held
 from restore_cli.image.png import XMP_KEY, write_png
 from restore_cli.image.reasons import line
 from restore_cli.image.stream import Stream
-from restore_cli.image.tiff import write_tiff
+from restore_cli.image.tiff import describable, write_tiff
 
 __all__ = [
     "DEPTHS",
@@ -30,6 +31,7 @@ __all__ = [
     "MOST_BYTES",
     "Refused",
     "Settings",
+    "held_by",
     "holds_profile",
     "write",
 ]
@@ -41,8 +43,9 @@ LONGEST_SIDE = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383, "AVIF": 65535}  
 MOST_BYTES = {"BMP": 2**32 - 2**16}  # of samples: its offsets have 32 bits
 
 _JPEG_MARKER = 65533  # bytes that fit into one marker: EXIF and XMP have no way to span several
-_XMP_OVERHEAD = 29
+_JPEG_PARTS = {"exif": _JPEG_MARKER, "xmp": _JPEG_MARKER - 29, "iptc": _JPEG_MARKER - 40}  # less their headers
 _JPEG_DENSITY = 65535  # dpi
+_REWRITES_EXIF = {"AVIF": rewritable, "TIFF": describable}
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,27 @@ def holds_profile(format: str, channels: int, icc: bytes | None) -> bool:
     if format == "WEBP" or (format == "AVIF" and channels == 2):
         channels = 3
     return format != "BMP" and profile_for(icc, channels) == icc
+
+
+def held_by(format: str, metadata: Metadata) -> Metadata:
+    """The metadata without what the format has a place for and cannot hold; `left_out` says what that is, and why."""
+    lost: dict[str, str] = {}
+    text = dict(metadata.text)
+    if format == "JPEG":
+        for part, most in _JPEG_PARTS.items():
+            if len(getattr(metadata, part) or b"") > most:
+                lost[part] = f"its {part.upper()} is left out: a JPEG holds {most} bytes of it"
+        if len(text.get("Comment", "").encode()) > _JPEG_MARKER:
+            lost["text"] = f"its text 'Comment' is left out: a JPEG holds {_JPEG_MARKER} bytes of it"
+            del text["Comment"]
+        if metadata.dpi and max(metadata.dpi) > _JPEG_DENSITY:
+            lost["dpi"] = f"its resolution is left out: a JPEG holds {_JPEG_DENSITY} dpi"
+    elif metadata.exif and format in _REWRITES_EXIF and not _REWRITES_EXIF[format](metadata.exif):
+        lost["exif"] = f"its EXIF cannot be written into a file of {TITLES[format]} and is left out"
+    if not lost:
+        return metadata
+    values: dict[str, Any] = vars(metadata) | dict.fromkeys(lost)
+    return Metadata(**values | {"text": text, "left_out": (*metadata.left_out, *lost.values())})
 
 
 def write(pages: Iterator[Stream], first: Stream, count: int, sink: IO[bytes], format: str, settings: Settings) -> None:
@@ -107,26 +131,23 @@ def _frames(arrays: list[Pixels], times: list[Metadata]) -> dict[str, Any]:
 def _write_jpeg(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
     """What was restored is not thrown away again: quality 95 and no colour subsampling, unless asked."""
     metadata = pages[0]
-    exif, xmp = metadata.exif or b"", metadata.xmp or b""
-    dpi = metadata.dpi if metadata.dpi and max(metadata.dpi) <= _JPEG_DENSITY else (0, 0)
-    comment = metadata.text.get("Comment", "").encode()
     _image(arrays[0]).save(
         sink,
         "JPEG",
         quality=settings.jpeg_quality,
         subsampling=settings.subsampling,
         icc_profile=metadata.icc,
-        exif=exif if len(exif) <= _JPEG_MARKER else b"",
-        xmp=xmp if len(xmp) <= _JPEG_MARKER - _XMP_OVERHEAD else b"",
-        dpi=dpi,
-        comment=comment if len(comment) <= _JPEG_MARKER else b"",
+        exif=metadata.exif or b"",
+        xmp=metadata.xmp or b"",
+        dpi=metadata.dpi or (0, 0),
+        comment=metadata.text.get("Comment", "").encode(),
         extra=photoshop(metadata.iptc),
     )
 
 
 def photoshop(iptc: bytes | None) -> bytes:
-    """IPTC as the APP13 marker of a JPEG, or nothing where it is too long for one."""
-    if not iptc or len(iptc) > _JPEG_MARKER - 40:
+    """IPTC as the APP13 marker of a JPEG."""
+    if not iptc:
         return b""
     padded = iptc + bytes(len(iptc) % 2)
     body = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + len(iptc).to_bytes(4, "big") + padded
@@ -158,14 +179,13 @@ def _write_avif(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
     """Quality 90, no colour subsampling; gray stays one channel, gray with alpha becomes RGB with alpha."""
     metadata = pages[0]
     channels = arrays[0].shape[2]
-    exif = with_resolution(metadata.exif, metadata.dpi)
     _image(arrays[0]).save(
         sink,
         "AVIF",
         quality=90,
         subsampling="4:0:0" if channels == 1 else "4:4:4",
         icc_profile=profile_for(metadata.icc, channels=1 if channels == 1 else 3) or b"",
-        exif=exif if exif and rewritable(exif) else b"",
+        exif=with_resolution(metadata.exif, metadata.dpi) or b"",
         xmp=metadata.xmp or b"",
         **_frames(arrays, pages),
     )
