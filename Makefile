@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := restore_cli tests training benchmarks
 BENCH ?= ../shared/bench
+PUBLISHED ?= ../shared/published
 WEIGHTS ?= $(wildcard ../shared/checkpoints/*.pth)
 
-.PHONY: demo test lint types tests gpu results bench bench-gpu fmt clean
+.PHONY: demo test lint types tests gpu published results bench bench-gpu fmt clean
 
 demo: $(VENV)/.installed
 	$(BIN)/restore sr --model lite examples/cat.png --overwrite
@@ -25,6 +26,9 @@ tests: $(VENV)/.dev
 
 gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_cuda.py -rs
+
+published: $(VENV)/.dev
+	PUBLISHED=$(abspath $(PUBLISHED)) $(BIN)/python -m pytest -m published tests/test_published.py -rs
 
 results: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.results --bench $(BENCH) --weights $(WEIGHTS)
