@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from restore_cli.memory import demand, field
 from restore_cli.models.load import PRECISIONS, build, network
 from restore_cli.models.processor import release_freed_memory
+from restore_cli.pipeline.memory import demand, field
 from restore_cli.weights.catalogue import read_catalogue
 
 STATUS = Path("/proc/self/status")

@@ -22,7 +22,7 @@ import numpy as np
 
 from restore_cli.image.codec import encode
 from restore_cli.image.picture import Picture
-from restore_cli.manifest import NAME
+from restore_cli.jobs.manifest import NAME
 
 SUFFIXES = (".png", ".jpg", ".tif", ".webp", ".png")
 BROKEN = 15

@@ -21,7 +21,7 @@ from PIL import Image, ImageCms, ImageDraw
 
 from benchmarks.roundtrip import P3, profile
 from restore_cli import load, restore
-from restore_cli.comparison import Panel, sheet
+from restore_cli.evaluation.comparison import Panel, sheet
 from restore_cli.image.codec import decode, encode
 from restore_cli.image.colour import SRGB_TO_XYZ, Colour, colour_of, decoded, encoded
 from restore_cli.image.picture import Metadata, Picture

@@ -18,18 +18,18 @@ from statistics import median
 import numpy as np
 import torch
 
-from restore_cli.bench import Bench
-from restore_cli.degrade import imresize
-from restore_cli.document import Document, Wishes, open_document, open_sources, restored, write_document
-from restore_cli.executors import run_job
+from restore_cli.evaluation.degrade import imresize
 from restore_cli.image.codec import decode, encode
-from restore_cli.image.note import Note
+from restore_cli.image.metadata.provenance import Note
 from restore_cli.image.picture import Picture, Samples
-from restore_cli.paths import Asked
-from restore_cli.restoration import default_tiling
+from restore_cli.jobs.model_cache import Bench
+from restore_cli.jobs.paths import Asked
+from restore_cli.jobs.types import Job, Watch
+from restore_cli.jobs.workers.executors import run_job
+from restore_cli.pipeline.array import default_tiling
+from restore_cli.pipeline.file import Document, Wishes, open_document, open_sources, restored, write_document
 from restore_cli.tiling.engine import Trace
 from restore_cli.weights.catalogue import Request, read_catalogue
-from restore_cli.work import Job, Watch
 
 CAT = Path(__file__).parents[1] / "examples" / "cat.png"
 WISHES = Wishes()

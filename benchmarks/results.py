@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from restore_cli.atomic import atomic_write
-from restore_cli.evaluation import Summary, Trial, evaluate, summary
+from restore_cli.evaluation.evaluate import Summary, Trial, evaluate, summary
+from restore_cli.jobs.types import Job
 from restore_cli.weights.catalogue import Catalogue, Entry, Request, read_catalogue
 from restore_cli.weights.fetch import locate
-from restore_cli.work import Job
 
 PAGE = Path(__file__).parents[1] / "docs/results.md"
 

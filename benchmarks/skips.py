@@ -16,12 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from restore_cli.bench import Bench
-from restore_cli.job import plan_for
-from restore_cli.manifest import NAME
-from restore_cli.paths import Asked
+from restore_cli.jobs.manifest import NAME
+from restore_cli.jobs.model_cache import Bench
+from restore_cli.jobs.paths import Asked
+from restore_cli.jobs.run import plan_for
+from restore_cli.jobs.types import Job, Watch
 from restore_cli.weights.catalogue import Request, read_catalogue
-from restore_cli.work import Job, Watch
 
 PER_FOLDER = 1000
 

@@ -30,9 +30,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import CASES, Case, ours, peer, weights
 from benchmarks.report import write_report
-from restore_cli.memory import field
 from restore_cli.models import attention
-from restore_cli.restoration import BATCH
+from restore_cli.pipeline.array import BATCH
+from restore_cli.pipeline.memory import field
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from benchmarks.peers import CASES, ours, weights
 from restore_cli.errors import OutOfMemory
-from restore_cli.memory import tiling_for
-from restore_cli.metrics import psnr
+from restore_cli.evaluation.metrics import psnr
 from restore_cli.models.attention import kernel_is_right
 from restore_cli.models.load import COMPUTED, computed_dropped, load_file, network, pick_device, pick_precision
-from restore_cli.restoration import default_tiling, restore_array, suited_tiling
+from restore_cli.pipeline.array import default_tiling, restore_array, suited_tiling
+from restore_cli.pipeline.memory import tiling_for
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")

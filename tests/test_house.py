@@ -1,8 +1,7 @@
-"""The direction of imports, and what is promised in README."""
+"""What the package promises: who prints, what the library is, what README says."""
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
@@ -18,31 +17,6 @@ from restore_cli.cli.main import app
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "restore_cli"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-ROOMS = ("weights", "image", "tiling", "models", "metrics", "degrade")
-LEAF = {"errors", "contract", "atomic", "pinned"}
-"""what any room may import; beyond it a room knows itself alone, but for models/load.py, which reads Entry"""
-
-
-def imports(path: Path) -> Iterator[str]:
-    """The package's own modules that a file imports, as room or room.module."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("restore_cli."):
-            yield (node.module or "").removeprefix("restore_cli.")
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_rooms_import_only_from_below(path: Path) -> None:
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    for module in imports(path):
-        other = module.split(".")[0]
-        if room in ROOMS:
-            allowed = {room} | LEAF | ({"weights"} if path.name == "load.py" else set())
-            assert other in allowed, f"{path.name} imports {module}"
-        elif room in LEAF:
-            assert other in LEAF
-        elif room not in ("cli", "__main__"):
-            assert other != "cli", f"{path.name} imports {module}"
 
 
 def test_only_the_commands_print_or_read_argv() -> None:

@@ -14,9 +14,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from restore_cli.degrade import imresize
 from restore_cli.errors import UsageError, WeightsError
-from restore_cli.metrics import psnr
+from restore_cli.evaluation.degrade import imresize
+from restore_cli.evaluation.metrics import psnr
 from restore_cli.models.emt import EMT
 from restore_cli.models.restormer import Restormer, RestormerConfig
 from training.camera import add_camera_noise, demosaic, gaussian_blur

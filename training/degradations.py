@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from restore_cli.degrade import Subsampling, add_noise, imresize, jpeg
+from restore_cli.evaluation.degrade import Subsampling, add_noise, imresize, jpeg
 from training.camera import add_camera_noise, gaussian_blur, resize
 from training.data import Bytes, Floats, Pair, as_bytes, as_floats, crop, random_corner
 from training.recipe import Recipe

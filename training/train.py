@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from restore_cli.metrics import luma, psnr
+from restore_cli.evaluation.metrics import luma, psnr
 from training.curve import draw
 from training.data import Batch, Bytes, batches, read_photos, to_tensor
 from training.degradations import Degradation, choose_degradation

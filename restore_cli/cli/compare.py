@@ -13,7 +13,7 @@ from restore_cli.cli.parsing import Command, examples
 from restore_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from restore_cli.comparison import Crop
+    from restore_cli.evaluation.comparison import Crop
     from restore_cli.image.picture import Picture
 
 __all__ = ["add_compare", "write"]
@@ -53,7 +53,7 @@ def compare(
     overwrite: Annotated[bool, Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Put images side by side; smaller ones are enlarged so that their pixels line up."""
-    from restore_cli import comparison
+    from restore_cli.evaluation import comparison
     from restore_cli.image.codec import decode_finite
 
     if split and html:
@@ -83,7 +83,7 @@ def names(paths: list[Path]) -> list[str]:
 
 def area(text: str | None) -> Crop | None:
     """A Crop of "10,20,64,48". UsageError for anything else."""
-    from restore_cli.comparison import Crop
+    from restore_cli.evaluation.comparison import Crop
 
     if text is None:
         return None

@@ -23,7 +23,7 @@ from restore_cli.cli.parsing import Command, examples
 from restore_cli.errors import Interrupted, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from restore_cli.evaluation import Row, Summary, Trial
+    from restore_cli.evaluation.evaluate import Row, Summary, Trial
 
 __all__ = ["add_eval"]
 
@@ -130,7 +130,7 @@ def perform(options: Evaluation) -> None:
     """Measure, then print the table or JSON lines, and write the CSV file."""
     if options.csv is not None and options.csv.exists() and not options.overwrite:
         raise OutputError(f"{options.csv}: is there already", hint="--overwrite")
-    from restore_cli.evaluation import summary
+    from restore_cli.evaluation.evaluate import summary
 
     rows: list[Row] = []
     try:
@@ -157,8 +157,8 @@ def measured(options: Evaluation) -> Iterator[Row]:
     """The rows, restored or given, with a progress bar where somebody looks."""
     from restore_cli.cli.jobs import job_for
     from restore_cli.cli.progress import Display, displayed
-    from restore_cli.evaluation import evaluate, evaluate_folders
-    from restore_cli.job import Watch
+    from restore_cli.evaluation.evaluate import evaluate, evaluate_folders
+    from restore_cli.jobs.run import Watch
 
     if options.border is not None and options.border < 0:
         raise UsageError(f"--border {options.border}: expected 0 or more")
@@ -191,7 +191,7 @@ def refuse_model(options: Evaluation) -> None:
 
 def trial_for(options: Evaluation) -> Trial:
     """The options as a Trial."""
-    from restore_cli.evaluation import Trial
+    from restore_cli.evaluation.evaluate import Trial
 
     return Trial(
         reference=options.reference,

@@ -12,7 +12,7 @@ from pathlib import Path
 from restore_cli.cli.options import Options
 from restore_cli.cli.standard import Missing
 from restore_cli.errors import UsageError
-from restore_cli.paths import Asked
+from restore_cli.jobs.paths import Asked
 
 __all__ = ["STANDARD", "again", "asked", "one_file", "shard_for"]
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from restore_cli.cli.inputs import again, asked
 from restore_cli.cli.options import Options, Selection
 from restore_cli.errors import UsageError
-from restore_cli.finish import Finish
 from restore_cli.image.codec import FORMAT_SUFFIX, SUFFIXES
 from restore_cli.image.resize import check_resize
-from restore_cli.job import Job
+from restore_cli.jobs.run import Job
+from restore_cli.pipeline.output import Finish
 from restore_cli.weights.catalogue import Request, read_catalogue
 
 __all__ = ["job_for", "with_files"]

@@ -21,9 +21,9 @@ from restore_cli.cli.signals import Stop, stopping
 from restore_cli.cli.streams import Streams, refuse_contradictions, streams, uses_standard
 from restore_cli.cli.tally import Tally
 from restore_cli.errors import OutputError, RestoreError
-from restore_cli.executors import run_job
-from restore_cli.job import Job, Result, Watch
-from restore_cli.naming import sheet_path
+from restore_cli.jobs.naming import sheet_path
+from restore_cli.jobs.run import Job, Result, Watch
+from restore_cli.jobs.workers.executors import run_job
 
 __all__ = ["perform"]
 
@@ -98,7 +98,7 @@ def reports_for(options: Options, live: bool) -> Iterator[Report]:
 def compare(result: Result, overwrite: bool) -> None:
     """The sheet of a result and its input, beside the result; a sheet that cannot be is a note, the result stands."""
     from restore_cli.cli.compare import write
-    from restore_cli.comparison import Panel, sheet
+    from restore_cli.evaluation.comparison import Panel, sheet
     from restore_cli.image.codec import decode_finite
 
     path = Path(sheet_path(result.output))

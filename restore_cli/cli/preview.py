@@ -8,14 +8,14 @@ from typing import Any
 
 import typer
 
-from restore_cli.bench import Bench
 from restore_cli.cli.console import complain, note, say
 from restore_cli.cli.options import Options
 from restore_cli.cli.report import as_json, summary, written
 from restore_cli.cli.tally import Tally, megapixels, passed_over, pictures, spoken
-from restore_cli.forecast import Forecast, Sample, forecast
-from restore_cli.job import Job, Result, Watch, look, nothing_found
-from restore_cli.work import Work
+from restore_cli.jobs.estimate import Forecast, Sample, forecast
+from restore_cli.jobs.model_cache import Bench
+from restore_cli.jobs.run import Job, Result, Watch, look, nothing_found
+from restore_cli.jobs.types import Work
 
 __all__ = ["preview"]
 

@@ -19,7 +19,7 @@ from rich.text import Text
 from restore_cli.cli.console import Downloads, err, plain
 from restore_cli.cli.report import Report
 from restore_cli.cli.tally import Tally, spoken
-from restore_cli.work import Result
+from restore_cli.jobs.types import Result
 
 __all__ = ["Display", "displayed", "shortened"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from restore_cli.cli.console import PipeClosed, complain, note, plain, reading
 from restore_cli.cli.tally import MOST, Tally, pictures
 from restore_cli.errors import OutputError
-from restore_cli.work import Result
+from restore_cli.jobs.types import Result
 
 __all__ = ["AtHand", "Json", "Lines", "Log", "Report", "Reports", "as_json", "summary", "written"]
 

@@ -18,8 +18,8 @@ from restore_cli.cli.options import Options
 from restore_cli.cli.standard import Missing
 from restore_cli.errors import ImageError, OutputError, RestoreError, UsageError
 from restore_cli.image.codec import FORMAT_SUFFIX, probe
-from restore_cli.job import Job, Result
-from restore_cli.paths import Asked
+from restore_cli.jobs.paths import Asked
+from restore_cli.jobs.run import Job, Result
 
 __all__ = ["Streams", "refuse_contradictions", "streams", "uses_standard"]
 

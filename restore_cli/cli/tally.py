@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 
 from restore_cli.errors import Interrupted, NothingToDo, RestoreError
-from restore_cli.paths import PassedOver
-from restore_cli.work import Job, Result
+from restore_cli.jobs.paths import PassedOver
+from restore_cli.jobs.types import Job, Result
 
 __all__ = ["MOST", "Tally", "megapixels", "passed_over", "pictures", "spoken"]
 

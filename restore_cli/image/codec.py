@@ -12,7 +12,7 @@ import numpy as np
 
 from restore_cli.atomic import atomic_write
 from restore_cli.errors import ImageError, OutputError
-from restore_cli.image.header import TITLES, Header
+from restore_cli.image.formats.sniff import TITLES, Header
 from restore_cli.image.picture import Picture
 from restore_cli.image.reasons import NOT_FINITE
 from restore_cli.image.rows import blocks

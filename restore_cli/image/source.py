@@ -15,9 +15,13 @@ import pyvips
 from PIL import ImageFile, JpegImagePlugin
 
 from restore_cli.errors import ImageError, RestoreError
-from restore_cli.image import heic, vips
-from restore_cli.image.encodings import unmultiplied, widened
-from restore_cli.image.header import (
+from restore_cli.image.formats import heic, vips
+from restore_cli.image.formats.jpeg import estimate_quality, refuse_hollow, stereo_frames
+from restore_cli.image.formats.patched import Patch
+from restore_cli.image.formats.pillow import OPENERS, fitted, held, planes, turned
+from restore_cli.image.formats.png import scan_png
+from restore_cli.image.formats.samples import unmultiplied, widened
+from restore_cli.image.formats.sniff import (
     TITLES,
     Header,
     Unreadable,
@@ -27,15 +31,11 @@ from restore_cli.image.header import (
     sniff,
     without_premultiplied,
 )
-from restore_cli.image.jpeg import estimate_quality, refuse_hollow, stereo_frames
-from restore_cli.image.metadata import assembled, collect, orientation
-from restore_cli.image.patched import Patch
+from restore_cli.image.formats.tiff_reader import CMYK, LAB, PHOTOMETRIC, YCBCR, metadata_of, read_pages, separate_alpha
+from restore_cli.image.metadata.collect import assembled, collect, orientation
 from restore_cli.image.picture import Metadata, Samples
-from restore_cli.image.pillow import OPENERS, fitted, held, planes, turned
-from restore_cli.image.png import scan_png
 from restore_cli.image.reasons import command, line, reason
 from restore_cli.image.rows import Fetch, Reader, blocks
-from restore_cli.image.tiffdir import CMYK, LAB, PHOTOMETRIC, YCBCR, metadata_of, read_pages, separate_alpha
 
 __all__ = ["MAX_PIXELS", "Source", "open_source"]
 

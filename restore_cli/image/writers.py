@@ -13,15 +13,15 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from restore_cli.image.exif import with_resolution
-from restore_cli.image.header import TITLES
-from restore_cli.image.metadata import IPTC_KEY, packed_profile, profile_for, rewritable
+from restore_cli.image.formats.pillow import held
+from restore_cli.image.formats.png import XMP_KEY, write_png
+from restore_cli.image.formats.sniff import TITLES
+from restore_cli.image.formats.tiff_writer import describable, write_tiff
+from restore_cli.image.metadata.collect import IPTC_KEY, packed_profile, profile_for, rewritable
+from restore_cli.image.metadata.exif import with_resolution
 from restore_cli.image.picture import Metadata, Pixels
-from restore_cli.image.pillow import held
-from restore_cli.image.png import XMP_KEY, write_png
 from restore_cli.image.reasons import line
 from restore_cli.image.stream import Stream
-from restore_cli.image.tiff import describable, write_tiff
 
 __all__ = [
     "DEPTHS",

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from restore_cli.contract import Contract, Model
 from restore_cli.tiling.batches import restored
-from restore_cli.tiling.blend import join
-from restore_cli.tiling.plan import Axis, Tiling, padded, plan_axis, reflected
+from restore_cli.tiling.blending import join
+from restore_cli.tiling.geometry import Axis, Tiling, padded, plan_axis, reflected
 
 __all__ = ["Rows", "Trace", "bands", "together"]
 

@@ -11,10 +11,10 @@ import pytest
 from command import Run
 from pictures import noise, save
 
-from restore_cli.degrade import imresize
+from restore_cli.evaluation.degrade import imresize
+from restore_cli.evaluation.metrics import psnr
 from restore_cli.image.codec import encode
 from restore_cli.image.picture import PEAK, Picture, Pixels, Samples
-from restore_cli.metrics import psnr
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from rich.console import Console
 from restore_cli.cli.console import Downloads, err
 from restore_cli.cli.progress import Display, shortened
 from restore_cli.cli.tally import spoken
+from restore_cli.jobs.types import Result
 from restore_cli.weights.catalogue import read_catalogue
-from restore_cli.work import Result
 
 ROOT = Path(__file__).parents[2]
 

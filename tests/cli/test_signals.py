@@ -15,7 +15,7 @@ import pytest
 from pictures import noise, save
 from PIL import Image
 
-from restore_cli.manifest import NAME
+from restore_cli.jobs.manifest import NAME
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ from command import Run
 from pictures import noise, save
 from PIL import Image
 
-from restore_cli.manifest import NAME
+from restore_cli.jobs.manifest import NAME
 
 
 def size(path: str) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from PIL import Image, TiffImagePlugin
 
 from restore_cli.errors import ImageError
 from restore_cli.image.codec import decode, encode, probe
-from restore_cli.image.exif import upright
+from restore_cli.image.metadata.exif import upright
 from restore_cli.image.picture import Metadata, Picture, Pixels
 
 FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"]

@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as nps
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from restore_cli.errors import OutputError
-from restore_cli.image import tiff
 from restore_cli.image.codec import SUFFIXES, decode, encode, probe
+from restore_cli.image.formats import tiff_writer as tiff
 from restore_cli.image.picture import Metadata, Picture, Pixels
 
 LOSSLESS = ["PNG", "TIFF", "WEBP", "BMP"]

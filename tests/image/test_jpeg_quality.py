@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from restore_cli.image.codec import decode, probe
-from restore_cli.image.jpeg import estimate_quality, standard_table
+from restore_cli.image.formats.jpeg import estimate_quality, standard_table
 
 
 def jpeg(quality: int | str, mode: str = "RGB", subsampling: int = 0) -> BytesIO:

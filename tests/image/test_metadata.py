@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
-from restore_cli.image import tiff
 from restore_cli.image.codec import Settings, decode, encode, write_streams
-from restore_cli.image.exif import resolution, sized, upright, with_resolution
-from restore_cli.image.metadata import of_size, packed_profile
+from restore_cli.image.formats import tiff_writer as tiff
+from restore_cli.image.metadata.collect import of_size, packed_profile
+from restore_cli.image.metadata.exif import resolution, sized, upright, with_resolution
 from restore_cli.image.picture import Metadata, Picture
 from restore_cli.image.stream import stream_of
 

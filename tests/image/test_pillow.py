@@ -8,7 +8,7 @@ from threading import Barrier
 
 from PIL import Image, ImageFile
 
-from restore_cli.image.pillow import held
+from restore_cli.image.formats.pillow import held
 
 
 def test_settings_hold_for_all_who_are_inside_and_are_put_back_after_the_last() -> None:

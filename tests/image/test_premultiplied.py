@@ -20,7 +20,7 @@ from PIL import Image
 from raw_tiff import HEIGHT, WIDTH, Order, tiff
 
 from restore_cli.image.codec import decode
-from restore_cli.image.patched import Patch, PatchedFile
+from restore_cli.image.formats.patched import Patch, PatchedFile
 
 Array = NDArray[Any]
 PEAK = {"uint8": 255, "uint16": 65535, "float32": 1}

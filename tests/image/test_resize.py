@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pictures import noise
 
 from restore_cli.errors import UsageError
-from restore_cli.finish import resized
 from restore_cli.image import resize
 from restore_cli.image.resize import target_size, weighted, weights
+from restore_cli.pipeline.output import resized
 
 
 def whole(pixels: NDArray[np.float32], target: tuple[int, int]) -> NDArray[np.float32]:

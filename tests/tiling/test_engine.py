@@ -14,7 +14,7 @@ from torch import Tensor
 from restore_cli.contract import Contract
 from restore_cli.errors import RestoreError
 from restore_cli.tiling.engine import Trace, bands
-from restore_cli.tiling.plan import Tiling, padded, plan_axis, reflected
+from restore_cli.tiling.geometry import Tiling, padded, plan_axis, reflected
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,68 @@
+"""What the markers of a JPEG say: how strongly it was compressed, how many pictures it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import SEEK_END
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageFile, MpoImagePlugin
+
+from restore_cli.image.formats.sniff import Unreadable
+
+__all__ = ["estimate_quality", "refuse_hollow", "standard_table", "stereo_frames"]
+
+# ITU-T T.81, Annex K, table K.1: luminance, in rows.
+# fmt: off
+_ANNEX_K = np.array([
+     16,  11,  10,  16,  24,  40,  51,  61,
+     12,  12,  14,  19,  26,  58,  60,  55,
+     14,  13,  16,  24,  40,  57,  69,  56,
+     14,  17,  22,  29,  51,  87,  80,  62,
+     18,  22,  37,  56,  68, 109, 103,  77,
+     24,  35,  55,  64,  81, 104, 113,  92,
+     49,  64,  78,  87, 103, 121, 120, 101,
+     72,  92,  95,  98, 112, 100, 103,  99,
+], dtype=np.int64)
+# fmt: on
+
+
+def standard_table(quality: int) -> NDArray[np.int64]:
+    """(64,) the luminance table that libjpeg writes at `quality` 1-100, baseline (entries 1-255)."""
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality {quality} is not in 1-100")
+    percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return np.clip((_ANNEX_K * percent + 50) // 100, 1, 255)
+
+
+def estimate_quality(tables: Mapping[int, Sequence[int]]) -> int:
+    """The libjpeg quality, 1-100, whose luminance table is nearest to the first of `tables` (in rows, not zigzag).
+
+    Exact for what libjpeg writes. For other encoders (Photoshop, cameras) nearness weighs all frequencies alike:
+    differences are counted in units of the standard table.
+    """
+    if not tables:
+        raise ValueError("no quantisation table")
+    found = np.asarray(tables[min(tables)], dtype=np.int64)
+    if found.shape != _ANNEX_K.shape:
+        raise ValueError(f"a quantisation table has 64 entries, not {found.size}")
+    distance = {quality: float((abs(found - standard_table(quality)) / _ANNEX_K).sum()) for quality in range(1, 101)}
+    return min(distance, key=distance.__getitem__)
+
+
+def refuse_hollow(stream: IO[bytes], width: int, height: int) -> None:
+    """A progressive JPEG is held whole: one that is shorter than a bit for each block is refused before that."""
+    size, least = stream.seek(0, SEEK_END), -(-width // 8) * -(-height // 8) // 8
+    if size < least:
+        raise Unreadable(f"damaged JPEG: {width}×{height} px take at least {least} bytes, it has {size}")
+
+
+def stereo_frames(image: ImageFile.ImageFile) -> int:
+    """Pictures of a stereo pair or a panorama. Cameras hide a preview behind the photograph, phones a gain map: 1."""
+    if not isinstance(image, MpoImagePlugin.MpoImageFile):
+        return 1
+    entries = (image.mpinfo or {}).get(0xB002, [])
+    several = any(str(entry["Attribute"]["MPType"]).startswith("Multi-Frame") for entry in entries)
+    return len(entries) if several else 1

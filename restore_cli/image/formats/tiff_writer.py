@@ -1,0 +1,187 @@
+"""A TIFF writer: deflate, in strips, any depth, beyond 4 GiB as BigTIFF, rows as they come.
+
+Pillow writes compressed TIFF through libtiff, which cannot write the EXIF and GPS folders from memory and holds the
+whole picture. Here Pillow lays out the directory, behind the pixels, and the pixels are ours.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import IO
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from restore_cli.image.formats.tiff_reader import ICC, IPTC, PREDICTOR, XMP
+from restore_cli.image.metadata.collect import SUB_FOLDERS, descriptive
+from restore_cli.image.metadata.exif import relocated
+from restore_cli.image.picture import Metadata, Samples
+from restore_cli.image.stream import Stream
+
+__all__ = ["describable", "write_tiff"]
+
+_STRIP = 1 << 18  # bytes of pixels per strip: large enough to compress well, small enough to read a part
+_BIG = 2**32 - 2**25  # bytes of pixels from which on offsets need 64 bits, with room for what deflate may add
+
+
+def write_tiff(pages: Iterator[Stream], sink: IO[bytes], size: int) -> None:
+    """Little-endian pages; `size` is the bytes of all their samples, BigTIFF from 4 GiB on."""
+    big = size > _BIG
+    sink.write(b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4))
+    link = 8 if big else 4  # where the offset of the next directory stands
+    for page in pages:
+        rows = min(page.height, max(1, _STRIP // (page.width * page.channels * page.dtype.itemsize)))
+        starts, counts = write_strips(page, sink, rows)
+        pointers = write_folders(page.metadata.exif, sink, big)
+        at = even(sink)
+        directory = laid_out(page, rows, starts, counts, at, big, pointers)
+        link = relink(sink, link, at, directory, big)
+
+
+def even(sink: IO[bytes]) -> int:
+    """The next offset at which a directory may begin."""
+    sink.write(bytes(sink.tell() % 2))
+    return sink.tell()
+
+
+def write_folders(exif: bytes | None, sink: IO[bytes], big: bool) -> dict[int, int]:
+    """The folders of the photograph and of the place where it was taken; where each begins."""
+    pointers = {}
+    for tag in SUB_FOLDERS:
+        at = even(sink)
+        if data := relocated(exif, tag, at, big):
+            sink.write(data)
+            pointers[int(tag)] = at
+    return pointers
+
+
+def write_strips(page: Stream, sink: IO[bytes], rows: int) -> tuple[list[int], list[int]]:
+    """Offsets and lengths of the strips of `rows` rows each."""
+    starts: list[int] = []
+    counts: list[int] = []
+    for strip in strips(page, rows):
+        data = zlib.compress(predicted(strip), 6 if strip.dtype == np.uint8 else 4)
+        starts.append(sink.tell())
+        counts.append(len(data))
+        sink.write(data)
+    return starts, counts
+
+
+def strips(page: Stream, rows: int) -> Iterator[Samples]:
+    """The blocks cut anew into strips."""
+    held: Samples | None = None
+    for block in page.blocks:
+        held = block if held is None or not held.shape[0] else np.concatenate([held, block])
+        while held.shape[0] >= rows:
+            yield held[:rows]
+            held = held[rows:]
+    if held is not None and held.shape[0]:
+        yield held
+
+
+def predicted(rows: Samples) -> bytes:
+    """Differences to the left neighbour: modulo 2^bits for integers (predictor 2), of byte planes for floats (3)."""
+    if rows.dtype != np.float32:
+        difference = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).copy()
+        difference[:, 1:] -= rows[:, :-1]
+        return difference.tobytes()
+    n, width, channels = rows.shape
+    planes = np.ascontiguousarray(rows, ">f4").view(np.uint8).reshape(n, width * channels, 4).transpose(0, 2, 1)
+    flat = planes.reshape(n, -1)  # the most significant bytes of a row first (Adobe's technical note 3)
+    difference = flat.copy()
+    difference[:, channels:] -= flat[:, :-channels]
+    return difference.tobytes()
+
+
+def laid_out(
+    page: Stream, rows: int, starts: list[int], counts: list[int], at: int, big: bool, pointers: dict[int, int]
+) -> bytes:
+    """The directory's bytes for offset `at`."""
+    data = folder_of(page, rows, counts, page.metadata, big, pointers).tobytes(at)
+    return with_starts(data, starts, at, big)
+
+
+def describable(exif: bytes) -> bool:
+    """Whether the tags of a block can be written into a TIFF's list: they may hold anything."""
+    folder = ImageFileDirectory_v2()
+    try:
+        describe(folder, Metadata(exif=exif))
+        folder.tobytes()
+    except Exception:  # Pillow raises whatever the values lead it to
+        return False
+    return True
+
+
+def with_starts(data: bytes, starts: list[int], at: int, big: bool) -> bytes:
+    """The directory with its strip offsets filled in: Pillow would shift them behind itself."""
+    out = bytearray(data)
+    head, entry, value, word = ("<Q", 20, 12, "Q") if big else ("<H", 12, 8, "I")
+    (entries,) = struct.unpack_from(head, out)
+    first = struct.calcsize(head)
+    for where in range(first, first + entries * entry, entry):
+        if struct.unpack_from("<H", out, where)[0] == TiffImagePlugin.STRIPOFFSETS:
+            place = where + value
+            if len(starts) > 1:
+                place = struct.unpack_from("<" + word, out, place)[0] - at
+            struct.pack_into(f"<{len(starts)}{word}", out, place, *starts)
+    return bytes(out)
+
+
+def folder_of(
+    page: Stream, rows: int, counts: list[int], metadata: Metadata, big: bool, pointers: dict[int, int]
+) -> ImageFileDirectory_v2:
+    """Every tag of a page; strip offsets are zero."""
+    folder = ImageFileDirectory_v2(b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4))
+    real = page.dtype == np.float32
+    folder[TiffImagePlugin.IMAGEWIDTH], folder[TiffImagePlugin.IMAGELENGTH] = page.width, page.height
+    folder[TiffImagePlugin.BITSPERSAMPLE] = (8 * page.dtype.itemsize,) * page.channels
+    folder[TiffImagePlugin.SAMPLEFORMAT] = (3 if real else 1,) * page.channels
+    folder[TiffImagePlugin.SAMPLESPERPIXEL] = page.channels
+    folder[TiffImagePlugin.COMPRESSION] = 8  # deflate
+    folder[PREDICTOR] = 3 if real else 2
+    folder[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 1 if page.channels < 3 else 2  # black is zero, RGB
+    folder[TiffImagePlugin.PLANAR_CONFIGURATION] = 1
+    if page.alpha:
+        folder[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha, not premultiplied
+    folder[TiffImagePlugin.ROWSPERSTRIP] = rows
+    for tag, values in (
+        (TiffImagePlugin.STRIPBYTECOUNTS, counts),
+        (TiffImagePlugin.STRIPOFFSETS, [0] * len(counts)),
+    ):
+        folder.tagtype[tag] = 16 if big else 4  # 64 or 32 bits
+        folder[tag] = tuple(values)
+    describe(folder, metadata)
+    for tag, start in pointers.items():
+        folder.tagtype[tag] = 16 if big else 4
+        folder[tag] = start
+    return folder
+
+
+def describe(folder: ImageFileDirectory_v2, metadata: Metadata) -> None:
+    """What stands beside the pixels."""
+    if metadata.dpi:
+        folder[TiffImagePlugin.X_RESOLUTION], folder[TiffImagePlugin.Y_RESOLUTION] = metadata.dpi
+        folder[TiffImagePlugin.RESOLUTION_UNIT] = 2  # inch
+    for tag, value in ((ICC, metadata.icc), (XMP, metadata.xmp), (IPTC, metadata.iptc)):
+        if value:
+            folder.tagtype[tag] = 7 if tag == ICC else 1  # undefined, bytes
+            folder[tag] = value
+    if metadata.exif:
+        tags: Image.Exif = descriptive(metadata.exif)
+        for tag in tags:
+            if tag not in SUB_FOLDERS:
+                folder[tag] = tags[tag]
+
+
+def relink(sink: IO[bytes], link: int, at: int, directory: bytes, big: bool) -> int:
+    """Write the directory, make the one before point to it, and say where its own pointer stands."""
+    sink.write(directory)
+    end = sink.tell()
+    sink.seek(link)
+    sink.write(struct.pack("<Q" if big else "<I", at))
+    sink.seek(end)
+    entries: int = struct.unpack_from("<Q" if big else "<H", directory)[0]
+    return at + (8 + 20 * entries if big else 2 + 12 * entries)

@@ -1,0 +1,1 @@
+"""One file through a model into another."""

@@ -1,0 +1,144 @@
+"""What is shown are the px themselves, all pictures at one size, every label inside its place."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from pictures import Pixels, noise
+from PIL import Image
+
+from restore_cli.errors import ImageError, UsageError
+from restore_cli.evaluation import comparison
+from restore_cli.evaluation.comparison import (
+    GAP,
+    Crop,
+    Panel,
+    aligned,
+    columns_for,
+    fitted,
+    font_for,
+    page,
+    sheet,
+    split,
+)
+from restore_cli.image.picture import Picture
+
+
+def panels(*sides: tuple[int, int]) -> list[Panel]:
+    return [Panel(f"{i}.png", Picture(noise(*side, seed=i))) for i, side in enumerate(sides)]
+
+
+def holds(whole: Pixels, part: Pixels) -> bool:
+    """Whether the part lies somewhere in the whole, to the bit."""
+    height, width = part.shape[:2]
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (1, width, 3))[:, :, 0, 0]
+    rows, columns = np.nonzero((windows == part[0]).all((2, 3)))
+    return any(np.array_equal(whole[y : y + height, x : x + width], part) for y, x in zip(rows, columns, strict=True))
+
+
+def test_a_sheet_holds_every_picture_with_smaller_ones_enlarged_to_squares() -> None:
+    given = panels((12, 15), (24, 30), (48, 60))
+    made = sheet(given).pixels
+    for panel, factor in zip(given, (4, 2, 1), strict=True):
+        assert holds(made, panel.picture.pixels.repeat(factor, 0).repeat(factor, 1))
+
+
+def test_a_crop_is_in_px_of_the_largest_picture_and_zoom_makes_squares() -> None:
+    small, large = panels((12, 15), (48, 60))
+    before, after = aligned([small, large], Crop(10, 6, 21, 17), 3)
+    assert np.array_equal(after.pixels, large.picture.pixels[6:23, 10:31].repeat(3, 0).repeat(3, 1))
+    enlarged = small.picture.pixels.repeat(4, 0).repeat(4, 1)[6:23, 10:31]
+    assert np.array_equal(before.pixels, enlarged.repeat(3, 0).repeat(3, 1))
+
+
+def test_a_split_is_the_left_of_one_and_the_right_of_the_other() -> None:
+    before, after = panels((200, 300), (200, 300))
+    made = split([before, after]).pixels
+    assert made.shape == (200, 300, 3)
+    assert np.array_equal(made[60:, :140], before.picture.pixels[60:, :140])
+    assert np.array_equal(made[60:, 160:], after.picture.pixels[60:, 160:])
+    line = made[60:, 148:152].astype(int)
+    assert np.ptp(line[0, :, 0]) > 200  # white with dark edges
+    assert np.array_equal(line, np.broadcast_to(line[:1], line.shape))
+
+
+def test_gray_is_shown_as_rgb_and_transparency_on_a_checkerboard() -> None:
+    gray, clear = noise(32, 32, 1), np.zeros((32, 32), np.uint8)
+    clear[:, :16] = 255
+    shown, board = aligned([Panel("a", Picture(gray)), Panel("b", Picture(noise(32, 32), clear))], None, 1)
+    assert np.array_equal(shown.pixels, gray.repeat(3, 2))
+    assert np.array_equal(board.pixels[:, :16], noise(32, 32)[:, :16])
+    assert set(np.unique(board.pixels[:, 16:])) == {112, 144}
+
+
+@pytest.mark.parametrize("label", ["a.png", "a name of forty letters or a little more.png", "W" * 300])
+@pytest.mark.parametrize("side", [(10, 12), (40, 60), (700, 900)])
+def test_a_label_is_never_wider_than_its_picture(label: str, side: tuple[int, int]) -> None:
+    given = [Panel(label, Picture(np.full((*side, 3), 7, np.uint8))) for _ in range(2)]
+    made = sheet(given).pixels
+    assert (made[:, :GAP] == 250).all()  # paper left, right and between
+    assert (made[:, -GAP:] == 250).all()
+    font = font_for([label], side[1], 30)
+    assert font.getlength(fitted(label, font, side[1])) <= side[1]
+    if side[1] == 900 and len(label) < 100:
+        assert fitted(label, font, side[1]) == label
+    split(given)
+
+
+def test_columns_follow_the_shape() -> None:
+    assert [columns_for(2, 100, 100), columns_for(3, 100, 100), columns_for(4, 100, 100)] == [2, 3, 2]
+    assert columns_for(2, 400, 100) == 1
+    assert columns_for(2, 50, 100) == 2
+
+
+@pytest.mark.parametrize(
+    ("sides", "crop", "zoom", "kind", "words"),
+    [
+        ([(8, 8)], None, 1, UsageError, "at least two pictures, found 1"),
+        ([(8, 8), (20, 20)], None, 1, ImageError, "0.png: 8×8 px do not go a whole number of times into 1.png, 20×20"),
+        ([(8, 8), (16, 8)], None, 1, ImageError, "0.png"),
+        ([(9, 9), (9, 8)], None, 1, ImageError, "1.png"),
+        ([(8, 8), (16, 16)], Crop(0, 0, 17, 1), 1, UsageError, "not inside 1.png, the largest picture, 16×16 px"),
+        ([(8, 8), (8, 8)], Crop(-1, 0, 4, 4), 1, UsageError, "not inside"),
+        ([(8, 8), (8, 8)], Crop(0, 0, 0, 4), 1, UsageError, "not inside"),
+        ([(8, 8), (8, 8)], None, 0, UsageError, "--zoom 0"),
+        ([(8, 8), (8, 8)], None, 10_000, UsageError, "200 million"),
+    ],
+)
+def test_what_does_not_line_up_is_refused(
+    sides: list[tuple[int, int]], crop: Crop | None, zoom: int, kind: type[Exception], words: str
+) -> None:
+    for make in (sheet, page, split):
+        if (make is page and zoom > 1) or (make is split and len(sides) != 2):
+            continue
+        with pytest.raises(kind, match=words):
+            make(panels(*sides), crop, zoom)
+
+
+def test_a_split_wants_exactly_two() -> None:
+    with pytest.raises(UsageError, match="shows two pictures, found 3"):
+        split(panels((8, 8), (8, 8), (8, 8)))
+
+
+def test_a_page_holds_the_px_and_fetches_nothing() -> None:
+    given = [Panel('<b>&"1"', Picture(noise(10, 12))), Panel("$two", Picture(noise(20, 24)))]
+    text = page(given, Crop(2, 4, 20, 12)).decode()
+    assert not re.search(r"https?:|//[a-z]|@import|<link|\burl\(", text)
+    assert "default-src 'none'" in text
+    assert "<b>" not in text
+    assert "&lt;b&gt;&amp;&quot;1&quot;" in text
+    assert "$two" in text
+    sources = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
+    assert re.findall(r'src="(.{5})', text) == ["data:", "data:"]
+    shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))) for source in sources]
+    assert np.array_equal(shown[0], noise(10, 12).repeat(2, 0).repeat(2, 1)[4:16, 2:22])
+    assert np.array_equal(shown[1], noise(20, 24)[4:16, 2:22])
+
+
+def test_the_built_in_font_has_the_character_that_shortens_labels() -> None:
+    font = comparison.font_of(20)
+    assert bytes(font.getmask("…")) != bytes(font.getmask("\uffff"))

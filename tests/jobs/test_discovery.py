@@ -1,0 +1,162 @@
+"""Which files are meant: every one of them once, in natural order, nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from restore_cli.errors import NothingToDo
+from restore_cli.image.codec import SUFFIXES
+from restore_cli.jobs.discovery import Search, collect
+from restore_cli.jobs.paths import Asked, PassedOver, natural, split
+
+
+def found(asked: Asked, without: str | None = None) -> list[str]:
+    return [item.relative for group in Search(asked, SUFFIXES, without=without).groups() for item in group]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in (
+        "page10.png",
+        "page2.png",
+        "Page3.png",
+        ".page1.png",
+        "notes.txt",
+        "z/page1.JPG",
+        ".git/x.png",
+        "b/c/d.tif",
+    ):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.touch()
+    return tmp_path / "photos"
+
+
+def test_order_is_natural_hidden_and_other_files_are_passed_over_and_counted(tree: Path) -> None:
+    passed = PassedOver()
+    groups = list(Search(Asked((str(tree),)), SUFFIXES, passed).groups())
+    assert [[item.relative for item in group] for group in groups] == [
+        ["page2.png", "Page3.png", "page10.png"],
+        ["b/c/d.tif"],
+        ["z/page1.JPG"],
+    ]
+    assert (passed.hidden, passed.others) == (2, 1)
+
+
+def test_without_sub_folders(tree: Path) -> None:
+    assert found(Asked((str(tree),), recursive=False)) == ["page2.png", "Page3.png", "page10.png"]
+
+
+def test_the_folder_of_the_outputs_is_not_looked_into(tree: Path) -> None:
+    assert found(Asked((str(tree),)), f"{tree}/b/") == ["page2.png", "Page3.png", "page10.png", "z/page1.JPG"]
+
+
+def test_linked_folders_pipes_and_sockets_are_no_images_and_are_counted(tree: Path) -> None:
+    (tree / "loop").symlink_to(tree)
+    (tree / "link.png").symlink_to(tree / "page2.png")
+    (tree / "folder.png").symlink_to(tree)
+    (tree / "itself").symlink_to("itself")
+    os.mkfifo(tree / "pipe.png")
+    passed = PassedOver()
+    groups = list(Search(Asked((str(tree),)), SUFFIXES, passed).groups())
+    assert [item.relative for item in groups[0]] == ["link.png", "page2.png", "Page3.png", "page10.png"]
+    assert len(groups) == 3
+    assert (passed.linked_folders, passed.others) == (2, 3)
+
+
+def test_linked_folders_are_followed_once_each_behind_the_others(tree: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    (elsewhere / "one.png").touch()
+    (elsewhere / "deep/two.png").touch()
+    (elsewhere / "deep/back").symlink_to(elsewhere)
+    (elsewhere / "deep/home").symlink_to(tree)
+    (tree / "a").symlink_to(elsewhere)
+    (tree / "again").symlink_to(elsewhere / "deep")
+    (tree / "b/up").symlink_to("../..")  # the folder that holds all of them
+    (tree / "itself").symlink_to("itself")
+    ordinary = ["page2.png", "Page3.png", "page10.png", "b/c/d.tif", "z/page1.JPG"]
+    passed = PassedOver()
+    search = Search(Asked((str(tree),), follow_links=True), SUFFIXES, passed)
+    items = [item.relative for group in search.groups() for item in group]
+    assert items == [*ordinary, "a/one.png", "a/deep/two.png"]
+    assert passed.linked_folders == 0
+    assert found(Asked((str(tree),))) == ordinary
+    assert found(Asked((str(tree),), recursive=False, follow_links=True)) == ordinary[:3]
+    assert found(Asked((str(tree),), follow_links=True), str(elsewhere)) == ordinary  # results are no inputs
+    assert found(Asked((str(tree), str(elsewhere)), follow_links=True)) == items
+
+
+def test_links_in_a_circle_are_harmless_in_patterns(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("loop1", "loop2", "b/loop3", "b/c/loop4"):
+        (tree / name).symlink_to(tree)
+    expected = ["b/c/d.tif", "page2.png", "Page3.png", "page10.png", "z/page1.JPG"]
+    assert found(Asked((f"{tree}/**/*.*",))) == expected
+    assert found(Asked((f"{tree}/**/*.*",), follow_links=True)) == expected
+    assert found(Asked((f"{tree}/**",))) == expected
+    assert found(Asked((f"{tree}/**/c/**/*.tif",))) == ["b/c/d.tif"]
+    monkeypatch.chdir(tree)
+    for pattern in ("**", "**/*.*", "./**/*"):
+        assert found(Asked((pattern,))) == expected
+    assert found(Asked(("*/**/d.*",))) == ["b/c/d.tif"]
+    monkeypatch.chdir(tree / "b")
+    assert found(Asked(("../**/*.tif",))) == ["b/c/d.tif"]
+
+
+def test_patterns_that_the_shell_did_not_expand(tree: Path) -> None:
+    assert found(Asked((f"{tree}/*.png",))) == ["page2.png", "Page3.png", "page10.png"]
+    assert found(Asked((f"{tree}/**/*.*",))) == ["b/c/d.tif", "page2.png", "Page3.png", "page10.png", "z/page1.JPG"]
+    (tree / "odd[1].png").touch()
+    assert found(Asked((f"{tree}/odd[1].png",))) == ["odd[1].png"]  # a file of that name comes first
+
+
+def test_a_list_keeps_its_tree(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    listed = ("z/page1.JPG", "../photos/page2.png", f"{tree}/b/c/d.tif", "missing.png", "z/page1.JPG")
+    items = [item for group in Search(Asked((), listed), SUFFIXES).groups() for item in group]
+    assert [item.relative for item in items] == [
+        "z/page1.JPG",
+        "photos/page2.png",
+        f"{tree}/b/c/d.tif"[1:],
+        "missing.png",
+    ]
+    assert items[3].bytes == -1
+
+
+def test_a_file_named_twice_is_restored_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    assert len(found(Asked((f"{tree}/page2.png", ".", str(tree), "page2.png", "z/../page2.png")))) == 5
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
+def test_a_folder_that_cannot_be_looked_into_is_told(tree: Path) -> None:
+    (tree / "z").chmod(0)
+    passed = PassedOver()
+    list(Search(Asked((str(tree),)), SUFFIXES, passed).groups())
+    (tree / "z").chmod(0o755)
+    assert [str(error) for error in passed.unreadable] == [f"{tree}/z: cannot be looked into: Permission denied"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("2", "10"), ("a", "B"), ("a", "a1"), ("a1", "ab"), ("a007", "a08"), ("a1", "a01")]
+)
+def test_natural_order(first: str, second: str) -> None:
+    assert natural(first) != natural(second)
+    assert sorted([second, first], key=natural) == (
+        [first, second] if first != "a1" or second != "a01" else ["a01", "a1"]
+    )
+
+
+def test_a_folder_without_images_is_nothing_to_do(tmp_path: Path) -> None:
+    with pytest.raises(NothingToDo, match="no image in"):
+        collect(tmp_path, SUFFIXES)
+
+
+@given(st.text(alphabet="a.B-", min_size=1, max_size=8))
+def test_names_split_as_everywhere(name: str) -> None:
+    assert split(name) == os.path.splitext(name)  # noqa: PTH122

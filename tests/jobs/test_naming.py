@@ -1,0 +1,83 @@
+"""No input is written over, and no two inputs share an output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from restore_cli.errors import UsageError
+from restore_cli.image.codec import SUFFIXES
+from restore_cli.jobs.naming import Naming, outputs
+from restore_cli.jobs.paths import Input
+
+
+def naming(output: str | None, task: str = "sr") -> Naming:
+    return Naming(task, "emt", 4 if task == "sr" else 1, output, SUFFIXES)
+
+
+def inputs(*names: str) -> list[Input]:
+    return [Input(f"photos/{name}", name, "photos") for name in names]
+
+
+names = st.builds(
+    lambda folder, stem, suffix: f"{folder}{stem}{suffix}",
+    st.sampled_from(["", "x/", "x/y/"]),
+    st.sampled_from(["a", "b", "a_sr4", "a.jpg", "a_denoise"]),
+    st.sampled_from([".png", ".jpg", ".PNG", ".webp", ".tif"]),
+)
+
+
+@given(
+    st.lists(names, min_size=1, max_size=8, unique=True),
+    st.sampled_from([None, "out/", "out/{stem}.png", "{stem}_{task}", "out/{model}"]),
+    st.sampled_from(["sr", "denoise"]),
+)
+def test_outputs_are_all_different_and_no_inputs(found: list[str], output: str | None, task: str) -> None:
+    items = inputs(*found)
+    wanted = naming(output, task)
+    pairs, refused = outputs(items, wanted, wanted.folder(several=True))
+    paths = [path for _, path in pairs]
+    assert len(set(paths)) == len(paths)
+    assert not {item.path for item, _ in pairs} & set(paths)
+    assert all(Path(path).suffix.lower() in SUFFIXES for path in paths)
+    if output is not None:
+        assert {item for item, _ in pairs} | {item for item, _, _ in refused} == set(items)
+
+
+def placed(output: str | None, task: str, *names: str) -> list[str]:
+    wanted = naming(output, task)
+    return [path for _, path in outputs(inputs(*names), wanted, wanted.folder(len(names) > 1)).pairs]
+
+
+def test_beside_the_input() -> None:
+    assert placed(None, "sr", "in.jpg") == ["photos/in_sr4.png"]
+    assert placed(None, "dejpeg", "in.jpg") == ["photos/in_dejpeg.jpg"]
+
+
+def test_results_of_an_earlier_run_are_no_inputs() -> None:
+    assert placed(None, "denoise", "a.png", "a_denoise.png") == ["photos/a_denoise.png"]
+
+
+def test_one_name_in_two_formats() -> None:
+    assert placed("out/", "sr", "a.jpg", "a.png", "a.webp") == ["out/a.jpg.png", "out/a.png", "out/a.webp.png"]
+
+
+def test_several_inputs_for_one_file_are_refused() -> None:
+    with pytest.raises(UsageError, match="one file for several inputs"):
+        placed("one.png", "sr", "a.png", "b.png")
+    wanted = naming("{task}.png")
+    pairs, refused = outputs(inputs("a.png", "b.png"), wanted, None)
+    assert [item.relative for item, _ in pairs] == ["a.png"]
+    assert [str(error) for _, _, error in refused] == [
+        "photos/a.png and photos/b.png would both be written to sr.png (try: put {stem} into the template)"
+    ]
+
+
+def test_an_input_is_never_written_over() -> None:
+    wanted = naming("photos/", "denoise")
+    pairs, refused = outputs(inputs("a.png", "b.png"), wanted, "photos/")
+    assert not pairs
+    assert "which is an input" in str(refused[0][2])

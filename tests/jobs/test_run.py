@@ -1,0 +1,208 @@
+"""A batch that was stopped goes on, does nothing twice, and never takes away what is not its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pictures import noise, save
+
+from restore_cli.jobs.manifest import NAME
+from restore_cli.jobs.paths import Asked
+from restore_cli.jobs.run import Job, Result, Watch
+from restore_cli.jobs.workers.executors import run_job
+from restore_cli.weights.catalogue import Request, read_catalogue
+
+
+@pytest.fixture
+def job(tmp_path: Path, x1: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """Six pictures in a tree, to be denoised into `out`."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(6):
+        save(Path("photos", "sub" if i % 2 else "", f"{i}.png"), noise(8 + i, 9, seed=i))
+    return Job(Request("denoise"), read_catalogue(), Asked(("photos",)), "out", weights=x1, device="cpu")
+
+
+def statuses(job: Job, watch: Watch | None = None) -> dict[str, str]:
+    return {result.input.removeprefix("photos/"): result.status for result in run_job(job, watch)}
+
+
+def events(path: Path = Path("out", NAME)) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return [event for event in found if "status" in event]
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file() and path.name != NAME}
+
+
+ALL = {"0.png", "2.png", "4.png", "sub/1.png", "sub/3.png", "sub/5.png"}
+
+
+def test_a_second_run_skips_what_is_done(job: Job) -> None:
+    assert statuses(job) == dict.fromkeys(ALL, "done")
+    before = contents("out")
+    assert statuses(job) == dict.fromkeys(ALL, "skipped")
+    assert contents("out") == before
+    done = [event for event in events() if event["status"] == "done"]
+    assert {event["output"] for event in done} == ALL
+    assert all(Path("photos", event["input"]).stat().st_size == event["bytes"] for event in done)
+    assert all(list(Path("out", e["output"]).stat())[6] == e["result"][0] for e in done)
+
+
+def test_a_changed_input_is_done_again_and_no_other(job: Job) -> None:
+    statuses(job)
+    save(Path("photos/2.png"), noise(20, 20, seed=9))
+    assert statuses(job) == dict.fromkeys(ALL, "skipped") | {"2.png": "done"}
+
+
+def test_a_changed_option_does_all_again(job: Job) -> None:
+    statuses(job)
+    changed = replace(job, tile=64)
+    assert set(statuses(changed).values()) == {"done"}
+    assert set(statuses(changed).values()) == {"skipped"}
+
+
+def test_another_checkpoint_does_all_again(job: Job, tmp_path: Path) -> None:
+    from pictures import checkpoint
+
+    statuses(job)
+    other = checkpoint(tmp_path / "other.safetensors", "swinir_color_jpeg")
+    assert set(statuses(replace(job, weights=other)).values()) == {"done"}
+
+
+def test_by_hash_a_new_time_is_no_change_and_new_content_is_one(job: Job) -> None:
+    by_hash = replace(job, hash=True)
+    statuses(by_hash)
+    facts = Path("photos/0.png").stat()
+    os.utime("photos/0.png", ns=(0, 0))
+    size = Path("photos/2.png").stat().st_size
+    data = bytearray(Path("photos/2.png").read_bytes())
+    data[-5] ^= 1  # of the last chunk's checksum
+    Path("photos/2.png").write_bytes(data)
+    assert (facts.st_mtime_ns != 0, Path("photos/2.png").stat().st_size) == (True, size)
+    found = statuses(by_hash)
+    assert found["0.png"] == "skipped"
+    assert found["2.png"] != "skipped"
+
+
+def test_what_somebody_else_has_put_there_stays(job: Job) -> None:
+    Path("out").mkdir()
+    Path("out/0.png").write_bytes(b"mine")
+    statuses(job)
+    save(Path("photos/2.png"), noise(20, 20, seed=9))
+    Path("out/2.png").write_bytes(b"retouched")
+    found = {Path(result.input).name: result for result in run_job(job)}
+    assert (found["0.png"].status, found["2.png"].status) == ("skipped", "skipped")
+    assert "changed after it was restored" in found["2.png"].notes[0]
+    assert (Path("out/0.png").read_bytes(), Path("out/2.png").read_bytes()) == (b"mine", b"retouched")
+    assert set(statuses(replace(job, again="overwrite")).values()) == {"done"}
+
+
+def test_the_result_of_another_picture_is_not_replaced(job: Job) -> None:
+    statuses(job)
+    save(Path("others/0.png"), noise(30, 30, seed=7))
+    (result,) = run_job(replace(job, asked=Asked(("others",))))
+    assert result.error is not None
+    assert "which is the result of" in str(result.error)
+
+
+def test_skipping_by_name_asks_for_nothing_else(job: Job) -> None:
+    Path("out").mkdir()
+    Path("out/0.png").touch()
+    assert statuses(replace(job, again="skip-existing")) == dict.fromkeys(ALL, "done") | {"0.png": "skipped"}
+
+
+def test_what_was_begun_is_done_again_whatever_lies_there(job: Job) -> None:
+    expected = statuses(job) and contents("out")
+    text = Path("out", NAME).read_text().splitlines(keepends=True)
+    last = next(line for line in reversed(text) if '"status":"done"' in line)
+    kept = [line for line in text if line is not last]
+    Path("out", NAME).write_text("".join(kept) + last[: len(last) // 2])  # torn, as by a full disk
+    name = json.loads(last)["output"]
+    Path("out", name).write_bytes(b"an older result")
+    found = statuses(job)
+    assert found == dict.fromkeys(ALL, "skipped") | {name: "done"}
+    assert contents("out") == expected
+    assert set(statuses(job).values()) == {"skipped"}
+
+
+def test_shards_are_disjoint_and_complete(job: Job) -> None:
+    found = [set(statuses(replace(job, shard=(i, 3)))) for i in (1, 2, 3)]
+    assert set().union(*found) == ALL
+    assert sum(map(len, found)) == len(ALL)
+    assert set(statuses(job).values()) == {"skipped"}  # every shard's manifest is read
+
+
+def test_one_bad_file_stops_the_rest_only_when_asked(job: Job) -> None:
+    Path("photos/1bad.png").write_bytes(b"no picture")
+    assert statuses(job) == dict.fromkeys(ALL, "done") | {"1bad.png": "failed"}
+    for path in Path("photos").rglob("*.png"):
+        path.touch()
+    more = {f"{i}.png" for i in range(10, 40)}
+    for name in more:
+        save(Path("photos", name), noise(8, 8))
+    found = statuses(replace(job, fail_fast=True))
+    assert found["1bad.png"] == "failed"
+    assert not more <= set(found)
+
+
+def test_times_are_kept_on_request(job: Job) -> None:
+    os.utime("photos/0.png", ns=(10**18, 10**18))
+    statuses(replace(job, keep_times=True))
+    assert Path("out/0.png").stat().st_mtime_ns == 10**18
+    assert set(statuses(replace(job, keep_times=True)).values()) == {"skipped"}
+
+
+def test_stopping_takes_up_no_more(job: Job) -> None:
+    results: list[Result] = []
+    for i in range(10, 60):
+        save(Path("photos", f"{i}.png"), noise(8, 8))
+    watch = Watch(stopping=lambda: len(results) > 0)
+    for result in run_job(job, watch):
+        results.append(result)
+    assert 0 < len(results) < 30
+    assert set(statuses(job).values()) == {"done", "skipped"}
+
+
+def test_a_watched_folder_is_restored_as_it_fills(job: Job) -> None:
+    stop: list[bool] = []
+    results: Iterator[Result] = run_job(replace(job, watch=True), Watch(stopping=lambda: bool(stop)))
+    assert {next(results).input.removeprefix("photos/") for _ in ALL} == ALL
+    with Path("photos/new.png").open("wb") as growing:
+        data = save(Path("elsewhere.png"), noise(12, 12)).read_bytes()
+        growing.write(data)
+    assert next(results).input == "photos/new.png"
+    save(Path("photos/0.png"), noise(16, 16, seed=4))
+    again = next(results)
+    assert (again.input, again.status) == ("photos/0.png", "done")
+    stop.append(True)
+    assert list(results) == []
+
+
+def test_a_watched_folder_does_not_restore_its_own_results(job: Job) -> None:
+    start = time.monotonic()
+    found: list[Result] = []
+    beside = replace(job, output=None, watch=True)
+    for result in run_job(beside, Watch(stopping=lambda: len(found) == len(ALL) and time.monotonic() - start > 4)):
+        found.append(result)
+    assert len(found) == len(ALL)
+
+
+def test_small_pictures_that_share_a_batch_come_out_as_alone(job: Job) -> None:
+    from PIL import Image
+
+    for i in range(12):
+        save(Path("photos", f"same{i}.png"), noise(16, 16, seed=i))
+    statuses(replace(job, output="alone"))
+    assert set(statuses(replace(job, output="together", batch=8)).values()) == {"done"}
+    for i in range(12):
+        with Image.open(f"alone/same{i}.png") as a, Image.open(f"together/same{i}.png") as b:
+            pairs = zip(a.tobytes(), b.tobytes(), strict=True)
+            assert max(abs(x - y) for x, y in pairs) <= 1  # the last bit of a float may differ between batches

@@ -1,0 +1,144 @@
+"""Inputs and outputs on a real FTP server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from pictures import noise, save
+from test_processes import files
+
+from restore_cli.errors import ImageError, OutputError, UsageError
+from restore_cli.jobs.paths import Asked, PassedOver
+from restore_cli.jobs.run import Job, Watch
+from restore_cli.jobs.storage import list_remote, look_at, modified, send
+from restore_cli.jobs.workers.executors import run_job
+from restore_cli.weights.catalogue import Catalogue, Request, read_catalogue
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the server serves: pictures in two folders, one of them broken, and what is none."""
+    home = tmp_path_factory.mktemp("ftp")
+    for number in (1, 2, 10):
+        save(home / "photos" / f"{number}.png", noise(40, 56, seed=number))
+    save(home / "photos" / "below" / "3.png", noise(40, 56, seed=3))
+    (home / "photos" / "4.png").write_bytes(b"no picture")
+    (home / "photos" / ".hidden.png").write_bytes(b"")
+    (home / "photos" / "list.txt").write_bytes(b"")
+    return home
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[str]:
+    """Its address."""
+    command, pipe = [sys.executable, str(Path(__file__).with_name("ftp_server.py")), str(home)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        yield f"ftp://me:secret@127.0.0.1:{process.stdout.readline().strip()}"
+        process.stdin.close()
+
+
+@pytest.fixture
+def job(home: Path, x1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """The pictures of the server's folder, as files of this machine."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    out = str(tmp_path / "expected")
+    return Job(Request("denoise"), Catalogue((), {}), Asked((str(home / "photos"),)), out, weights=x1)
+
+
+def test_from_a_server_to_a_server(job: Job, server: str, home: Path, tmp_path: Path) -> None:
+    list(run_job(job))
+    there = replace(job, asked=Asked((f"{server}/photos",)), output=f"{server}/clean/")
+    results = list(run_job(there))
+    names = [result.input.removeprefix(f"{server}/photos/") for result in results]
+    assert names == ["1.png", "2.png", "4.png", "10.png", "below/3.png"]
+    failed = [result for result in results if result.status == "failed"]
+    assert [str(result.error).partition(": ")[0] for result in failed] == [f"{server}/photos/4.png"]
+    assert files(home / "clean") == files(tmp_path / "expected")
+    assert [result.status for result in run_job(there)].count("skipped") == 4
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_from_a_server_to_this_machine_and_on(job: Job, server: str, tmp_path: Path) -> None:
+    list(run_job(job))
+    here = replace(job, asked=Asked((f"{server}/photos/",)), output=str(tmp_path / "out"))
+    assert [result.status for result in run_job(here)].count("done") == 4
+    assert files(tmp_path / "out") == files(tmp_path / "expected")
+    assert [result.notes for result in run_job(here) if result.status == "skipped"] == [
+        ("done before; --overwrite does it again",)
+    ] * 4
+
+
+def test_by_processes(job: Job, server: str, home: Path, tmp_path: Path) -> None:
+    list(run_job(job))
+    there = replace(job, asked=Asked((f"{server}/photos",)), output=f"{server}/pool/", device="cpu,cpu")
+    assert sorted(result.status for result in run_job(there)) == ["done"] * 4 + ["failed"]
+    assert files(home / "pool") == files(tmp_path / "expected")
+
+
+def test_what_is_not_there(job: Job, server: str) -> None:
+    assert look_at(f"{server}/photos/none.png") is None
+    nobody = "ftp://127.0.0.1:1/photos"
+    with pytest.raises(ImageError, match="cannot be reached"):
+        list_remote(nobody, {".png"}, True, PassedOver())
+    results = list(
+        run_job(replace(job, asked=Asked((nobody, f"{server}/none", f"{server}/photos/1.png"))), Watch(on_total=print))
+    )
+    assert [(result.input, result.status) for result in results] == [
+        (f"{server}/photos/1.png", "done"),
+        (nobody, "failed"),
+        (f"{server}/none", "failed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("facts", "stamp"),
+    [
+        ({}, 0),
+        ({"mtime": 1.5}, 1_500_000_000),
+        ({"modify": "20260102030405"}, 1_767_323_045_000_000_000),
+        ({"LastModified": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)}, 1_767_323_045_000_000_000),
+        ({"modify": "yesterday"}, 0),
+    ],
+)
+def test_times_of_all_kinds(facts: dict[str, object], stamp: int) -> None:
+    assert modified(facts) == stamp
+
+
+@pytest.mark.parametrize("option", ["watch", "hash", "keep_times"])
+def test_what_only_local_files_can_do_is_refused(option: str) -> None:
+    job = Job(Request("denoise"), read_catalogue(), Asked(("ftp://127.0.0.1/photos",)), "out", **{option: True})  # type: ignore[arg-type]  # a bool
+    with pytest.raises(UsageError, match=r"is for files of this machine, ftp://.* lies elsewhere"):
+        next(run_job(job))
+
+
+def test_many_at_a_time_send_into_a_folder_that_is_not_there_yet(server: str, home: Path, tmp_path: Path) -> None:
+    files = [tmp_path / f"{i}.txt" for i in range(8)]
+    for path in files:
+        path.write_text(path.name)
+    start = Barrier(len(files))
+
+    def one(path: Path) -> None:
+        start.wait()
+        send(path, f"{server}/new/below/{path.name}")
+
+    with ThreadPoolExecutor(len(files)) as pool:
+        list(pool.map(one, files))
+    assert sorted(path.name for path in (home / "new/below").iterdir()) == [path.name for path in files]
+
+
+def test_a_folder_that_cannot_be_is_one_line(server: str, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (home / "file").write_text("no folder")
+    with pytest.raises(OutputError, match="cannot be written"):
+        send(tmp_path / "a.txt", f"{server}/file/below/a.txt")

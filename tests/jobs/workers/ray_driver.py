@@ -1,0 +1,33 @@
+"""Runs a pickled Job on a cluster and prints a JSON line for each Result: `python ray_driver.py FILE [MOST]`."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from restore_cli.jobs.run import Result, Watch
+from restore_cli.jobs.workers.executors import run_job
+
+
+def main() -> None:
+    """Takes up nothing more after MOST Results. Notes are lines, too."""
+    job = pickle.loads(Path(sys.argv[1]).read_bytes())
+    most = int(sys.argv[2]) if len(sys.argv) > 2 else 1 << 30
+    results: list[Result] = []
+    for result in run_job(job, Watch(on_note=lambda text: tell({"note": text}), stopping=lambda: len(results) >= most)):
+        results.append(result)
+        tell({**asdict(result), "error": str(result.error or "")})
+
+
+def tell(row: dict[str, Any]) -> None:
+    """One line."""
+    os.write(1, json.dumps(row).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Small images of a folder share batches, as many as memory has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nearest import Nearest
+from pictures import noise, save
+from PIL import Image
+from torch import Tensor
+
+from restore_cli.jobs.model_cache import Bench
+from restore_cli.jobs.paths import Asked
+from restore_cli.jobs.run import Job
+from restore_cli.jobs.workers import worker
+from restore_cli.jobs.workers.executors import run_job
+from restore_cli.pipeline import memory
+from restore_cli.weights.catalogue import Request, read_catalogue
+
+MIB = 2**20
+CONSTANT = 8 * MIB
+"""Bytes that the model claims whatever the batch."""
+
+
+class Gpu(Nearest):
+    """A model of a GPU that takes bytes for each px of a batch, and has no more than there are."""
+
+    device, precision = torch.device("cuda"), torch.float16
+
+    def __init__(self, per_pixel: int, room: int = 2**60) -> None:
+        super().__init__(scale=1)
+        self.per_pixel, self.room, self.taken, self.sizes, self.failures = per_pixel, room, [0], [0], 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        takes = CONSTANT + self.per_pixel * x.shape[0] * x.shape[2] * x.shape[3]
+        if takes > self.room:
+            self.failures += 1
+            raise RuntimeError("CUDA error: out of memory")
+        self.taken.append(takes)
+        self.sizes.append(x.shape[0])
+        return super().__call__(x)
+
+
+class Prompt(ThreadPoolExecutor):
+    """Every image is decoded when its turn comes to be decoded ahead, so that groups are as large as they may be."""
+
+    def submit(self, function: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:  # noqa: ANN401
+        future = super().submit(function, *given, **named)
+        if self._thread_name_prefix == "decode":
+            wait([future])
+        return future
+
+
+Restored = Callable[[Gpu, int | None], None]
+
+
+@pytest.fixture
+def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x1: Path) -> Restored:
+    """Restores 48 images of 64×64 px and 16 of 200×120 px within so many bytes; none may change."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(memory, "available", lambda device: 2**40)
+    monkeypatch.setattr(memory, "demand", lambda model, device: (CONSTANT, model.per_pixel))
+    monkeypatch.setattr(worker, "ThreadPoolExecutor", Prompt)
+    for i in range(64):
+        save(Path("in", f"{i:02}.png"), noise(*((64, 64) if i < 48 else (200, 120)), seed=i))
+    job = Job(Request("denoise"), read_catalogue(), Asked(("in",)), "out", weights=x1)
+
+    def restore(model: Gpu, limit: int | None) -> None:
+        monkeypatch.setattr(Bench, "model", lambda bench, header: ("gpu", model))
+        assert [result.status for result in run_job(replace(job, memory=limit))] == ["done"] * 64
+        for path in Path("in").iterdir():
+            assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(Path("out", path.name))))
+
+    return restore
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 8])
+def test_a_group_takes_no_more_than_memory_allows(most: int, restored: Restored) -> None:
+    model = Gpu(4096)
+    limit = CONSTANT + 4096 * most * 64 * 64
+    restored(model, limit)
+    assert max(model.taken) <= limit
+    assert most - 1 <= max(model.sizes) <= most  # a tile is of whole grid cells
+
+
+def test_a_group_takes_no_more_than_three_gibibytes_by_itself(restored: Restored) -> None:
+    model = Gpu(2**18)
+    restored(model, None)
+    assert max(model.taken) <= 3 * 2**30
+    assert max(model.sizes) == 2
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 7])
+def test_a_group_that_did_not_fit_is_not_tried_again(most: int, restored: Restored) -> None:
+    """Another program takes memory meanwhile, so that less is there than was found at first."""
+    model = Gpu(4096, room=CONSTANT + 4096 * max(most * 64 * 64, 200 * 120))
+    restored(model, None)
+    assert 1 <= model.failures <= 4
+    assert max(model.sizes) > 1 or most == 1

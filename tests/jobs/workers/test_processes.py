@@ -1,0 +1,219 @@
+"""Several devices of one machine: real processes, killed for real."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from multiprocessing import active_children
+from pathlib import Path
+
+import pytest
+from pictures import noise, save
+
+from restore_cli.errors import RestoreError, UsageError
+from restore_cli.jobs.manifest import NAME, lines
+from restore_cli.jobs.paths import Asked
+from restore_cli.jobs.run import Job, Result, Watch
+from restore_cli.jobs.types import Step, Work
+from restore_cli.jobs.workers.dispatcher import Foreman
+from restore_cli.jobs.workers.executors import run_job
+from restore_cli.jobs.workers.processes import Pool, Process, portion
+from restore_cli.pipeline import memory
+from restore_cli.weights.catalogue import Catalogue, Request
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures in two folders, one of them broken."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(11):
+        save(folder / ("a" if number % 2 else "b") / f"{number}.png", noise(40, 56, seed=number))
+    (folder / "a" / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def job(photos: Path, x1: Path, tmp_path: Path) -> Job:
+    """All of them, on two devices that are none."""
+    request = Request("denoise")
+    out = str(tmp_path / "out")
+    return Job(request, Catalogue((), {}), Asked((str(photos),)), out, weights=x1, device="cpu,cpu")
+
+
+@pytest.fixture(scope="module")
+def expected(photos: Path, x1: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one process makes of them."""
+    out = tmp_path_factory.mktemp("expected")
+    assert list(run_job(Job(Request("denoise"), Catalogue((), {}), Asked((str(photos),)), str(out), weights=x1)))
+    return files(out)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below it but the manifest."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def outcomes(folder: str) -> dict[str, list[str]]:
+    """What the manifest says of each output, beginnings left out."""
+    told: dict[str, list[str]] = {}
+    for _, event in lines(Path(folder) / NAME):
+        if event.get("status", "begun") != "begun":
+            told.setdefault(event["output"], []).append(event["status"])
+            assert event["status"] == "failed" or (event["checkpoint"] and event["model"])
+    return told
+
+
+def kill(child: int) -> None:
+    """As the kernel does when memory is short."""
+    os.kill(child, signal.SIGKILL)
+
+
+def test_two_processes_do_what_one_does_and_leave_interrupts_to_their_parent(
+    job: Job, expected: dict[str, bytes]
+) -> None:
+    seen: list[str] = []
+    tiles: list[tuple[int, int]] = []
+    watch = Watch(on_picture=seen.append, on_tile=lambda done, total: tiles.append((done, total)))
+    results = []
+    for result in run_job(job, watch):
+        results.append(result)
+        for child in active_children():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(child.pid or 0, number)
+    assert files(Path(job.output or "")) == expected
+    assert len({result.input for result in results}) == len(results) == 12
+    assert sum(result.status == "failed" for result in results) == 1
+    assert len(seen) == 12
+    assert tiles
+    assert not active_children()
+
+
+def test_a_killed_process_loses_no_picture(job: Job, expected: dict[str, bytes]) -> None:
+    notes: list[str] = []
+    results: list[Result] = []
+    for result in run_job(job, Watch(on_note=notes.append)):
+        results.append(result)
+        if len(results) == 4:
+            kill(active_children()[0].pid or 0)
+    assert files(Path(job.output or "")) == expected
+    assert sorted(result.status for result in results) == ["done"] * 11 + ["failed"]
+    assert {status for told in outcomes(job.output or "").values() for status in told} == {"done", "failed"}
+    assert all(len(told) == 1 for told in outcomes(job.output or "").values())
+    assert len(notes) == 1
+    assert "killed by SIGKILL" in notes[0]
+
+
+def crew(job: Job, on_picture: Callable[[Process, str], None]) -> Foreman:
+    """Two processes; `on_picture` is called with the one that begins a picture."""
+
+    def announced(path: str) -> None:
+        assert isinstance(foreman.last, Process)
+        on_picture(foreman.last, path)
+
+    foreman = Foreman(Pool(job, ["cpu", "cpu"]), job, Watch(on_picture=announced))
+    return foreman
+
+
+def works(folder: Path, *sides: int) -> Iterator[Step]:
+    """Square pictures."""
+    for number, side in enumerate(sides):
+        path = save(folder / "in" / f"{number}.png", noise(side, side, seed=number))
+        yield Work(str(path), str(folder / "out" / path.name))
+
+
+def test_a_picture_that_kills_its_workers_fails_and_the_others_do_not(job: Job, tmp_path: Path) -> None:
+    met: list[str] = []
+
+    def on_picture(hand: Process, path: str) -> None:
+        if path.endswith("/3.png"):
+            met.append(hand.name)
+            kill(hand.process.pid or 0)
+
+    sides = [40, 40, 40, 400, 40, 40, 40, 40]
+    results = list(crew(job, on_picture).results(works(tmp_path, *sides)))
+    failed = [result for result in results if result.status == "failed"]
+    assert [Path(result.input).name for result in failed] == ["3.png"]
+    assert "a worker died while restoring it, twice: killed by SIGKILL" in str(failed[0].error)
+    assert len(results) == len(sides) == len(list((tmp_path / "out").iterdir())) + 1
+    assert len(met) == 2
+
+
+def test_without_a_worker_left_it_ends_with_one_error(job: Job, tmp_path: Path) -> None:
+    for number in range(3):  # large enough that none is done before its beginning is heard of
+        save(tmp_path / "in" / f"{number}.png", noise(400, 400, seed=number))
+    job = replace(job, asked=Asked((str(tmp_path / "in"),)))
+
+    def on_picture(path: str) -> None:
+        for child in active_children():
+            kill(child.pid or 0)
+
+    with pytest.raises(
+        RestoreError, match=r"no worker is left to go on: worker . \(cpu\) died \(killed by SIGKILL\)"
+    ) as no:
+        list(run_job(job, Watch(on_picture=on_picture)))
+    assert no.value.code == 1
+    assert not active_children()
+    assert [result.status for result in run_job(job)] == ["done"] * 3
+    assert len(files(Path(job.output or ""))) == 3
+
+
+def test_a_picture_that_was_written_before_its_worker_died_is_not_restored_again(job: Job, tmp_path: Path) -> None:
+    first = tmp_path / "out" / "0.png"
+    begun: list[str] = []
+
+    def on_tile(done: int, total: int) -> None:
+        assert isinstance(foreman.last, Process)
+        if begun[-1].endswith("/1.png") and first.exists() and not times:
+            times.append(first.stat().st_mtime_ns)
+            kill(foreman.last.process.pid or 0)
+
+    times: list[int] = []
+    foreman = Foreman(Pool(job, ["cpu"]), job, Watch(on_picture=begun.append, on_tile=on_tile))
+    results = {Path(result.input).name: result for result in foreman.results(works(tmp_path, 40, 600))}
+    assert [Path(path).name for path in begun] in (["0.png", "1.png", "1.png"], ["0.png", "1.png"])
+    assert results["0.png"].status == results["1.png"].status == "done"
+    assert results["0.png"].model == results["1.png"].model
+    assert results["0.png"].sha256 == results["1.png"].sha256
+    assert times == [first.stat().st_mtime_ns]
+
+
+def test_processes_end_with_their_parent(job: Job, tmp_path: Path) -> None:
+    code = (
+        "import sys, pickle; from multiprocessing import active_children\n"
+        "from restore_cli.jobs.workers.executors import run_job\n"
+        "for result in run_job(pickle.loads(bytes.fromhex(sys.argv[1]))):\n"
+        "    print(*(child.pid for child in active_children()), flush=True)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, pickle.dumps(job).hex()], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout as out:
+        children = out.readline().split()
+        parent.kill()
+        parent.wait()
+        out.read()  # ends when nobody is left who could write there
+    assert len(children) == 2
+
+
+@pytest.mark.parametrize("device", ["cpu,cuda:99", "all", "cpu,toaster"])
+def test_devices_that_are_not_here_are_refused(job: Job, device: str) -> None:
+    import torch
+
+    from restore_cli.jobs.workers.processes import devices
+
+    if device == "all" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(UsageError, match="device"):
+        devices(device)
+
+
+def test_processes_on_one_device_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free", lambda device: 3000)
+    assert portion(None, "cpu", 3) == 1000
+    assert portion(None, "cpu", 1) is None
+    assert portion(2000, "cpu", 3) == 2000

@@ -1,0 +1,178 @@
+"""The same job on a Ray cluster: real nodes on this machine, one of them killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pictures import noise, save
+from test_processes import files, outcomes
+
+from restore_cli.errors import INSTALL_EXTRA, UsageError
+from restore_cli.jobs.paths import Asked
+from restore_cli.jobs.run import Job, Watch
+from restore_cli.jobs.workers.dispatcher import MANY
+from restore_cli.jobs.workers.executors import run_job
+from restore_cli.jobs.workers.ray_cluster import places
+from restore_cli.weights.catalogue import Catalogue, Request
+
+HERE = Path(__file__).parent
+COUNT = 30
+Row = Mapping[str, Any]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[list[str]]:
+    """The address of a cluster of three nodes, and the process of each."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
+    command = [sys.executable, str(HERE / "ray_nodes.py"), "3"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=quiet()) as ray:
+        assert ray.stdin is not None
+        assert ray.stdout is not None
+        yield ray.stdout.readline().split()
+        ray.stdin.close()
+
+
+def quiet() -> dict[str, str]:
+    """Nothing is sent to Ray's makers; the tests' own modules are found."""
+    return {
+        **os.environ,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty pictures in two folders, one of them broken."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(COUNT - 1):
+        save(folder / ("a" if number % 2 else "b") / f"{number}.png", noise(150, 200, seed=number))
+    (folder / "a" / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def job(photos: Path, x1: Path, tmp_path: Path) -> Job:
+    """All of them, here."""
+    return Job(Request("denoise"), Catalogue((), {}), Asked((str(photos),)), str(tmp_path / "out"), weights=x1)
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Callable[..., Iterator[Row]]:
+    """The Results of a job that another process runs; nothing else may be printed by it."""
+
+    def rows(job: Job, *most: int) -> Iterator[Row]:
+        (tmp_path / "job").write_bytes(pickle.dumps(job))
+        command = [sys.executable, str(HERE / "ray_driver.py"), str(tmp_path / "job"), *map(str, most)]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=quiet(), cwd=tmp_path) as driver:
+            assert driver.stdout is not None
+            assert driver.stderr is not None
+            yield from map(json.loads, driver.stdout)
+            assert driver.stderr.read() == ""
+        assert driver.returncode == 0
+
+    return rows
+
+
+def kill(node: int) -> None:
+    """All of its processes at once, as a power cut does."""
+    below = Path(f"/proc/{node}/task/{node}/children").read_text(encoding="ascii").split()
+    for number in (node, *map(int, below)):
+        os.kill(number, signal.SIGKILL)
+
+
+def test_what_began_here_goes_on_there_survives_a_node_and_ends_here(
+    job: Job, nodes: list[str], drive: Callable[..., Iterator[Row]], tmp_path: Path
+) -> None:
+    expected = tmp_path / "expected"
+    list(run_job(replace(job, output=str(expected))))
+    there = replace(job, output="out", cluster=nodes[0])
+    begun: list[str] = []
+    list(run_job(job, Watch(on_picture=begun.append, stopping=lambda: len(begun) >= 3)))
+    here = len(files(tmp_path / "out"))
+    assert 0 < here < COUNT - 10
+
+    statuses: Counter[str] = Counter()
+    notes = []
+    for row in drive(there, COUNT - 4):
+        if note := row.get("note"):
+            notes.append(note)
+            continue
+        statuses[row["status"]] += 1
+        if row["status"] == "done" and statuses["done"] == 8:
+            kill(int(nodes.pop()))
+    assert statuses["done"] + statuses["skipped"] + statuses["failed"] >= COUNT - 4
+    assert statuses["skipped"] >= here - 1
+    died = [note for note in notes if "died" in note]
+    assert len(died) == 1
+    said = re.fullmatch(r"worker . of the cluster died with (\d+) pictures, .*: another takes its place", died[0])
+    assert said
+    assert 1 <= int(said[1]) <= MANY
+
+    last = [result.status for result in run_job(job)]
+    assert len(last) == COUNT
+    assert files(tmp_path / "out") == files(expected)
+    told = outcomes(job.output or "")
+    assert all(what == ["done"] for name, what in told.items() if name != "a/broken.png")
+    assert len(told) == COUNT
+
+
+def test_nobody_answers(job: Job) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
+    with pytest.raises(UsageError, match=r"--cluster 127\.0\.0\.1:1: nobody answers at 127\.0\.0\.1:1"):
+        list(run_job(replace(job, cluster="127.0.0.1:1")))
+
+
+def test_without_ray_one_line_says_so(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError) as caught:
+        next(run_job(replace(job, cluster="auto")))
+    assert str(caught.value) == f"--cluster needs Ray, which is not installed (try: {INSTALL_EXTRA.format('cluster')})"
+
+
+@pytest.mark.parametrize(
+    ("asked", "machines", "count", "needs"),
+    [
+        ({}, [{"CPU": 4}, {"CPU": 2}], 6, {"num_cpus": 1}),
+        ({"workers": 2}, [{"CPU": 5}, {"CPU": 3}], 2, {"num_cpus": 3}),
+        ({}, [{"CPU": 8, "GPU": 4}, {"CPU": 8}], 4, {"num_cpus": 0, "num_gpus": 1}),
+        ({"gpus_per_worker": 0.6}, [{"GPU": 1}, {"GPU": 1}], 2, {"num_cpus": 0, "num_gpus": 0.6}),
+        ({"device": "cpu"}, [{"CPU": 8, "GPU": 4}], 8, {"num_cpus": 1}),
+        ({"workers": 9}, [{"CPU": 1}], 9, {"num_cpus": 1}),
+    ],
+)
+def test_how_many_workers(
+    job: Job, asked: dict[str, Any], machines: list[dict[str, float]], count: int, needs: dict[str, float]
+) -> None:
+    assert places(replace(job, cluster="auto", **asked), machines) == (count, needs)
+
+
+@pytest.mark.parametrize("asked", [{"workers": 0}, {"gpus_per_worker": -1.0}, {"device": "cuda:1"}, {"device": "all"}])
+def test_what_no_cluster_could_do(job: Job, asked: dict[str, Any]) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
+    with pytest.raises(UsageError):
+        next(run_job(replace(job, cluster="auto", **asked)))
+
+
+def test_a_cluster_without_room() -> None:
+    with pytest.raises(UsageError, match="no room"):
+        places(Job(Request("denoise"), Catalogue((), {})), [{"memory": 1.0}])
+
+
+def test_words_for_a_cluster_need_one(job: Job) -> None:
+    with pytest.raises(UsageError, match="--workers is for a cluster"):
+        next(run_job(replace(job, workers=2)))

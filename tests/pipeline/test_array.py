@@ -1,0 +1,178 @@
+"""One picture, whatever its size and kind."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nearest import Nearest
+from numpy.typing import NDArray
+from pictures import checkpoint, noise
+from published import GOLDEN, config, on_meta
+from torch import Tensor
+
+from restore_cli.errors import OutOfMemory, UsageError
+from restore_cli.evaluation.evaluate import borders
+from restore_cli.evaluation.metrics import luma, psnr, seam
+from restore_cli.image.picture import Picture
+from restore_cli.models.load import load_file
+from restore_cli.models.network import Network
+from restore_cli.pipeline.array import default_tiling, restore_array, restore_picture
+from restore_cli.tiling.geometry import Tiling, padded, plan_axis
+
+CPU = torch.device("cpu")
+
+
+def enlarged(pixels: NDArray[Any]) -> NDArray[Any]:
+    return pixels.repeat(2, 0).repeat(2, 1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_not_changed_comes_out_to_the_bit(dtype: str, channels: int) -> None:
+    pixels = noise(45, 70, channels).astype(dtype)
+    pixels = pixels * 257 if dtype == "uint16" else pixels / np.float32(255) if dtype == "float32" else pixels
+    out, _ = restore_array(Nearest(), pixels, Tiling(32, 8))
+    assert out.dtype == pixels.dtype
+    ulp = 1e-7 if dtype == "float32" else 0  # the mean of three equal floats may differ from them in the last bit
+    np.testing.assert_allclose(out, enlarged(pixels), rtol=0, atol=ulp)
+
+
+@pytest.mark.parametrize("call", range(1, 20))
+def test_memory_running_out_at_any_call_changes_no_pixel(call: int) -> None:
+    pixels, model = noise(60, 90), Nearest(faults=(call,))
+    out, trace = restore_array(model, pixels, Tiling(32, 8, batch=2))
+    assert np.array_equal(out, enlarged(pixels))
+    assert trace.tiling.batch == (1 if call < model.calls else 2)
+
+
+def test_memory_running_out_halves_the_batch_then_the_tile() -> None:
+    pixels, model = noise(200, 200), Nearest(most=3 * 40 * 40)
+    out, trace = restore_array(model, pixels, Tiling(0, 0, batch=4))
+    assert np.array_equal(out, enlarged(pixels))
+    assert trace.tiling.batch == 1
+    assert trace.tiling.tile <= 40
+    again = Nearest(most=3 * 40 * 40)
+    restore_array(again, pixels, trace.tiling)
+    assert max(again.sides) <= 40
+
+
+def test_out_of_memory_at_the_smallest_tile_is_said() -> None:
+    with pytest.raises(OutOfMemory, match="smallest tile, 8 px"):
+        restore_array(Nearest(most=1), noise(100, 100), Tiling(64, 8))
+
+
+def test_an_error_of_the_model_is_not_taken_for_lack_of_memory() -> None:
+    class Broken(Nearest):
+        def __call__(self, x: Tensor) -> Tensor:
+            raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        restore_array(Broken(), noise(20, 20), Tiling(0, 0))
+
+
+def test_a_gray_picture_stays_gray() -> None:
+    gray = Picture(noise(30, 40, 1))
+    out, _ = restore_picture(Nearest(), gray, Tiling(0, 0))
+    assert np.array_equal(out.pixels, enlarged(gray.pixels))
+
+
+def test_a_gray_checkpoint_refuses_colours() -> None:
+    with pytest.raises(UsageError, match="a gray picture; this picture has 3 channels"):
+        restore_array(Nearest(channels=1), noise(8, 8), Tiling(0, 0))
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("plain", [True, False])
+def test_alpha_is_restored_beside_the_colours(scale: int, plain: bool) -> None:
+    alpha = np.full((30, 40), 77, np.uint8) if plain else noise(30, 40, 1, seed=1)[..., 0]
+    out, _ = restore_picture(Nearest(scale), Picture(noise(30, 40), alpha), Tiling(0, 0))
+    assert out.alpha is not None
+    assert np.array_equal(out.alpha, alpha.repeat(scale, 0).repeat(scale, 1))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    path = checkpoint(tmp_path_factory.mktemp("tiny") / "x2.safetensors", "swinir_lightweight_x2")
+    return load_file(path, CPU, torch.float32)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (3, 700), (50, 2), (33, 65)])
+def test_any_size_through_a_real_network(height: int, width: int, tiny: Network) -> None:
+    out, _ = restore_array(tiny, noise(height, width), default_tiling(tiny.contract, 64))
+    assert out.shape == (2 * height, 2 * width, 3)
+
+
+def test_precision_is_a_matter_of_rounding(tiny: Network) -> None:
+    pixels = noise(40, 40)
+    exact = restore_array(tiny, pixels, Tiling(0, 0))[0]
+    for precision in (torch.bfloat16, torch.float16):
+        half = restore_array(Network(tiny.module, CPU, precision), pixels, Tiling(0, 0))[0]
+        assert psnr(half, exact) > 40
+
+
+def test_gray_through_a_colour_network_is_one_channel(tiny: Network) -> None:
+    out, _ = restore_array(tiny, noise(20, 20, 1), Tiling(0, 0))
+    assert out.shape == (40, 40, 1)
+
+
+@pytest.mark.parametrize("architecture", ["swinir", "hat", "restormer", "emt"])
+@pytest.mark.parametrize("size", [(4000, 3000), (4032, 3024), (3464, 3464), (5000, 2400)])
+def test_tiles_of_a_large_picture_compute_at_most_a_quarter_more(architecture: str, size: tuple[int, int]) -> None:
+    published = json.loads((GOLDEN / "fingerprints.json").read_text()).values()
+    words = next(form["hyperparameters"] for form in published if form["architecture"] == architecture)
+    contract = Network(on_meta(architecture, config(architecture, words)), CPU, torch.float32).contract
+    tiling = default_tiling(contract)
+    axes = [plan_axis(padded(side, contract), tiling.tile, tiling.overlap, contract.grid) for side in size]
+    assert prod(len(axis.starts) * axis.tile for axis in axes) <= 1.25 * prod(size)
+
+
+SET5 = ("baby", "bird", "butterfly", "head", "woman")
+
+
+def low_resolution(shared: Path, name: str, scale: int) -> Path:
+    return next((shared / f"bench/Set5/LR_bicubic/X{scale}").glob(f"{name}*"))
+
+
+@pytest.mark.parametrize(("scale", "least"), [(2, 38.28), (3, 34.78), (4, 32.63)])
+def test_the_published_weights_give_the_published_numbers(scale: int, least: float, shared: Path) -> None:
+    """EMT on Set5 (arXiv:2305.11403, table 3; Y of BT.601, `scale` px of border cut), whole and in tiles of 64 px."""
+    from restore_cli.image.codec import decode
+
+    model = load_file(shared / f"checkpoints/EMT_LSR_x{scale}.pth", CPU, torch.float32)
+    found: dict[int, list[float]] = {0: [], 64: []}
+    for name in SET5:
+        reference = decode(shared / f"bench/Set5/HR/{name}.png").pixels
+        pixels = decode(low_resolution(shared, name, scale)).pixels
+        pixels = pixels.repeat(3, 2) if pixels.shape[2] == 1 else pixels
+        for tile, values in found.items():
+            out = restore_array(model, pixels, default_tiling(model.contract, tile))[0]
+            reference = reference[: out.shape[0], : out.shape[1]]
+            values.append(psnr(luma(out), luma(reference), border=scale))
+    whole, tiled = (float(np.mean(values)) for values in found.values())
+    assert whole >= least
+    assert abs(whole - tiled) <= 0.02
+
+
+def test_tiles_cannot_be_seen_with_real_weights(shared: Path) -> None:
+    """At least 55 dB between tiled and whole, and no seam: gradients across tile borders are like those elsewhere."""
+    from restore_cli.image.codec import decode
+
+    model = load_file(shared / "checkpoints/EMT_LSR_x2.pth", CPU, torch.float32)
+    tiled_seams, whole_seams = [], []
+    for name in SET5:
+        pixels = decode(low_resolution(shared, name, 2)).pixels.astype(np.float32) / 255  # out unrounded, too
+        tiling = default_tiling(model.contract, 64)
+        tiled = restore_array(model, pixels, tiling)[0]
+        whole = restore_array(model, pixels, default_tiling(model.contract, 0))[0]
+        assert psnr(tiled, whole, peak=1) >= 55
+        across, down = (borders(pixels.shape[axis], tiling, model) for axis in (1, 0))
+        tiled_seams.append(seam(tiled, across, down))
+        whole_seams.append(seam(whole, across, down))
+    # what the pictures themselves show at those places is taken out by the untiled results
+    assert np.mean(tiled_seams) / np.mean(whole_seams) == pytest.approx(1, abs=0.02)

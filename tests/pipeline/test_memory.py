@@ -1,0 +1,219 @@
+"""Tiles that fit into the memory at hand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command import Run
+from nearest import Nearest
+from pictures import checkpoint, noise, save
+from torch import Tensor
+
+from restore_cli.models.network import Network
+from restore_cli.models.processor import cgroups, cores
+from restore_cli.pipeline import memory
+from restore_cli.pipeline.array import suited_tiling
+from restore_cli.pipeline.memory import granted, tiling_for
+from restore_cli.tiling.geometry import Tiling
+
+CPU = torch.device("cpu")
+MIB = 2**20
+linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how much memory a process holds")
+
+
+class Hungry(Nearest):
+    """Takes 4 KiB for each px, and 8 MiB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contract = replace(self.contract, floats=1024)
+
+
+@pytest.fixture
+def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with 1 TiB, of whose memory a model takes 8 MiB whatever the tile."""
+    monkeypatch.setattr(memory, "available", lambda device: 2**40)
+    monkeypatch.setattr(memory, "SCRATCH", 8 * MIB // torch.get_num_threads())
+
+
+@pytest.mark.usefixtures("roomy")
+@pytest.mark.parametrize("limit", [9, 30, 80, 200, 600, 1100, 3000])
+def test_a_tile_fits_into_the_memory(limit: int) -> None:
+    found = tiling_for(Hungry(), Tiling(512, 8, batch=2), 4000, CPU, limit * MIB)
+    assert 4096 * found.batch * found.tile**2 <= (limit - 8) * MIB
+    assert found == Tiling(512, 8, 2) or 4096 * max(found.batch + 1, 2) * (found.tile + 8) ** 2 > (limit - 8) * MIB
+
+
+@pytest.mark.usefixtures("roomy")
+def test_what_fits_is_left_as_it_was_wished() -> None:
+    assert tiling_for(Hungry(), Tiling(128, 8, batch=2), 4000, CPU, 1000 * MIB) == Tiling(128, 8, batch=2)
+    assert tiling_for(Hungry(), Tiling(512, 8), 100, CPU, 100 * MIB) == Tiling(512, 8)
+
+
+@pytest.mark.usefixtures("roomy")
+def test_a_limit_below_every_tile_leaves_the_smallest() -> None:
+    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU, MIB) == Tiling(8, 4)
+
+
+@pytest.mark.usefixtures("roomy")
+def test_what_the_machine_has_is_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: 100 * MIB)
+    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU).tile == 128
+    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU, 1000 * MIB).tile == 128
+
+
+def test_nothing_is_changed_where_nobody_can_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory, "PROC", tmp_path)
+    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU) == Tiling(512, 8)
+    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU, 100 * MIB).tile < 512
+
+
+@pytest.mark.usefixtures("roomy")
+@pytest.mark.parametrize(
+    ("per_pixel", "memory_asked", "found"),
+    [
+        (1024, None, Tiling(512, 8, batch=4)),
+        (4096, None, Tiling(512, 8, batch=2)),
+        (4096, 5 * 2**30, Tiling(512, 8, batch=4)),
+        (8192, 2**30, Tiling(360, 8)),
+    ],
+)
+def test_a_gpu_is_given_several_tiles_within_three_gibibytes_or_what_is_asked_for(
+    per_pixel: int, memory_asked: int | None, found: Tiling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probes need a GPU, what follows from them does not."""
+    monkeypatch.setattr(memory, "demand", lambda model, device: (8 * MIB, per_pixel))
+    model, gpu = Hungry(), torch.device("cuda")
+    assert (
+        suited_tiling(model, gpu, 4000, tile=None if memory_asked is None else 512, overlap=8, memory=memory_asked)
+        == found
+    )
+    assert suited_tiling(model, gpu, 4000, tile=1024, overlap=8) == Tiling(1024, 8)
+    assert suited_tiling(model, gpu, 4000, overlap=8, batch=1).batch == 1
+    assert suited_tiling(model, CPU, 4000, overlap=8).batch == 1
+
+
+class Full(Hungry):
+    """A model on a GPU that another program fills."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        raise RuntimeError("CUDA error: out of memory")
+
+
+@pytest.mark.usefixtures("roomy")
+@pytest.mark.parametrize(("tile", "found"), [(None, 128), (64, 64), (0, 128)])
+def test_probes_that_find_no_memory_leave_a_small_tile_to_begin_with(tile: int | None, found: int) -> None:
+    gpu = torch.device("cuda")
+    assert suited_tiling(Full(), gpu, 4000, tile=tile, memory=10**9) == Tiling(found, 8)
+    assert suited_tiling(Full(), gpu, 100, tile=0, memory=10**9) == Tiling(96, 8)
+
+
+def test_a_device_without_room_for_the_weights_is_said_in_one_line(
+    restore: Run, x1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = torch.nn.Module.to
+
+    def to(module: torch.nn.Module, *place: Any, **layout: Any) -> torch.nn.Module:  # noqa: ANN401  # as PyTorch's
+        if place:
+            raise RuntimeError("CUDA error: out of memory")
+        return usual(module, **layout)
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    save(Path("in.png"), noise(9, 12))
+    ran = restore("denoise", "--weights", x1, "in.png", "--device", "cpu")
+    assert (ran.code, len(ran.err.splitlines())) == (5, 1)
+    assert "restore: out of memory: cpu has no room for the weights of" in ran.err
+
+
+def test_a_forecast_without_room_for_a_tile_says_so(restore: Run, x1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(network: Network, x: Tensor) -> Tensor:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr(Network, "__call__", short)
+    save(Path("in.png"), noise(9, 12))
+    ran = restore("denoise", "--weights", x1, "in.png", "--device", "cpu", "--dry-run")
+    assert ran.code == 0, ran.err
+    assert "unknown: out of memory: cpu has no room for a tile of 128 px\n" in ran.err
+
+
+@linux
+@pytest.mark.parametrize("name", ["emt-x2", "swinir-lightweight-x4", "lite-sr-x3", "lite-denoise", "lite-dejpeg"])
+def test_a_model_takes_what_its_contract_says_at_most(name: str) -> None:
+    command = [sys.executable, "-m", "benchmarks.footprint", name, "--one", "--precision", "fp32", "--sides", "192"]
+    two = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True, env=two)
+    _, takes, says = map(int, done.stdout.split())
+    assert says / 4 < takes <= says
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """A cgroup inside another."""
+    (tmp_path / "outer/inner").mkdir(parents=True)
+    return tmp_path / "outer", tmp_path / "outer/inner"
+
+
+def test_each_cgroup_around_the_process_may_limit_it(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/outer/inner\n")
+    assert list(cgroups("memory", tmp_path, own)) == [folders[1], folders[0], tmp_path]
+    own.write_text("7:cpuset:/\n4:memory:/inner\n")
+    assert list(cgroups("memory", tmp_path / "nowhere", own)) == []
+
+
+def test_memory_that_files_hold_in_a_cgroup_gives_way(folders: tuple[Path, Path]) -> None:
+    outer, inner = folders
+    (outer / "memory.max").write_text("max\n")
+    (outer / "memory.current").write_text("70\n")
+    (inner / "memory.limit_in_bytes").write_text("100\n")
+    (inner / "memory.usage_in_bytes").write_text("60\n")
+    (inner / "memory.stat").write_text("anon 30\ninactive_file 25\n")
+    assert list(granted(folders)) == [65]
+
+
+@pytest.mark.parametrize(("quota", "count"), [("50000 100000", 1), ("100000 100000", 1), ("max 100000", None)])
+def test_threads_follow_the_time_that_is_granted(quota: str, count: int | None, folders: tuple[Path, Path]) -> None:
+    (folders[1] / "cpu.max").write_text(quota)
+    assert cores(folders) == (count or cores([]))
+
+
+CAPPED = """
+import resource, sys, torch
+from pathlib import Path
+from pictures import noise
+from restore_cli.pipeline.memory import tiling_for
+from restore_cli.models.load import load_file
+from restore_cli.pipeline.array import default_tiling, restore_array
+torch.set_num_threads(1)
+resource.setrlimit(resource.RLIMIT_AS, (1 << 40, -1))  # a process is born under its limit; how low is known below
+cpu = torch.device("cpu")
+model = load_file(Path(sys.argv[1]), cpu, torch.float32)
+pixels, tiling = noise(900, 700), default_tiling(model.contract, 0)
+model(torch.rand(1, 3, 64, 64))
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[2]), -1))
+if sys.argv[3] == "measured":
+    tiling = tiling_for(model, tiling, 900, cpu)
+out, trace = restore_array(model, pixels, tiling)
+assert out.shape == (1800, 1400, 3)
+sys.stdout.write(f"{tiling.tile} {trace.tiling.tile}")
+"""
+
+
+@linux
+@pytest.mark.parametrize("how", ["measured", "stepped down"])
+def test_a_process_with_little_memory_goes_on_with_smaller_tiles(how: str, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
+    command = [sys.executable, "-c", CAPPED, str(path), str(300 * MIB), how]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
+    assert done.returncode == 0, done.stderr
+    begun, ended = map(int, done.stdout.split())
+    assert 0 < ended < 900
+    assert begun == (ended if how == "measured" else 0)

@@ -1,0 +1,32 @@
+"""The import law: every module, lazy imports too, imports only from rooms below its own, and no files form a circle."""
+
+from __future__ import annotations
+
+import pytest
+from architecture import DOC, LAW, MODULES, find_cycle, insert_table, read_imports, room_of
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_rooms_below(module: str) -> None:
+    room = room_of(module)
+    for other in read_imports(module):
+        assert room_of(other) in (room, *LAW[room]), f"{module} imports {other}"
+
+
+def test_every_module_belongs_to_a_room() -> None:
+    assert {room_of(module) for module in MODULES} == set(LAW)
+
+
+def test_rooms_are_ordered() -> None:
+    rooms = list(LAW)
+    for place, room in enumerate(rooms):
+        assert set(LAW[room]) <= set(rooms[:place])
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert find_cycle() == []
+
+
+def test_the_page_on_architecture_shows_the_rooms_as_they_are() -> None:
+    text = DOC.read_text(encoding="utf-8")
+    assert text == insert_table(text), "run python tests/architecture.py"
