@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HEIGHT", "WIDTH", "Order", "tiff"]
+__all__ = ["HEIGHT", "SHORT", "WIDTH", "Order", "tiff"]
 
 Array = NDArray[Any]
 Order = Literal["<", ">"]

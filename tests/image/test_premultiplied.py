@@ -17,8 +17,9 @@ import tifffile
 from command import Run
 from numpy.typing import NDArray
 from PIL import Image
-from raw_tiff import HEIGHT, WIDTH, Order, tiff
+from raw_tiff import HEIGHT, SHORT, WIDTH, Order, tiff
 
+from restore_cli.errors import ImageError
 from restore_cli.image.codec import decode
 from restore_cli.image.formats.patched import Patch, PatchedFile
 
@@ -126,6 +127,17 @@ def test_a_patch_replaces_its_bytes_however_the_file_is_read(offset: int, size: 
     assert found == (whole[:offset] + b"xyz" + whole[offset + 3 :])[:12]
     assert file.seek(offset) == offset
     assert file.read(2) == b"xyz"[: max(0, 12 - offset)][:2]
+
+
+def test_an_offset_that_no_file_has_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    whole, kinds = tiff(premultiplied("uint8", 3), 2, extra=1, big=True), struct.pack("<HHQ", 339, SHORT, 4)
+    many = struct.pack("<HHQ", 339, SHORT, 50_000)  # so that the four kinds of sample are taken for an offset
+    (tmp_path / "in.tif").write_bytes(whole.replace(kinds, many))
+    with pytest.raises(ImageError, match=r"in\.tif: damaged"):
+        decode(tmp_path / "in.tif")
+    assert capfd.readouterr() == ("", "")
+    with (tmp_path / "in.tif").open("rb") as stream:
+        assert [PatchedFile(file, Patch(0, b"")).seek(-5) for file in (stream, io.BytesIO())] == [-1, -1]
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file that cannot be read")

@@ -17,20 +17,20 @@ class Patch:
 
 
 class PatchedFile:
-    """A seekable binary stream as a patch changes it; the file itself is never written."""
+    """A seekable binary stream as a patch changes it; the file itself is never written.
+
+    libvips calls it, and Python prints exceptions that reach libvips: what cannot be read ends the file instead.
+    """
 
     def __init__(self, stream: IO[bytes], patch: Patch) -> None:
         self.stream, self.patch = stream, patch
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes; none at the end, and none where the system cannot read.
-
-        libvips calls this, and no exception may pass through it: it reports that the file ends too early.
-        """
+        """At most `size` bytes; none at the end, and none where the system cannot read."""
         try:
             start = self.stream.tell()
             found = bytearray(self.stream.read(size))
-        except OSError:
+        except (OSError, MemoryError):
             return b""
         offset, data = self.patch.offset, self.patch.data
         first, end = max(start, offset), min(start + len(found), offset + len(data))
@@ -39,8 +39,11 @@ class PatchedFile:
         return bytes(found)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """The new position."""
-        return self.stream.seek(offset, whence)
+        """The new position, -1 where there is none."""
+        try:
+            return self.stream.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
 
     def close(self) -> None:
         """Close the stream."""
