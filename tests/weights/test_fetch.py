@@ -127,7 +127,7 @@ def test_a_source_that_fails_is_named_in_one_line_and_the_next_is_tried(
     assert desk.leftovers() == []
 
 
-def test_who_asks_for_patience_is_asked_once(desk: Desk) -> None:
+def test_a_source_that_asks_to_wait_is_asked_once(desk: Desk) -> None:
     name = desk.entry("one", desk.on_hub("a/one", "limited"), desk.at_url("one.pth", "limited"))
     desk.run(f"fetch {name}")
     assert [seen.method for seen in desk.hub.seen(part=".pth")] == ["HEAD", "GET"]

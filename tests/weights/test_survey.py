@@ -79,15 +79,15 @@ def test_as_json_it_is_an_object_for_each_source_and_a_summary(desk: Desk) -> No
 
 
 def test_without_a_name_every_source_of_the_catalogue_is_asked(desk: Desk) -> None:
-    nobody = "http://127.0.0.1:9"
+    closed = "http://127.0.0.1:9"
     ran = desk.restore(
         "models",
         "sources",
         "--json",
         RESTORE_WEIGHTS_TOML="",
-        HF_ENDPOINT=nobody,
-        https_proxy=nobody,
-        http_proxy=nobody,
+        HF_ENDPOINT=closed,
+        https_proxy=closed,
+        http_proxy=closed,
     )
     *found, last = map(json.loads, ran.stdout.splitlines())
     entries = read_catalogue().entries
@@ -114,14 +114,14 @@ def test_sources_are_asked_at_the_same_time_and_not_all_at_once(desk: Desk) -> N
     assert command.returncode == 0
 
 
-def test_who_never_answers_is_given_up(desk: Desk) -> None:
+def test_a_source_that_never_answers_is_given_up(desk: Desk) -> None:
     desk.entry("one", desk.at_url("one.pth", "mute"), desk.on_hub("a/mute", "mute"), desk.on_hub("a/one"))
     ran = desk.restore("models", "sources", "one", HF_HUB_ETAG_TIMEOUT="1")
     assert ran.returncode == 0
     assert ran.stdout.count("timed out") == 2
 
 
-def test_offline_nobody_is_asked(desk: Desk) -> None:
+def test_offline_no_source_is_asked(desk: Desk) -> None:
     desk.entry("one", desk.on_hub("a/one"))
     ran = desk.restore("models", "sources", "one", HF_HUB_OFFLINE="1")
     assert ran.returncode == 4
