@@ -73,6 +73,7 @@ def in_one_line(error: Exception) -> RestoreError:
 def main() -> None:
     """Run the command; a failure is one line and its exit code, a traceback only under RESTORE_DEBUG=1."""
     open_missing()
+    os.environ.setdefault("VIPS_WARNING", "1")  # libvips would warn on standard error when pyvips ends before it
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes, and come out as they are
     try:

@@ -262,6 +262,8 @@ def check_trial(request: Request, trial: Trial) -> None:
         raise UsageError("--baseline input: the input of sr is smaller than its reference", "--baseline bicubic")
     if trial.sigma is not None and (task != "denoise" or trial.input is not None or trial.sigma < 0):
         raise UsageError(f"--sigma {trial.sigma:g}: expected 0 or more, for denoise without --input")
+    if not 0 <= trial.seed < 2**32:
+        raise UsageError(f"--seed {trial.seed}: expected 0 to {2**32 - 1}")
     if trial.input is not None:
         return
     if task == "denoise":

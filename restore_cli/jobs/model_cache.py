@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from restore_cli.errors import UsageError
 from restore_cli.image.codec import Header
 from restore_cli.jobs.types import Job, Watch
-from restore_cli.weights.catalogue import Entry, Request
+from restore_cli.weights.catalogue import Entry, Request, check_values
 from restore_cli.weights.fetch import fetch_first
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def check_request(job: Job) -> None:
     if job.weights is not None:
         if job.request.variant:
             raise UsageError("--weights names the checkpoint, --variant would name another")
+        check_values(job.request)
         return
     try:
         job.catalogue.select(job.request)

@@ -86,19 +86,11 @@ class Catalogue:
         pool = _colours(pool, request)
         pool = _narrow(pool, "scale", request.scale, request)
         pool = _narrow(pool, "noise", request.noise, request)
-        if request.quality is not None:
-            if request.task != "dejpeg":
-                raise UsageError(f"{request.task} takes no quality (found {request.quality})", hint=request.command)
-            if not 1 <= request.quality <= 100:
-                raise UsageError(f"quality {request.quality} is not a JPEG quality; expected 1 to 100")
+        check_values(request)
         return pool
 
     def _of_model(self, request: Request) -> list[Entry]:
-        if request.task not in TASKS:
-            known = ", ".join(TASKS)
-            raise UsageError(
-                f"no task {request.task!r}{near(request.task, TASKS)}; there are {known}", hint="restore models"
-            )
+        check_task(request)
         pool = [entry for entry in self.entries if entry.task == request.task]
         if request.model is None:
             return pool
@@ -151,6 +143,26 @@ def _defaults(table: Table, models: set[str]) -> dict[str, tuple[str, ...]]:
             if family not in models:
                 table.refuse(f"{task}: found {family!r}, expected models of {', '.join(sorted(models))}")
     return {task: families for task, families in taken.items() if families}
+
+
+def check_task(request: Request) -> None:
+    """Raise UsageError for a task that does not exist."""
+    if request.task not in TASKS:
+        known = ", ".join(TASKS)
+        raise UsageError(
+            f"no task {request.task!r}{near(request.task, TASKS)}; there are {known}", hint="restore models"
+        )
+
+
+def check_values(request: Request) -> None:
+    """Raise UsageError for a task or a JPEG quality that does not exist, whatever the checkpoint."""
+    check_task(request)
+    if request.quality is None:
+        return
+    if request.task != "dejpeg":
+        raise UsageError(f"{request.task} takes no quality (found {request.quality})", hint=request.command)
+    if not 1 <= request.quality <= 100:
+        raise UsageError(f"quality {request.quality} is not a JPEG quality; expected 1 to 100")
 
 
 def _narrow(pool: list[Entry], field: str, wanted: str | int | None, request: Request) -> list[Entry]:

@@ -185,3 +185,24 @@ def test_what_is_wrong_is_one_line(arguments: list[str], code: int, words: list[
     ran = restore("eval", *arguments)
     assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1), ran.err
     assert all(word in ran.err for word in words), ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("photos",), "no task 'photos'; there are sr, denoise, deblur, derain, dejpeg"),
+        (("dejpeg", "--quality", "0"), "quality 0 is not a JPEG quality; expected 1 to 100"),
+        (("dejpeg", "--quality", "101"), "quality 101 is not a JPEG quality; expected 1 to 100"),
+        (("denoise", "--quality", "50"), "denoise takes no quality (found 50)"),
+        (("denoise", "--sigma", "25", "--seed", "-1"), "--seed -1: expected 0 to 4294967295"),
+        (("denoise", "--sigma", "25", "--seed", "4294967296"), "--seed 4294967296: expected 0 to 4294967295"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused_with_a_checkpoint_too(
+    arguments: tuple[str, ...], message: str, restore: Run, x1: Path
+) -> None:
+    save(Path("hr/a.png"), noise(12, 12))
+    ran = restore("eval", *arguments, "--weights", x1, "--reference", "hr")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"restore: {message}")
+    assert ran.err.count("\n") == 1
