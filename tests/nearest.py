@@ -14,6 +14,7 @@ class Nearest:
     """Enlarges each px to a square, and runs out of memory when it is told to."""
 
     exact = None
+    device, precision = torch.device("cpu"), torch.float32
 
     def __init__(
         self, scale: int = 2, channels: int = 3, most: int | None = None, faults: tuple[int, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -24,6 +25,18 @@ def test_only_the_commands_print_or_read_argv() -> None:
         text = path.read_text(encoding="utf-8")
         if "cli" not in path.relative_to(PACKAGE).parts[:1]:
             assert not re.search(r"\bprint\(|sys\.exit|sys\.argv|rich", text), path
+
+
+def test_the_package_itself_uses_every_function_and_class() -> None:
+    """What tests alone call would be tested in place of what runs. Decorators register theirs with somebody else."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    used = {node.id for node in nodes if isinstance(node, ast.Name)} | set(restore_cli.__all__)
+    used |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    defined = [node for tree in trees for node in tree.body if isinstance(node, kinds) and not node.decorator_list]
+    unused = {node.name for node in defined} - used
+    assert not unused
 
 
 def test_the_library_is_two_names_and_loads_no_torch() -> None:

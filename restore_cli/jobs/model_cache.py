@@ -173,6 +173,9 @@ def notes(trace: Trace, asked: Tiling) -> tuple[str, ...]:
     found = []
     if trace.exact_tiles:
         found.append(f"{trace.exact_tiles} of {trace.tiles} tiles overflowed and were run again in float32")
-    if trace.tiling != asked:
+    if trace.tiling.tile != asked.tile:
         found.append(f"memory ran out: went on with tiles of {trace.tiling.tile} px")
+    elif trace.tiling.batch != asked.batch:
+        tiles = "1 tile" if trace.tiling.batch == 1 else f"{trace.tiling.batch} tiles"
+        found.append(f"memory ran out: went on with {tiles} at a time")
     return tuple(found)

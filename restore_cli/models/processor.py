@@ -15,7 +15,7 @@ import torch
 __all__ = ["cgroups", "cores", "numbers", "prepare_processor", "release_freed_memory"]
 
 CGROUPS = Path("/sys/fs/cgroup")
-MMAP_MAX, TRIM_THRESHOLD = -4, -1
+MMAP_MAX, TRIM_THRESHOLD, ARENA_MAX = -4, -1, -8
 """Parameters of glibc's mallopt, from malloc.h."""
 
 
@@ -58,9 +58,14 @@ def keep_freed_memory() -> None:
     """Let glibc reuse large blocks instead of asking the kernel for each anew, which clears them page by page.
 
     Without this, feature maps beyond 32 MiB take half of the time of a tile of 256 px. Not under `ulimit -v`: a kept
-    block still counts as address space, and oneDNN wants some for the code that it writes.
+    block still counts as address space, and oneDNN wants some for the code that it writes. There all threads share
+    one heap, because each heap of their own claims 64 MiB of it and gives none back.
     """
-    if (mallopt := glibc("mallopt")) and not address_space_is_limited():
+    if not (mallopt := glibc("mallopt")):
+        return
+    if address_space_is_limited():
+        mallopt(ARENA_MAX, 1)
+    else:
         mallopt(MMAP_MAX, 0)
         mallopt(TRIM_THRESHOLD, -1)
 

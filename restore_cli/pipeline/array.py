@@ -13,13 +13,12 @@ from torch import Tensor
 
 from restore_cli.contract import Contract, Model
 from restore_cli.errors import OutOfMemory, UsageError, is_out_of_memory
-from restore_cli.image.picture import Picture
 from restore_cli.models.processor import release_freed_memory
 from restore_cli.pipeline.memory import tiling_for
 from restore_cli.tiling.engine import Trace, bands
 from restore_cli.tiling.geometry import Tiling
 
-__all__ = ["attempts", "channels_for", "default_tiling", "restore_array", "restore_picture", "suited_tiling"]
+__all__ = ["attempts", "channels_for", "default_tiling", "restore_array", "suited_tiling"]
 
 Array = NDArray[Any]
 OnTile = Callable[[int, int], None]
@@ -62,24 +61,6 @@ def suited_tiling(
     if batch is None and device.type == "cuda":
         wish = replace(wish, batch=BATCH)
     return tiling_for(model, wish, max(side, wish.tile), device, memory)
-
-
-def restore_picture(
-    model: Model, picture: Picture, tiling: Tiling, on_tile: OnTile = lambda done, total: None
-) -> tuple[Picture, Trace]:
-    """The restored picture with what travels beside it, and what happened.
-
-    Alpha is scaled by the model as a gray picture, and kept as it is where nothing is scaled.
-    """
-    pixels, trace = restore_array(model, picture.pixels, tiling, on_tile)
-    alpha = picture.alpha
-    scale = model.contract.scale
-    if alpha is not None and scale > 1:
-        if np.ptp(alpha):
-            alpha = restore_array(model, alpha[..., None], trace.tiling)[0][..., 0]
-        else:
-            alpha = np.full(pixels.shape[:2], alpha[0, 0], alpha.dtype)
-    return replace(picture, pixels=pixels, alpha=alpha), trace
 
 
 def restore_array(

@@ -20,21 +20,11 @@ from restore_cli.image.resize import target_size
 from restore_cli.image.source import Source
 from restore_cli.image.stream import Stream
 from restore_cli.image.writers import HOLDS_ALPHA, HOLDS_FRAMES, holds_profile
-from restore_cli.pipeline.array import OnTile, attempts
 from restore_cli.pipeline.output import Finish, check_final_size, depth_for, quantised, resized
 from restore_cli.pipeline.picture import Flow, flow_of, opaque
 from restore_cli.tiling.engine import Trace
-from restore_cli.tiling.geometry import Tiling
 
-__all__ = [
-    "Document",
-    "Wishes",
-    "open_document",
-    "open_sources",
-    "restore_file",
-    "restored",
-    "write_document",
-]
+__all__ = ["Document", "Wishes", "open_document", "open_sources", "restored", "write_document"]
 
 LEAST_QUALITY = 90
 """A restored JPEG is not written worse than this, however bad its source was."""
@@ -120,21 +110,6 @@ def write_document(
     streams = (stream_of(flow, rows, document, scale, note) for flow, rows in zip(flows, pages, strict=True))
     left_out = write_streams(streams, len(flows), document.path, document.format, document.settings)
     return size_of(flows[0], scale), left_out
-
-
-def restore_file(
-    model: Model, document: Document, note: Note, tiling: Tiling, on_tile: OnTile
-) -> tuple[tuple[int, int], Trace]:
-    """Writes the result and gives its first picture's size, (width, height). Where memory runs out it begins again.
-
-    Raises ImageError, OutputError, OutOfMemory, UsageError.
-    """
-    scale = model.contract.scale
-
-    def work(trace: Trace) -> tuple[int, int]:
-        return write_document(document, restored(document, model, trace), scale, note)[0]
-
-    return attempts(work, model.contract, document.side, tiling, on_tile)
 
 
 def without_idle_alpha(sources: list[Source], path: Path, format: str, finish: Finish) -> Finish:

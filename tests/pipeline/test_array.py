@@ -19,10 +19,9 @@ from torch import Tensor
 from restore_cli.errors import OutOfMemory, UsageError
 from restore_cli.evaluation.evaluate import borders
 from restore_cli.evaluation.metrics import luma, psnr, seam
-from restore_cli.image.picture import Picture
 from restore_cli.models.load import load_file
 from restore_cli.models.network import Network
-from restore_cli.pipeline.array import default_tiling, restore_array, restore_picture
+from restore_cli.pipeline.array import default_tiling, restore_array
 from restore_cli.tiling.geometry import Tiling, padded, plan_axis
 
 CPU = torch.device("cpu")
@@ -77,23 +76,13 @@ def test_an_error_of_the_model_is_not_taken_for_lack_of_memory() -> None:
 
 
 def test_a_gray_picture_stays_gray() -> None:
-    gray = Picture(noise(30, 40, 1))
-    out, _ = restore_picture(Nearest(), gray, Tiling(0, 0))
-    assert np.array_equal(out.pixels, enlarged(gray.pixels))
+    gray = noise(30, 40, 1)
+    assert np.array_equal(restore_array(Nearest(), gray, Tiling(0, 0))[0], enlarged(gray))
 
 
 def test_a_gray_checkpoint_refuses_colours() -> None:
     with pytest.raises(UsageError, match="a gray picture; this picture has 3 channels"):
         restore_array(Nearest(channels=1), noise(8, 8), Tiling(0, 0))
-
-
-@pytest.mark.parametrize("scale", [1, 2])
-@pytest.mark.parametrize("plain", [True, False])
-def test_alpha_is_restored_beside_the_colours(scale: int, plain: bool) -> None:
-    alpha = np.full((30, 40), 77, np.uint8) if plain else noise(30, 40, 1, seed=1)[..., 0]
-    out, _ = restore_picture(Nearest(scale), Picture(noise(30, 40), alpha), Tiling(0, 0))
-    assert out.alpha is not None
-    assert np.array_equal(out.alpha, alpha.repeat(scale, 0).repeat(scale, 1))
 
 
 @pytest.fixture(scope="module")

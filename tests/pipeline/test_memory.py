@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -205,6 +206,38 @@ out, trace = restore_array(model, pixels, tiling)
 assert out.shape == (1800, 1400, 3)
 sys.stdout.write(f"{tiling.tile} {trace.tiling.tile}")
 """
+
+
+LIMITED = """
+import resource, sys, torch
+from pathlib import Path
+import restore_cli.jobs.workers.worker
+from restore_cli.cli.main import main
+from restore_cli.models.load import load_file
+resource.setrlimit(resource.RLIMIT_AS, (1 << 40, -1))  # a process is born under its limit; how low is known below
+load_file(Path("x2.safetensors"), torch.device("cpu"), torch.float32)(torch.rand(1, 3, 64, 64))
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv.pop(1)), -1))
+main()
+"""
+
+
+@linux
+def test_the_command_with_little_memory_goes_on_with_smaller_tiles(tmp_path: Path) -> None:
+    """Memory that really runs out, beside the threads that read and write: no later picture is worse off for it."""
+    checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
+    save(tmp_path / "in/a.png", noise(900, 700))
+    save(tmp_path / "in/b.png", noise(600, 400, 4))
+    save(tmp_path / "in/c.png", noise(70, 90))
+    options = ["--weights", "x2.safetensors", "--device", "cpu", "--precision", "fp32", "--tile", "0", "--json"]
+    command = [sys.executable, "-c", LIMITED, str(300 * MIB), "sr", "in", "-o", "out", *options]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()[:-1]]
+    assert [result["size"] for result in results] == [[1400, 1800], [800, 1200], [180, 140]]
+    assert results[0]["notes"] == [f"memory ran out: went on with tiles of {results[0]['tile']} px"]
+    assert 0 < results[0]["tile"] < 900
 
 
 @linux

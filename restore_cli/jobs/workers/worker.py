@@ -16,7 +16,14 @@ from tempfile import mkdtemp
 
 import torch
 
-from restore_cli.errors import ImageError, OutputError, RestoreError, WeightsError, is_out_of_memory
+from restore_cli.errors import (
+    ImageError,
+    OutputError,
+    RestoreError,
+    WeightsError,
+    is_out_of_memory,
+    stating_lack_of_memory,
+)
 from restore_cli.image.codec import format_of
 from restore_cli.image.metadata.provenance import Note
 from restore_cli.image.picture import Samples
@@ -194,7 +201,8 @@ class Worker:
             turn = -1
             if opened.held:
                 sources = [source.decoded() for source in sources]
-            opened.document = open_document(sources, output, format, self.wishes)
+            with stating_lack_of_memory("cpu", "its pixels"):
+                opened.document = open_document(sources, output, format, self.wishes)
         except RestoreError as error:
             opened.error = error
         finally:
@@ -242,7 +250,11 @@ class Worker:
             other = waiting[0].result()
             if other.document is None or using.single_tile(other.document) != sides:
                 return
-            if self.bench.model(other.document.header)[0] != using.name:
+            try:
+                name, _ = self.bench.model(other.document.header)
+            except RestoreError:
+                return  # it is said when its own turn comes; those before it stay in the batch
+            if name != using.name:
                 return
             most -= 1
             waiting.popleft()
@@ -314,7 +326,8 @@ class Worker:
         try:
             make_folder(document.path.parent)
             note = Note(self.job.request.task, using.name, using.sha256, scale)
-            size, left_out = write_document(document, pages, scale, note)
+            with stating_lack_of_memory("cpu", "its result"):
+                size, left_out = write_document(document, pages, scale, note)
             if is_remote(work.output):
                 from restore_cli.jobs.storage import send
 

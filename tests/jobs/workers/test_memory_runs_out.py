@@ -1,0 +1,219 @@
+"""Memory that runs out at any tile of any file costs time and one note, no pixel and no other file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from command import Run
+from crew import JOB, restore_files
+from nearest import Nearest
+from pictures import noise, save
+from PIL import Image
+from torch import Tensor
+
+from restore_cli.image import writers
+from restore_cli.image.codec import encode
+from restore_cli.image.picture import Picture
+from restore_cli.jobs.types import Work
+from restore_cli.jobs.workers import worker
+from restore_cli.models.network import Network
+from restore_cli.tiling.geometry import Tiling
+
+
+def pages(path: Path) -> Path:
+    """Three pages, one of a single tile."""
+    first, *others = (Image.fromarray(noise(*size, seed=size[0])) for size in ((50, 40), (20, 20), (40, 70)))
+    first.save(path, save_all=True, append_images=others)
+    return path
+
+
+def clear(path: Path) -> Path:
+    """A picture with transparency, which goes through the model, too."""
+    encode(Picture(noise(70, 50), noise(70, 50, 1, seed=1)[..., 0] | 1), path)
+    return path
+
+
+def deep(path: Path) -> Path:
+    """Floating point."""
+    encode(Picture(noise(60, 50) / np.float32(255)), path)
+    return path
+
+
+def made(folder: Path, name: str) -> Path:
+    """The input that is called so."""
+    path = folder / name
+    makers: dict[str, Callable[[Path], Path]] = {"pages": pages, "clear": clear, "deep": deep}
+    return makers[path.stem](path) if path.stem in makers else save(path, noise(60, 70))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file, hidden ones too."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+FILES = [
+    ("clear.png", "out.png"),
+    ("clear.png", "out.tif"),
+    ("clear.png", "out.webp"),
+    ("pages.tif", "out.tif"),
+    ("deep.tif", "out.tif"),
+    ("plain.png", "out.jpg"),
+    ("plain.png", "out.bmp"),
+    ("plain.png", "out.avif"),
+]
+
+
+@pytest.mark.parametrize(("source", "output"), FILES)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_at_each_tile_in_turn(source: str, output: str, batch: int, tmp_path: Path) -> None:
+    """With two tiles at a time it goes on with one, and the same pixels; then with smaller ones, and those pixels."""
+    path, tiling = made(tmp_path, source), Tiling(32, 8, batch=batch)
+    work = [Work(str(path), str(tmp_path / "out" / output))]
+    undisturbed = Nearest()
+    (result,) = restore_files(undisturbed, work, tiling)
+    assert (result.status, result.notes) == ("done", ())
+    expected = contents(tmp_path)
+    for call in range(1, undisturbed.calls + 1):
+        Path(result.output).unlink()
+        model = Nearest(faults=(call,))
+        (result,) = restore_files(model, work, tiling)
+        assert model.calls > undisturbed.calls
+        how = "tiles of 16 px" if batch == 1 else "1 tile at a time"
+        assert result.notes == (f"memory ran out: went on with {how}",)
+        assert (result.status, result.tile) == ("done", 16 if batch == 1 else 32)
+        assert contents(tmp_path) == expected
+
+
+@pytest.mark.parametrize("again", [1, 2])
+def test_several_times_in_one_file(again: int, tmp_path: Path) -> None:
+    path = made(tmp_path, "clear.png")
+    work = [Work(str(path), str(tmp_path / "out.png"))]
+    restore_files(Nearest(), work, Tiling(64, 8, batch=4))
+    expected = contents(tmp_path)
+    model = Nearest(faults=(1, 1 + again, 1 + 2 * again))
+    (result,) = restore_files(model, work, Tiling(64, 8, batch=4))
+    assert result.notes == ("memory ran out: went on with tiles of 32 px",)
+    assert contents(tmp_path) == expected
+
+
+def test_each_file_of_a_folder_in_turn(tmp_path: Path) -> None:
+    """The note is of the file where it happened, and those behind it begin with what went through."""
+    names = ["a.png", "clear.png", "pages.tif", "z.png"]
+    works = [Work(str(made(tmp_path, name)), str(tmp_path / "out" / name)) for name in names]
+    undisturbed = Nearest()
+    assert [result.status for result in restore_files(undisturbed, works, Tiling(32, 8))] == ["done"] * 4
+    expected = contents(tmp_path)
+    for call in range(1, undisturbed.calls + 1):
+        results = restore_files(Nearest(faults=(call,)), works, Tiling(32, 8))
+        assert [result.status for result in results] == ["done"] * 4
+        (index,) = [i for i, result in enumerate(results) if result.notes]
+        assert [result.tile for result in results] == [32] * index + [16] * (4 - index)
+        assert contents(tmp_path) == expected
+
+
+def test_small_files_of_one_batch(tmp_path: Path) -> None:
+    """Where they do not fit together they go on one by one."""
+    job = replace(JOB, batch=4)
+    works = [
+        Work(str(save(tmp_path / f"{i}.png", noise(30, 20 + i % 2, seed=i))), str(tmp_path / f"out/{i}.png"))
+        for i in range(6)
+    ]
+    restore_files(Nearest(), works, Tiling(64, 8, batch=4), job)
+    expected = contents(tmp_path)
+    for call in range(1, 7):
+        results = restore_files(Nearest(faults=(call,)), works, Tiling(64, 8, batch=4), job)
+        assert [result.status for result in results] == ["done"] * 6
+        assert contents(tmp_path) == expected
+
+
+def test_a_file_that_does_not_fit_at_the_smallest_tile_fails_alone(tmp_path: Path) -> None:
+    class Choosy(Nearest):
+        """Has no memory for anything bright."""
+
+        def __call__(self, x: Tensor) -> Tensor:
+            if x.amax() > 0.9:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return super().__call__(x)
+
+    works = []
+    for name, level in (("a", 90), ("b", 255), ("c", 90)):
+        path = save(tmp_path / f"{name}.png", np.full((40, 50, 3), level, np.uint8))
+        works.append(Work(str(path), str(tmp_path / f"out/{name}.png")))
+    results = restore_files(Choosy(), works, Tiling(32, 8, batch=2))
+    assert [result.status for result in results] == ["done", "failed", "done"]
+    assert results[1].error is not None
+    assert results[1].error.code == 5
+    assert "b.png: out of memory at the smallest tile, 8 px" in str(results[1].error)
+    assert sorted(contents(tmp_path / "out")) == ["a.png", "c.png"]
+
+
+@pytest.mark.parametrize(("module", "name"), [(worker, "open_document"), (writers, "gathered")])
+def test_a_file_without_memory_to_open_or_to_write_it_fails_alone(
+    module: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = [Work(str(made(tmp_path, f"{name}.png")), str(tmp_path / f"out/{name}.jpg")) for name in "abc"]
+    calls, real = count(1), getattr(module, name)
+
+    def lacking(*args: object) -> object:
+        if next(calls) == 2:
+            raise MemoryError
+        return real(*args)
+
+    monkeypatch.setattr(module, name, lacking)
+    results = restore_files(Nearest(), works, Tiling(32, 8))
+    (failed,) = [result.error for result in results if result.error is not None]
+    assert failed.code == 5
+    assert re.match(rf"{tmp_path}/[abc]\.png: out of memory: cpu has no room for its (pixels|result)$", str(failed))
+    assert len(contents(tmp_path / "out")) == 2
+
+
+@contextmanager
+def lacking_memory(monkeypatch: pytest.MonkeyPatch, call: int) -> Iterator[None]:
+    """Real networks, which run out of memory at that call."""
+    calls, real = count(1), Network.__call__
+
+    def lacking(self: Network, x: Tensor) -> Tensor:
+        if next(calls) == call:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+        return real(self, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Network, "__call__", lacking)
+        yield
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_command_says_what_it_went_on_with_and_gives_what_that_gives(
+    batch: int, restore: Run, x2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real network sees tile borders: its result is that of a run that was asked for the smaller tiles."""
+    save(Path("photos/a.png"), noise(24, 50))
+    save(Path("photos/b.png"), noise(44, 20, 4))
+    command = ("sr", "photos", "--weights", x2, "--precision", "fp32", "--json", "--overwrite", "-o")
+    for tile in (40, 16):
+        ran = restore(*command, tile, "--tile", tile, "--batch", 1)
+        assert ran.code == 0, ran.err
+    for call in count(1):
+        with lacking_memory(monkeypatch, call):
+            ran = restore(*command, "out", "--tile", 40, "--batch", batch)
+        assert ran.code == 0, ran.err
+        results = [json.loads(line) for line in ran.out.splitlines()[:-1]]
+        notes = [note for result in results for note in result["notes"]]
+        if not notes:
+            break  # it has fewer calls
+        assert notes == [f"memory ran out: went on with {'1 tile at a time' if batch == 2 else 'tiles of 16 px'}"]
+        for result in results:
+            output = Path(result["output"])
+            assert output.read_bytes() == Path(str(result["tile"]), output.name).read_bytes()
+        assert not list(Path("out").glob(".restore-*.part"))
+    assert call > 3
