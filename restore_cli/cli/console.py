@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Literal, cast
+from typing import IO, Any, Literal, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,6 +29,7 @@ __all__ = [
     "plain",
     "reading",
     "say",
+    "say_json",
     "say_table",
     "shows",
     "unwritable",
@@ -101,6 +103,13 @@ def say(text: str) -> None:
     """A line of results, at once."""
     with reading():
         sys.stdout.write(f"{plain(text)}\n")
+        sys.stdout.flush()
+
+
+def say_json(value: dict[str, Any]) -> None:
+    """Write an object as one line of ASCII, so that names of any bytes pass through any locale."""
+    with reading():
+        sys.stdout.write(f"{json.dumps(value)}\n")
         sys.stdout.flush()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer import Argument, Option
 
-from restore_cli.cli.console import Downloads, note, say, say_table, shows
+from restore_cli.cli.console import Downloads, note, say, say_json, say_table, shows
 from restore_cli.cli.options import INPUT, MEASUREMENT, REPORTING, Selection, command
 from restore_cli.cli.parsing import Command, examples
 from restore_cli.errors import Interrupted, OutputError, UsageError
@@ -137,7 +136,7 @@ def perform(options: Evaluation) -> None:
         for row in measured(options):
             rows.append(row)
             if options.json:
-                say(json.dumps(as_json(row), ensure_ascii=False))
+                say_json(as_json(row))
     except KeyboardInterrupt:
         raise Interrupted("interrupted: nothing is kept, the means need every picture") from None
     found, cut = summary(rows), sides(options.tiles)
@@ -149,8 +148,8 @@ def perform(options: Evaluation) -> None:
             show_tiles(rows, cut)
         return
     for tile in by_tile(rows, cut):
-        say(json.dumps(tile))
-    say(json.dumps(last(found), ensure_ascii=False))
+        say_json(tile)
+    say_json(last(found))
 
 
 def measured(options: Evaluation) -> Iterator[Row]:
@@ -315,4 +314,4 @@ def write_csv(rows: Sequence[Row], found: Summary, path: Path) -> None:
         if measures is not None:
             lines.writerow([title, *(measures[n] for n in names), None, None, None])
     with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode(errors="surrogateescape"))

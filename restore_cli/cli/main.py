@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ from restore_cli.cli.console import PipeClosed, complain, say, unwritable
 from restore_cli.cli.evaluate import add_eval
 from restore_cli.cli.models import models
 from restore_cli.cli.parsing import Group, examples
-from restore_cli.cli.standard import open_missing, silence
+from restore_cli.cli.standard import open_missing, replace_unencodable, silence
 from restore_cli.cli.tasks import add_tasks
 from restore_cli.errors import Interrupted, RestoreError, UsageError
 
@@ -73,9 +72,8 @@ def in_one_line(error: Exception) -> RestoreError:
 def main() -> None:
     """Run the command; a failure is one line and its exit code, a traceback only under RESTORE_DEBUG=1."""
     open_missing()
+    replace_unencodable()
     os.environ.setdefault("VIPS_WARNING", "1")  # libvips would warn on standard error when pyvips ends before it
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes, and come out as they are
     try:
         code = app(prog_name="restore", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
-from restore_cli.cli.console import complain, note, say
+from restore_cli.cli.console import complain, note, say, say_json
 from restore_cli.cli.options import Options
-from restore_cli.cli.report import as_json, summary, written
+from restore_cli.cli.report import as_json, summary
 from restore_cli.cli.tally import Tally, megapixels, passed_over, pictures, spoken
 from restore_cli.jobs.estimate import Forecast, Sample, forecast
 from restore_cli.jobs.model_cache import Bench
@@ -40,7 +40,7 @@ def preview(job: Job, options: Options) -> None:
     if not sample.count:
         tally.conclude(job, stopped=False)
     if options.json:
-        written({"summary": planned(found, tally)})
+        say_json({"summary": planned(found, tally)})
     elif not options.quiet:
         for line in told(found, tally):
             note(line)
@@ -66,7 +66,7 @@ def sample_or_count(step: Work | Result, sample: Sample, tally: Tally) -> None:
 def show(step: Work | Result, options: Options) -> None:
     """One line, or one object, for one input."""
     if options.json:
-        written(as_json(step if isinstance(step, Result) else Result(step.input, step.output, "planned")))
+        say_json(as_json(step if isinstance(step, Result) else Result(step.input, step.output, "planned")))
     elif isinstance(step, Work):
         if not options.quiet:
             say(f"{step.input} → {step.output}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -10,12 +9,12 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from restore_cli.cli.console import PipeClosed, complain, note, plain, reading
+from restore_cli.cli.console import PipeClosed, complain, note, plain, say_json
 from restore_cli.cli.tally import MOST, Tally, pictures
 from restore_cli.errors import OutputError
 from restore_cli.jobs.types import Result
 
-__all__ = ["AtHand", "Json", "Lines", "Log", "Report", "Reports", "as_json", "summary", "written"]
+__all__ = ["AtHand", "Json", "Lines", "Log", "Report", "Reports", "as_json", "summary"]
 
 
 class Report:
@@ -136,11 +135,11 @@ class Json(Report):
     """An object for each picture on standard output, the summary last, each as soon as it is known."""
 
     def result(self, result: Result) -> None:
-        written(as_json(result))
+        say_json(as_json(result))
 
     def end(self, tally: Tally) -> None:
         if not isinstance(tally.ended, PipeClosed):
-            written({"summary": summary(tally)})
+            say_json({"summary": summary(tally)})
 
 
 class Log(Report):
@@ -221,10 +220,3 @@ def summary(tally: Tally) -> dict[str, Any]:
         "exit_code": tally.code,
         "error": None if tally.ended is None else str(tally.ended),
     }
-
-
-def written(value: dict[str, Any]) -> None:
-    """One line of ASCII, so that names of any bytes and any locale come through."""
-    with reading():
-        sys.stdout.write(f"{json.dumps(value)}\n")
-        sys.stdout.flush()

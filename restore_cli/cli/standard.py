@@ -1,16 +1,19 @@
-"""The standard streams of the process: one that is missing or broken never stops a run."""
+"""The standard streams of the process: one that is missing, broken or narrow never stops a run."""
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
 from contextlib import suppress
 from typing import IO
 
-__all__ = ["Guarded", "Missing", "open_missing", "silence"]
+__all__ = ["Guarded", "Missing", "open_missing", "replace_unencodable", "silence"]
 
 STREAMS = ("stdin", "stdout", "stderr")
+ASCII = {"→": "->", "…": "...", "×": "x", "·": "-", "–": "-", "−": "-", "∞": "inf", "σ": "sigma", "²": "^2"}
+"""what is written for characters of our own lines that a stream cannot encode; any other one is escaped"""
 
 
 class Missing(io.TextIOWrapper):
@@ -28,6 +31,34 @@ def open_missing() -> None:
             os.set_inheritable(number, True)
             raw = os.fdopen(number, "rb" if name == "stdin" else "wb", closefd=False)
             setattr(sys, name, Missing(raw, encoding="utf-8", errors="surrogateescape", line_buffering=True))
+
+
+def replace_unencodable() -> None:
+    """Let standard output and error write what their encoding cannot express as ASCII, instead of raising an error.
+
+    Bytes of file names that are not text are written to standard output as they are, and escaped on standard error.
+    """
+    codecs.register_error("restore-escape", escape_character)
+    codecs.register_error("restore-bytes", write_byte)
+    for stream, errors in ((sys.stdout, "restore-bytes"), (sys.stderr, "restore-escape")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
+
+
+def escape_character(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return the replacement of the first character that cannot be encoded, and the position behind it."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    escaped = character.encode("ascii", "backslashreplace").decode("ascii")
+    return ASCII.get(character, escaped), error.start + 1
+
+
+def write_byte(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Do as `escape_character`, but return the byte that a surrogate of a file name stands for."""
+    if isinstance(error, UnicodeEncodeError) and "\udc80" <= error.object[error.start] <= "\udcff":
+        return bytes([ord(error.object[error.start]) & 0xFF]), error.start + 1
+    return escape_character(error)
 
 
 class Guarded:

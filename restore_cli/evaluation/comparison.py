@@ -126,7 +126,9 @@ def page(panels: Sequence[Panel], crop: Crop | None = None, zoom: int = 1) -> by
     template = Template(files("restore_cli.evaluation").joinpath("comparison.html").read_text(encoding="utf-8"))
     title = html.escape(" · ".join(plate.label for plate in plates))
     sizes = {"width": width, "height": height, "zoom": checked(zoom)}
-    return template.substitute(sizes, title=title, left=choices[0], right=choices[1], pictures=sources).encode()
+    return template.substitute(sizes, title=title, left=choices[0], right=choices[1], pictures=sources).encode(
+        errors="backslashreplace"
+    )
 
 
 def data_uri(pixels: Pixels) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -16,14 +17,18 @@ NAMES = ["a.png", "b.png", "c.png"]
 ALL = "<&- >&- 2>&-"
 
 
+def environment(cwd: Path) -> dict[str, str]:
+    """Variables of a process with an empty cache."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RESTORE_CACHE": str(cwd / ".cache")}
+
+
 def shell(*arguments: object, streams: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """`restore` with its standard streams as a shell redirects them."""
     words = [sys.executable, "-m", "restore_cli", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RESTORE_CACHE": str(cwd / ".cache")}
     command = f"exec {shlex.join(words)} {streams}"
     pipe = subprocess.PIPE
     return subprocess.run(
-        ["sh", "-c", command], input="", stdout=pipe, stderr=pipe, text=True, check=False, env=environment, cwd=cwd
+        ["sh", "-c", command], input="", stdout=pipe, stderr=pipe, text=True, check=False, env=environment(cwd), cwd=cwd
     )
 
 
@@ -126,3 +131,74 @@ def test_an_image_or_a_list_needs_its_stream(
     ran = shell("denoise", "--weights", x1, *arguments, streams=streams, cwd=folder)
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
     assert ran.stderr.startswith(f"restore: {said}")
+
+
+LATIN = {"PYTHONIOENCODING": "latin-1"}
+NARROW = {"PYTHONIOENCODING": "ascii"}
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+NARROW_NAMES = ["in/caf\udce9.png", "in/日本.png"]
+
+
+def printed(*arguments: object, variables: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[bytes]:
+    """`restore` where standard output and error have another encoding than UTF-8."""
+    command = [sys.executable, "-m", "restore_cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, check=False, env=environment(cwd) | variables, cwd=cwd)
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    """A folder with an image whose name is no text, and one whose name ASCII cannot express."""
+    for name in NARROW_NAMES:
+        save(tmp_path / name, noise(24, 30))
+    return tmp_path
+
+
+@pytest.mark.parametrize("variables", [LATIN, NARROW, C_LOCALE], ids=["latin", "ascii", "c"])
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("denoise --model lite in -o out", b" -> "),
+        ("denoise --model lite in -o out --dry-run", b" -> "),
+        ("denoise --model lite in -o out --json", b'"status": "done"'),
+        ("compare in/caf\udce9.png in/日本.png -o sheet.png", b" -> sheet.png"),
+        ("compare in/caf\udce9.png in/日本.png -o page.html --html", b" -> page.html"),
+        ("eval --reference in --restored in --csv rows.csv", b"inf"),
+        ("eval --reference in --restored in --json", b'"mean"'),
+        ("models", b"emt-x4"),
+        ("models info emt-x4", b"emt-x4"),
+        ("models sources --help", b"sources"),
+        ("--help", b"Usage"),
+        ("--version", b"restore 0"),
+    ],
+)
+def test_a_stream_that_cannot_encode_stops_no_command(
+    command: str, word: bytes, variables: dict[str, str], named: Path
+) -> None:
+    ran = printed(*command.split(), variables=variables, cwd=named)
+    assert ran.returncode == 0, ran.stderr
+    assert b"Traceback" not in ran.stderr
+    assert word in ran.stdout
+    assert "→".encode() not in ran.stdout
+    if "--json" in command:
+        assert ran.stdout.isascii()
+        assert [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("variables", [LATIN, NARROW, C_LOCALE], ids=["latin", "ascii", "c"])
+def test_an_error_that_cannot_be_encoded_is_one_line(variables: dict[str, str], named: Path) -> None:
+    for arguments, code in (
+        (["denoise", "in/none…日.png"], 1),
+        (["denoise", "--nö…"], 2),
+        (["models", "info", "日"], 2),
+    ):
+        ran = printed(*arguments, variables=variables, cwd=named)
+        assert (ran.returncode, ran.stdout, ran.stderr.count(b"\n")) == (code, b"", 1)
+        assert ran.stderr.startswith(b"restore: ")
+
+
+def test_names_are_escaped_and_our_own_characters_replaced(named: Path) -> None:
+    ran = printed("denoise", "--model", "lite", "in", "-o", "out", variables=NARROW, cwd=named)
+    assert b"in/\\u65e5\\u672c.png -> out/\\u65e5\\u672c.png  (lite-denoise" in ran.stdout
+    assert b"30x24 px" in ran.stdout
+    assert b"in/caf\xe9.png -> out/caf\xe9.png" in ran.stdout  # bytes that are no text come out as they are
+    assert (named / "out/日本.png").exists()
