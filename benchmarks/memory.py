@@ -25,9 +25,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from restore_cli.image.codec import SUFFIXES, Settings, write_streams
+from restore_cli.image.codec import write_streams
+from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX
 from restore_cli.image.picture import Samples
-from restore_cli.image.stream import Stream
+from restore_cli.image.stream import PixelStream
+from restore_cli.image.writers import EncoderOptions
 from restore_cli.models.load import build
 from restore_cli.models.swinir import SwinIRConfig
 
@@ -73,7 +75,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Peak memory against megapixels.")
     parser.add_argument("--full", action="store_true", help="the sizes that the project promises")
-    parser.add_argument("--suffix", default=".png", choices=sorted(SUFFIXES), help="of input and output")
+    parser.add_argument("--suffix", default=".png", choices=sorted(FORMAT_BY_SUFFIX), help="of input and output")
     parser.add_argument("--no-plain", action="store_true", help="only restore itself")
     given = parser.parse_args()
     print("| task | size, px | Mpx in | Mpx out | restore, MiB | s | load, run, save, MiB |")  # noqa: T201
@@ -138,8 +140,8 @@ def write_picture(path: Path, width: int, height: int) -> None:
             waves = 128 + 90 * np.sin(x / 50 + y / 90)[..., None] * np.array([1, 0.8, 0.6])
             yield (waves + grain[: len(y)]).clip(0, 255).astype(np.uint8)
 
-    stream = Stream(width, height, 3, np.dtype(np.uint8), blocks())
-    write_streams(iter([stream]), 1, path, SUFFIXES[path.suffix], Settings())
+    stream = PixelStream(width, height, 3, np.dtype(np.uint8), blocks())
+    write_streams(iter([stream]), 1, path, FORMAT_BY_SUFFIX[path.suffix], EncoderOptions())
 
 
 if __name__ == "__main__":

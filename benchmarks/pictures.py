@@ -23,7 +23,7 @@ from benchmarks.roundtrip import P3, profile
 from restore_cli import load, restore
 from restore_cli.evaluation.comparison import Panel, sheet
 from restore_cli.image.codec import decode, encode
-from restore_cli.image.colour import SRGB_TO_XYZ, Colour, colour_of, decoded, encoded
+from restore_cli.image.colour import SRGB_TO_XYZ, ColourConversion, decode_srgb, encode_srgb, make_conversion
 from restore_cli.image.picture import Metadata, Picture
 
 ROOT = Path(__file__).parents[1]
@@ -89,10 +89,10 @@ def alpha_edge(folder: Path) -> Image.Image:
 def wide_gamut(folder: Path) -> Image.Image:
     """The cat in colours that Display P3 has and sRGB has not: what becomes of them."""
     icc = profile()
-    colour = colour_of(icc, 3)
+    colour = make_conversion(icc, 3)
     assert colour is not None
-    light = decoded(cat() / 255)
-    vivid = encoded((light.mean(2, keepdims=True) + 2.6 * (light - light.mean(2, keepdims=True))).clip(0, 1))
+    light = decode_srgb(cat() / 255)
+    vivid = encode_srgb((light.mean(2, keepdims=True) + 2.6 * (light - light.mean(2, keepdims=True))).clip(0, 1))
     pixels = np.rint(vivid * 255).astype(np.uint8)
     encode(Picture(pixels, None, Metadata(icc)), folder / "vivid.png")
     model = load(MODEL, device="cpu")
@@ -108,10 +108,10 @@ def wide_gamut(folder: Path) -> Image.Image:
     return Image.fromarray(sheet([Panel(name, picture) for name, picture in panels]).pixels)
 
 
-def shown(pixels: NDArray[Any], colour: Colour | None) -> Picture:
+def shown(pixels: NDArray[Any], colour: ColourConversion | None) -> Picture:
     """The picture as sRGB shows it, above a diagram of its chromaticities."""
-    light = decoded(pixels / 255) if colour is None else colour.to_linear((pixels / 255).astype(np.float32))
-    seen = Image.fromarray(np.rint(encoded(light).clip(0, 1) * 255).astype(np.uint8))
+    light = decode_srgb(pixels / 255) if colour is None else colour.to_linear((pixels / 255).astype(np.float32))
+    seen = Image.fromarray(np.rint(encode_srgb(light).clip(0, 1) * 255).astype(np.uint8))
     seen = seen.resize((SIDE, SIDE * 148 // 224), Image.Resampling.LANCZOS)
     return Picture(np.concatenate([np.asarray(seen), np.asarray(diagram(light.reshape(-1, 3)))]))
 

@@ -20,7 +20,7 @@ import torch
 
 from restore_cli.evaluation.degrade import imresize
 from restore_cli.image.codec import decode, encode
-from restore_cli.image.metadata.provenance import Note
+from restore_cli.image.metadata.provenance import Provenance
 from restore_cli.image.picture import Picture, Samples
 from restore_cli.jobs.model_cache import Bench
 from restore_cli.jobs.paths import Asked
@@ -107,7 +107,7 @@ class Stages:
     def encode(self) -> None:
         """All results, from memory to the disk."""
         (self.folder / "alone").mkdir(exist_ok=True)
-        note = Note("sr", "lite-sr-x4", "0" * 64, 4)
+        note = Provenance("sr", "lite-sr-x4", "0" * 64, 4)
         for document, pages in zip(self.opened, self.rows, strict=True):
             write_document(document, (iter(page) for page in pages), 4, note)
 

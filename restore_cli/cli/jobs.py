@@ -8,7 +8,7 @@ from dataclasses import replace
 from restore_cli.cli.inputs import again, asked
 from restore_cli.cli.options import Options, Selection
 from restore_cli.errors import UsageError
-from restore_cli.image.codec import FORMAT_SUFFIX, SUFFIXES
+from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX, SUFFIX_BY_FORMAT
 from restore_cli.image.resize import check_resize
 from restore_cli.jobs.run import Job
 from restore_cli.pipeline.output import Finish
@@ -73,9 +73,9 @@ def check_least(options: Selection, **least: int) -> None:
 
 def format_named(name: str | None) -> str | None:
     """A value of SUFFIXES for what was typed. UsageError for another word."""
-    found = SUFFIXES.get(f".{name.lower()}") if name else None
+    found = FORMAT_BY_SUFFIX.get(f".{name.lower()}") if name else None
     if name and found is None:
-        raise UsageError(f"--format {name}: expected {', '.join(value.lower() for value in FORMAT_SUFFIX)}")
+        raise UsageError(f"--format {name}: expected {', '.join(value.lower() for value in SUFFIX_BY_FORMAT)}")
     return found
 
 

@@ -17,7 +17,8 @@ from restore_cli.cli.inputs import STANDARD, one_file
 from restore_cli.cli.options import Options
 from restore_cli.cli.standard import Missing
 from restore_cli.errors import ImageError, OutputError, RestoreError, UsageError
-from restore_cli.image.codec import FORMAT_SUFFIX, probe
+from restore_cli.image.codec import probe
+from restore_cli.image.formats.capabilities import SUFFIX_BY_FORMAT
 from restore_cli.jobs.paths import Asked
 from restore_cli.jobs.run import Job, Result
 
@@ -111,7 +112,7 @@ def receive(folder: Path) -> Path:
         format = probe(path).format
     except ImageError as error:
         raise renamed(error, folder) from None
-    return path.rename(path.with_suffix(FORMAT_SUFFIX.get(format, f".{format.lower()}")))
+    return path.rename(path.with_suffix(SUFFIX_BY_FORMAT.get(format, f".{format.lower()}")))
 
 
 def send(path: Path) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from restore_cli.errors import ImageError, UsageError
-from restore_cli.image.formats.samples import eight_bits
+from restore_cli.image.formats.samples import round_to_8_bits
 from restore_cli.image.picture import PEAK, Picture, Pixels
 
 __all__ = ["MOST_PX", "Crop", "Panel", "page", "sheet", "split"]
@@ -178,7 +178,7 @@ def enlarged(panel: Panel, largest: Panel, crop: Crop, zoom: int) -> Pixels:
 
 def over_checkerboard(picture: Picture, rows: Places, columns: Places, ys: Places, xs: Places) -> Pixels:
     """Its px at those rows and columns as 8-bit RGB, what is transparent on a checkerboard fixed to (ys, xs)."""
-    pixels = eight_bits(picture.pixels[np.ix_(rows, columns)])
+    pixels = round_to_8_bits(picture.pixels[np.ix_(rows, columns)])
     shown = np.repeat(pixels, 3, axis=2) if picture.gray else pixels
     if picture.opaque or picture.alpha is None:
         return shown

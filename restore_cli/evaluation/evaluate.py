@@ -26,9 +26,10 @@ from restore_cli.errors import ImageError, OutOfMemory, RestoreError, UsageError
 from restore_cli.evaluation.degrade import add_noise, imresize, jpeg
 from restore_cli.evaluation.metrics import luma, psnr, psnr_b, seam, ssim
 from restore_cli.evaluation.pairing import paired
-from restore_cli.image.codec import SUFFIXES, Header, decode_finite, probe
-from restore_cli.image.formats.samples import eight_bits
-from restore_cli.image.picture import PEAK, Samples
+from restore_cli.image.codec import decode_finite, probe
+from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX
+from restore_cli.image.formats.samples import round_to_8_bits
+from restore_cli.image.picture import PEAK, Header, Samples
 from restore_cli.jobs.discovery import collect
 from restore_cli.jobs.model_cache import Bench, check_request, notes, request_for
 from restore_cli.jobs.paths import Input
@@ -177,7 +178,7 @@ class Course:
 
     def pictures(self, case: Case, scale: int) -> tuple[Array, Bytes]:
         """The model's input, (h, w, c) uint8 or float32, and the reference cropped to h·scale × w·scale px."""
-        whole = eight_bits(decode_finite(case.reference.file).pixels)
+        whole = round_to_8_bits(decode_finite(case.reference.file).pixels)
         if case.input is not None:
             given = unrounded(decode_finite(case.input.file).pixels)
             height, width = (side * scale for side in given.shape[:2])
@@ -225,7 +226,7 @@ def evaluate(job: Job, trial: Trial, watch: Watch | None = None) -> Iterator[Row
 
 def evaluate_folders(restored: Path, reference: Path, border: int = 0) -> Iterator[Row]:
     """One Row for each pair of files, whoever restored them. Raises as `evaluate`."""
-    pairs = paired(collect(reference, SUFFIXES), collect(restored, SUFFIXES))
+    pairs = paired(collect(reference, FORMAT_BY_SUFFIX), collect(restored, FORMAT_BY_SUFFIX))
     for whole, other in pairs:
         check_sizes(whole.file, other.file, 1)
     for whole, other in pairs:
@@ -245,11 +246,11 @@ def of_pair(error: RestoreError, *paths: Path) -> RestoreError:
 
 def cases_of(trial: Trial) -> Iterator[Case]:
     """References, each with its degraded picture where those are given."""
-    references = collect(trial.reference, SUFFIXES)
+    references = collect(trial.reference, FORMAT_BY_SUFFIX)
     if trial.input is None:
         yield from (Case(reference, None) for reference in references)
     else:
-        yield from (Case(a, b) for a, b in paired(references, collect(trial.input, SUFFIXES)))
+        yield from (Case(a, b) for a, b in paired(references, collect(trial.input, FORMAT_BY_SUFFIX)))
 
 
 def check_trial(request: Request, trial: Trial) -> None:
@@ -309,7 +310,7 @@ def baseline(wanted: str, given: Array, scale: int) -> Bytes | None:
     """What is there without a model: the input itself, or enlarged bicubically."""
     if wanted == "none":
         return None
-    rounded = eight_bits(given)
+    rounded = round_to_8_bits(given)
     return imresize(rounded, scale) if scale > 1 else rounded
 
 
@@ -325,7 +326,7 @@ def measure(image: Samples, reference: Samples, border: int = 0, blocks: bool = 
     """
     if min(image.shape[:2]) - 2 * border < LEAST:
         raise ImageError(f"{size(image)} less a border of {border} px: SSIM wants at least {LEAST} px a side")
-    a, b = same_channels(eight_bits(image), eight_bits(reference))
+    a, b = same_channels(round_to_8_bits(image), round_to_8_bits(reference))
     ya, yb = luma(a), luma(b)
     found = {
         "psnr": psnr(a, b, border=border),

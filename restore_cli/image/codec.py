@@ -12,67 +12,31 @@ import numpy as np
 
 from restore_cli.atomic import atomic_write
 from restore_cli.errors import ImageError, OutputError
-from restore_cli.image.formats.sniff import TITLES, Header
-from restore_cli.image.picture import Picture
-from restore_cli.image.reasons import NOT_FINITE
-from restore_cli.image.rows import blocks
-from restore_cli.image.source import MAX_PIXELS, Source, open_source
-from restore_cli.image.stream import Stream, stream_of
-from restore_cli.image.writers import (
-    DEPTHS,
-    HOLDS_ALPHA,
-    HOLDS_FRAMES,
-    LONGEST_SIDE,
-    MOST_BYTES,
-    Refused,
-    Settings,
-    held_by,
-    write,
+from restore_cli.image.formats.capabilities import (
+    ALPHA_FORMATS,
+    FORMAT_BY_SUFFIX,
+    FORMAT_NAMES,
+    MAX_SAMPLE_BYTES,
+    MAX_SIDE,
+    MULTI_FRAME_FORMATS,
+    READ_ONLY_SUFFIXES,
+    WRITABLE_DEPTHS,
 )
+from restore_cli.image.picture import Header, Picture
+from restore_cli.image.reasons import NOT_FINITE
+from restore_cli.image.rows import read_blocks
+from restore_cli.image.source import MAX_PIXELS, open_source
+from restore_cli.image.stream import PixelStream, stream_picture
+from restore_cli.image.writers import EncoderError, EncoderOptions, drop_unsupported, write_pages
 
-__all__ = [
-    "FORMAT_SUFFIX",
-    "MAX_PIXELS",
-    "READ_ONLY",
-    "SUFFIXES",
-    "Header",
-    "Settings",
-    "Source",
-    "check_output",
-    "decode",
-    "decode_finite",
-    "encode",
-    "format_of",
-    "open_source",
-    "probe",
-    "write_streams",
-]
-
-SUFFIXES = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".avif": "AVIF",
-}
-FORMAT_SUFFIX = {format: suffix for suffix, format in reversed(SUFFIXES.items())} | {"JPEG": ".jpg", "TIFF": ".tif"}
-"""What the name of each format's files ends in."""
-
-
-READ_ONLY = (".heic", ".heif")
-"""Suffixes of files that are read and not written."""
+__all__ = ["check_output", "decode", "decode_finite", "encode", "infer_format", "probe", "write_streams"]
 
 
 def decode(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Picture:
     """One picture of a file, upright, whole. The content decides the format, not the name. Raises ImageError."""
     source = open_source(path, max_pixels=max_pixels, frame=frame)
     header, reader = source.header, source.rows()
-    samples = np.concatenate(list(blocks(reader, header.width * 4)))
+    samples = np.concatenate(list(read_blocks(reader, header.width * 4)))
     alpha = np.array(samples[..., -1], order="C") if header.alpha else None
     pixels = np.array(samples[..., : header.channels], order="C")
     return Picture(pixels, alpha, source.metadata, header.format, header.jpeg_quality, header.subsampling)
@@ -92,21 +56,23 @@ def probe(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Header:
     return open_source(path, max_pixels=max_pixels).header
 
 
-def encode(picture: Picture, path: Path, *, format: str | None = None, settings: Settings | None = None) -> None:
+def encode(picture: Picture, path: Path, *, format: str | None = None, settings: EncoderOptions | None = None) -> None:
     """Writes `path` whole or not at all, as `format` (a value of SUFFIXES) or as its suffix says. Raises OutputError.
 
     PNG, TIFF (deflate), BMP and WebP are lossless; JPEG is quality 95, AVIF quality 90, both 4:4:4.
     """
-    format = format or format_of(path)
-    if format not in DEPTHS:
-        raise ValueError(f"format {format!r} is none of {', '.join(DEPTHS)}")
-    if format not in HOLDS_ALPHA and picture.opaque:
+    format = format or infer_format(path)
+    if format not in WRITABLE_DEPTHS:
+        raise ValueError(f"format {format!r} is none of {', '.join(WRITABLE_DEPTHS)}")
+    if format not in ALPHA_FORMATS and picture.opaque:
         picture = Picture(picture.pixels, None, picture.metadata)
-    stream = stream_of(picture)
-    write_streams(iter([stream]), 1, path, format, settings or Settings())
+    stream = stream_picture(picture)
+    write_streams(iter([stream]), 1, path, format, settings or EncoderOptions())
 
 
-def write_streams(pages: Iterator[Stream], count: int, path: Path, format: str, settings: Settings) -> tuple[str, ...]:
+def write_streams(
+    pages: Iterator[PixelStream], count: int, path: Path, format: str, settings: EncoderOptions
+) -> tuple[str, ...]:
     """Write `count` pages as one file, whole or not at all; rows are pulled as they are written.
 
     Returns what the inputs say beside their pixels and the file does not, each with its reason. Raises OutputError.
@@ -115,43 +81,43 @@ def write_streams(pages: Iterator[Stream], count: int, path: Path, format: str, 
     check_output(first, path, format, count)
     left_out: dict[str, None] = {}
 
-    def held(page: Stream) -> Stream:
-        page.metadata = held_by(format, page.metadata)
+    def held(page: PixelStream) -> PixelStream:
+        page.metadata = drop_unsupported(format, page.metadata)
         left_out.update(dict.fromkeys(page.metadata.left_out))
         return page
 
     try:
         with atomic_write(path) as file:
-            write(map(held, chain([first], pages)), first, count, file, format, settings)
-    except Refused as error:
-        raise OutputError(f"{path}: cannot be written as {TITLES[format]} ({error})") from error
+            write_pages(map(held, chain([first], pages)), first, count, file, format, settings)
+    except EncoderError as error:
+        raise OutputError(f"{path}: cannot be written as {FORMAT_NAMES[format]} ({error})") from error
     return tuple(left_out)
 
 
-def format_of(path: Path) -> str:
+def infer_format(path: Path) -> str:
     """The format that a suffix names. Raises OutputError."""
-    if path.suffix.lower() in READ_ONLY:
+    if path.suffix.lower() in READ_ONLY_SUFFIXES:
         raise OutputError(f"{path}: HEIC is read and not written", f"-o {shlex.quote(str(path.with_suffix('.png')))}")
-    if format := SUFFIXES.get(path.suffix.lower()):
+    if format := FORMAT_BY_SUFFIX.get(path.suffix.lower()):
         return format
     named = f"the suffix {path.suffix!r} names no format" if path.suffix else "the name has no suffix"
-    raise OutputError(f"{path}: {named}; known are {' '.join(SUFFIXES)}", f"-o {shlex.quote(str(path))}.png")
+    raise OutputError(f"{path}: {named}; known are {' '.join(FORMAT_BY_SUFFIX)}", f"-o {shlex.quote(str(path))}.png")
 
 
-def check_output(stream: Stream, path: Path, format: str, count: int = 1) -> None:
+def check_output(stream: PixelStream, path: Path, format: str, count: int = 1) -> None:
     """Says what the format cannot hold, before work is done. Raises OutputError."""
     instead = f"-o {shlex.quote(str(path.with_suffix('.tif')))}"
     lossless = f"-o {shlex.quote(str(path.with_suffix('.png')))}"
-    title, found = TITLES[format], f"{stream.width}×{stream.height} px"
+    title, found = FORMAT_NAMES[format], f"{stream.width}×{stream.height} px"
     bits = 8 * stream.dtype.itemsize
-    if stream.alpha and format not in HOLDS_ALPHA:
-        holders = ", ".join(TITLES[name] for name in HOLDS_ALPHA)
+    if stream.alpha and format not in ALPHA_FORMATS:
+        holders = ", ".join(FORMAT_NAMES[name] for name in ALPHA_FORMATS)
         raise OutputError(f"{path}: {title} holds no transparency, this picture has some; {holders} do", lossless)
-    if count > 1 and format not in HOLDS_FRAMES:
+    if count > 1 and format not in MULTI_FRAME_FORMATS:
         raise OutputError(f"{path}: {title} holds one picture, there are {count}", "--frame 1")
-    if bits not in DEPTHS[format] or (count > 1 and format == "PNG" and bits != 8):
+    if bits not in WRITABLE_DEPTHS[format] or (count > 1 and format == "PNG" and bits != 8):
         raise OutputError(f"{path}: {title} holds no {bits}-bit samples", instead)
-    if (side := LONGEST_SIDE.get(format)) and max(stream.width, stream.height) > side:
+    if (side := MAX_SIDE.get(format)) and max(stream.width, stream.height) > side:
         raise OutputError(f"{path}: {found}, {title} holds at most {side} px a side", lossless)
-    if (size := MOST_BYTES.get(format)) and stream.nbytes > size:
+    if (size := MAX_SAMPLE_BYTES.get(format)) and stream.nbytes > size:
         raise OutputError(f"{path}: {found} do not fit into a 4 GiB file", lossless)

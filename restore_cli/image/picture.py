@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PEAK", "Metadata", "Picture", "Pixels", "Samples"]
+__all__ = ["PEAK", "Header", "Metadata", "Picture", "Pixels", "Samples"]
 
 Pixels = NDArray[np.uint8]
 Samples = NDArray[Any]
@@ -41,6 +41,21 @@ class Metadata:
         return len(code) == 4 and not (code[0] in (1, 2) and code[1] in (1, 2, 6, 13, 14, 15))
 
 
+@dataclass(frozen=True)
+class Header:
+    """A file as `decode` would give it, known without decoding. px, after EXIF orientation."""
+
+    format: str
+    width: int
+    height: int
+    channels: int  # 1 or 3
+    alpha: bool
+    jpeg_quality: int | None = None
+    subsampling: str | None = None
+    depth: int = 8  # 8 or 16: integers; 32: floating point
+    frames: int = 1  # frames of an animation, pages of a document
+
+
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
 class Picture:
     """An upright picture: pixels as they are shown, orientation already applied."""
@@ -48,7 +63,7 @@ class Picture:
     pixels: Samples  # (h, w, c), c = 1 (gray) or 3 (RGB); uint8, uint16 or float32
     alpha: Samples | None = None  # (h, w) of the same kind, its peak is opaque, not premultiplied
     metadata: Metadata = field(default_factory=Metadata)
-    format: str = "PNG"  # of the file it came from: a name in codec.SUFFIXES
+    format: str = "PNG"  # of the file it came from: a name in formats.capabilities.FORMAT_BY_SUFFIX
     jpeg_quality: int | None = None  # 1-100, estimated from the quantisation tables
     subsampling: str | None = None  # of a JPEG: "4:4:4", "4:2:2", "4:2:0"
 

@@ -8,19 +8,19 @@ import numpy as np
 
 from restore_cli.image.picture import Samples
 
-__all__ = ["Fetch", "Queue", "Reader", "blocks"]
+__all__ = ["FetchRows", "RowBuffer", "RowReader", "read_blocks"]
 
-Fetch = Callable[[int, int], Samples]
+FetchRows = Callable[[int, int], Samples]
 """fetch(top, bottom) -> (n, w, c); called for each row once, in order."""
 
-BLOCK = 1 << 24
+BLOCK_BYTES = 1 << 24
 """bytes that are decoded at once, about"""
 
 
-class Reader:
+class RowReader:
     """Rows of a source for overlapping windows that move down."""
 
-    def __init__(self, fetch: Fetch, height: int, width: int, slack: int = 128) -> None:
+    def __init__(self, fetch: FetchRows, height: int, width: int, slack: int = 128) -> None:
         self.fetch, self.height, self.width, self.slack = fetch, height, width, slack
         self.top = self.end = 0
         self.held: list[Samples] = []
@@ -39,7 +39,7 @@ class Reader:
         return rows[top - first : bottom - first]
 
 
-class Queue:
+class RowBuffer:
     """Rows that wait until others of the same height have come."""
 
     def __init__(self) -> None:
@@ -68,8 +68,8 @@ class Queue:
         return taken[0] if len(taken) == 1 else np.concatenate(taken)
 
 
-def blocks(reader: Reader, row_bytes: int) -> Iterator[Samples]:
+def read_blocks(reader: RowReader, row_bytes: int) -> Iterator[Samples]:
     """Every row once, in blocks of about 16 MB."""
-    step = max(1, BLOCK // max(1, row_bytes))
+    step = max(1, BLOCK_BYTES // max(1, row_bytes))
     for top in range(0, reader.height, step):
         yield reader.read(top, min(reader.height, top + step))

@@ -10,11 +10,11 @@ import numpy as np
 
 from restore_cli.image.picture import Metadata, Picture, Samples
 
-__all__ = ["Stream", "stream_of"]
+__all__ = ["PixelStream", "stream_picture"]
 
 
 @dataclass
-class Stream:
+class PixelStream:
     """`blocks` are (n, width, channels) of `dtype`, `height` rows in all; with `alpha` the last channel is it."""
 
     width: int
@@ -36,7 +36,7 @@ class Stream:
         return self.width * self.height * self.channels * self.dtype.itemsize
 
 
-def stream_of(picture: Picture, rows: int = 256) -> Stream:
+def stream_picture(picture: Picture, rows: int = 256) -> PixelStream:
     """The picture in blocks of rows."""
     alpha = picture.alpha
 
@@ -46,4 +46,4 @@ def stream_of(picture: Picture, rows: int = 256) -> Stream:
             yield part if alpha is None else np.concatenate([part, alpha[top : top + rows, :, None]], 2)
 
     channels = picture.channels + (alpha is not None)
-    return Stream(picture.width, picture.height, channels, picture.pixels.dtype, blocks(), picture.metadata)
+    return PixelStream(picture.width, picture.height, channels, picture.pixels.dtype, blocks(), picture.metadata)

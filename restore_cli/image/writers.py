@@ -13,57 +13,46 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from restore_cli.image.formats.pillow import held
-from restore_cli.image.formats.png import XMP_KEY, write_png
-from restore_cli.image.formats.sniff import TITLES
-from restore_cli.image.formats.tiff_writer import describable, write_tiff
-from restore_cli.image.metadata.collect import IPTC_KEY, packed_profile, profile_for, rewritable
-from restore_cli.image.metadata.exif import with_resolution
+from restore_cli.image.formats.capabilities import FORMAT_NAMES
+from restore_cli.image.formats.pillow import pillow_settings
+from restore_cli.image.formats.png import write_png
+from restore_cli.image.formats.tiff_writer import can_write_exif, write_tiff
+from restore_cli.image.metadata.collect import (
+    IPTC_KEYWORD,
+    XMP_KEYWORD,
+    can_rewrite_exif,
+    encode_raw_profile,
+    fit_profile,
+)
+from restore_cli.image.metadata.exif import add_resolution
 from restore_cli.image.picture import Metadata, Pixels
-from restore_cli.image.reasons import line
-from restore_cli.image.stream import Stream
+from restore_cli.image.reasons import join_lines
+from restore_cli.image.stream import PixelStream
 
-__all__ = [
-    "DEPTHS",
-    "HOLDS_ALPHA",
-    "HOLDS_FRAMES",
-    "LONGEST_SIDE",
-    "MOST_BYTES",
-    "Refused",
-    "Settings",
-    "held_by",
-    "holds_profile",
-    "write",
-]
-
-HOLDS_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
-HOLDS_FRAMES = ("TIFF", "PNG", "WEBP", "AVIF")
-DEPTHS = {"PNG": (8, 16), "TIFF": (8, 16, 32), "JPEG": (8,), "WEBP": (8,), "BMP": (8,), "AVIF": (8,)}
-LONGEST_SIDE = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383, "AVIF": 65535}  # px, of the libraries that write them
-MOST_BYTES = {"BMP": 2**32 - 2**16}  # of samples: its offsets have 32 bits
+__all__ = ["EncoderError", "EncoderOptions", "can_hold_profile", "drop_unsupported", "write_pages"]
 
 _JPEG_MARKER = 65533  # bytes that fit into one marker: EXIF and XMP have no way to span several
 _JPEG_PARTS = {"exif": _JPEG_MARKER, "xmp": _JPEG_MARKER - 29, "iptc": _JPEG_MARKER - 40}  # less their headers
 _JPEG_DENSITY = 65535  # dpi
-_REWRITES_EXIF = {"AVIF": rewritable, "TIFF": describable}
+_REWRITES_EXIF = {"AVIF": can_rewrite_exif, "TIFF": can_write_exif}
 
 
 @dataclass(frozen=True)
-class Settings:
+class EncoderOptions:
     """How lossy formats are written."""
 
     jpeg_quality: int = 95
     subsampling: str = "4:4:4"
 
 
-def holds_profile(format: str, channels: int, icc: bytes | None) -> bool:
+def can_hold_profile(format: str, channels: int, icc: bytes | None) -> bool:
     """Whether a picture of that many channels, alpha too, keeps its profile: WebP has no gray, AVIF none with alpha."""
     if format == "WEBP" or (format == "AVIF" and channels == 2):
         channels = 3
-    return format != "BMP" and profile_for(icc, channels) == icc
+    return format != "BMP" and fit_profile(icc, channels) == icc
 
 
-def held_by(format: str, metadata: Metadata) -> Metadata:
+def drop_unsupported(format: str, metadata: Metadata) -> Metadata:
     """The metadata without what the format has a place for and cannot hold; `left_out` says what that is, and why."""
     lost: dict[str, str] = {}
     text = dict(metadata.text)
@@ -77,35 +66,37 @@ def held_by(format: str, metadata: Metadata) -> Metadata:
         if metadata.dpi and max(metadata.dpi) > _JPEG_DENSITY:
             lost["dpi"] = f"its resolution is left out: a JPEG holds {_JPEG_DENSITY} dpi"
     elif metadata.exif and format in _REWRITES_EXIF and not _REWRITES_EXIF[format](metadata.exif):
-        lost["exif"] = f"its EXIF cannot be written into a file of {TITLES[format]} and is left out"
+        lost["exif"] = f"its EXIF cannot be written into a file of {FORMAT_NAMES[format]} and is left out"
     if not lost:
         return metadata
     values: dict[str, Any] = vars(metadata) | dict.fromkeys(lost)
     return Metadata(**values | {"text": text, "left_out": (*metadata.left_out, *lost.values())})
 
 
-def write(pages: Iterator[Stream], first: Stream, count: int, sink: IO[bytes], format: str, settings: Settings) -> None:
+def write_pages(
+    pages: Iterator[PixelStream], first: PixelStream, count: int, sink: IO[bytes], format: str, settings: EncoderOptions
+) -> None:
     """`count` pages of the first one's kind."""
     if format == "TIFF":
         write_tiff(pages, sink, first.nbytes * count)
     elif format == "PNG" and count == 1:
         write_png(next(pages), sink)
     else:
-        kept = [(gathered(page), page.metadata) for page in pages]
+        kept = [(join_rows(page), page.metadata) for page in pages]
         try:
-            with held():
+            with pillow_settings():
                 _WRITERS[format]([array for array, _ in kept], sink, [metadata for _, metadata in kept], settings)
         except (OSError, MemoryError):
             raise
         except Exception as error:  # Pillow's writers raise whatever their library says
-            raise Refused(line(error)) from error
+            raise EncoderError(join_lines(error)) from error
 
 
-class Refused(Exception):
+class EncoderError(Exception):
     """A library's writer would not have it."""
 
 
-def gathered(page: Stream) -> Pixels:
+def join_rows(page: PixelStream) -> Pixels:
     """All rows in one array."""
     out = np.empty((page.height, page.width, page.channels), np.uint8)
     top = 0
@@ -119,7 +110,7 @@ def _image(samples: Pixels) -> Image.Image:
     return Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else np.ascontiguousarray(samples))
 
 
-def _frames(arrays: list[Pixels], times: list[Metadata]) -> dict[str, Any]:
+def _animation_options(arrays: list[Pixels], times: list[Metadata]) -> dict[str, Any]:
     """What Pillow's writers want to know of an animation."""
     if len(arrays) == 1:
         return {}
@@ -128,7 +119,7 @@ def _frames(arrays: list[Pixels], times: list[Metadata]) -> dict[str, Any]:
     return options if times[0].loop is None else {**options, "loop": times[0].loop}
 
 
-def _write_jpeg(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
+def _write_jpeg(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: EncoderOptions) -> None:
     """What was restored is not thrown away again: quality 95 and no colour subsampling, unless asked."""
     metadata = pages[0]
     _image(arrays[0]).save(
@@ -141,11 +132,11 @@ def _write_jpeg(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
         xmp=metadata.xmp or b"",
         dpi=metadata.dpi or (0, 0),
         comment=metadata.text.get("Comment", "").encode(),
-        extra=photoshop(metadata.iptc),
+        extra=wrap_iptc(metadata.iptc),
     )
 
 
-def photoshop(iptc: bytes | None) -> bytes:
+def wrap_iptc(iptc: bytes | None) -> bytes:
     """IPTC as the APP13 marker of a JPEG."""
     if not iptc:
         return b""
@@ -154,7 +145,7 @@ def photoshop(iptc: bytes | None) -> bytes:
     return b"\xff\xed" + (len(body) + 2).to_bytes(2, "big") + body
 
 
-def _write_webp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
+def _write_webp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: EncoderOptions) -> None:
     """Lossless, with colours kept under transparency. WebP has no gray: three equal channels."""
     metadata = pages[0]
     _image(arrays[0]).save(
@@ -162,20 +153,20 @@ def _write_webp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
         "WEBP",
         lossless=True,
         exact=True,
-        icc_profile=profile_for(metadata.icc, channels=3),
-        exif=with_resolution(metadata.exif, metadata.dpi) or b"",
+        icc_profile=fit_profile(metadata.icc, channels=3),
+        exif=add_resolution(metadata.exif, metadata.dpi) or b"",
         xmp=metadata.xmp or b"",
-        **_frames(arrays, pages),
+        **_animation_options(arrays, pages),
     )
 
 
-def _write_bmp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
+def _write_bmp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: EncoderOptions) -> None:
     """No metadata but the resolution: the format's other headers are read by few."""
     metadata = pages[0]
     _image(arrays[0]).save(sink, "BMP", dpi=metadata.dpi or (0, 0))
 
 
-def _write_avif(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
+def _write_avif(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: EncoderOptions) -> None:
     """Quality 90, no colour subsampling; gray stays one channel, gray with alpha becomes RGB with alpha."""
     metadata = pages[0]
     channels = arrays[0].shape[2]
@@ -184,22 +175,22 @@ def _write_avif(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
         "AVIF",
         quality=90,
         subsampling="4:0:0" if channels == 1 else "4:4:4",
-        icc_profile=profile_for(metadata.icc, channels=1 if channels == 1 else 3) or b"",
-        exif=with_resolution(metadata.exif, metadata.dpi) or b"",
+        icc_profile=fit_profile(metadata.icc, channels=1 if channels == 1 else 3) or b"",
+        exif=add_resolution(metadata.exif, metadata.dpi) or b"",
         xmp=metadata.xmp or b"",
-        **_frames(arrays, pages),
+        **_animation_options(arrays, pages),
     )
 
 
-def _write_apng(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: Settings) -> None:
+def _write_apng(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: EncoderOptions) -> None:
     """An animation, in 8 bits."""
     metadata, info = pages[0], PngImagePlugin.PngInfo()
     for key, value in metadata.text.items():
         info.add_text(key, value)
     if metadata.xmp:
-        info.add_itxt(XMP_KEY, metadata.xmp.decode("utf-8", "replace"))
+        info.add_itxt(XMP_KEYWORD, metadata.xmp.decode("utf-8", "replace"))
     if metadata.iptc:
-        info.add_text(IPTC_KEY, packed_profile("iptc", metadata.iptc).decode(), zip=True)
+        info.add_text(IPTC_KEYWORD, encode_raw_profile("iptc", metadata.iptc).decode(), zip=True)
     _image(arrays[0]).save(
         sink,
         "PNG",
@@ -209,11 +200,11 @@ def _write_apng(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
         pnginfo=info,
         blend=0,
         disposal=0,
-        **_frames(arrays, pages),
+        **_animation_options(arrays, pages),
     )
 
 
-_WRITERS: dict[str, Callable[[list[Pixels], IO[bytes], list[Metadata], Settings], None]] = {
+_WRITERS: dict[str, Callable[[list[Pixels], IO[bytes], list[Metadata], EncoderOptions], None]] = {
     "PNG": _write_apng,
     "JPEG": _write_jpeg,
     "WEBP": _write_webp,

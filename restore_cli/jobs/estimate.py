@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore_cli.errors import RestoreError, UsageError, stating_lack_of_memory
-from restore_cli.image.codec import Header, probe
+from restore_cli.image.codec import probe
+from restore_cli.image.picture import Header
 from restore_cli.jobs.model_cache import Bench, request_for
 from restore_cli.jobs.types import Job, Result, Work
 from restore_cli.pipeline.output import check_final_size

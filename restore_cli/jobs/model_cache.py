@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_cli.errors import UsageError
-from restore_cli.image.codec import Header
+from restore_cli.image.picture import Header
 from restore_cli.jobs.types import Job, Watch
 from restore_cli.weights.catalogue import Entry, Request, check_values
 from restore_cli.weights.fetch import fetch_first

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from restore_cli.atomic import sweep
 from restore_cli.errors import OutputError, RestoreError
-from restore_cli.image.codec import READ_ONLY, SUFFIXES
+from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX, READ_ONLY_SUFFIXES
 from restore_cli.jobs.discovery import Search
 from restore_cli.jobs.manifest import BEGUN, FAILED, Manifest, fingerprint, options_digest
 from restore_cli.jobs.naming import Naming, outputs
@@ -81,7 +81,7 @@ class Plan:
 
     def search(self, passed: PassedOver) -> Search:
         """For the inputs; the outputs' folder is not looked into."""
-        return Search(self.job.asked, (*SUFFIXES, *READ_ONLY), passed, self.folder)
+        return Search(self.job.asked, (*FORMAT_BY_SUFFIX, *READ_ONLY_SUFFIXES), passed, self.folder)
 
     def steps(self) -> Iterator[Step]:
         """Work, and Results of inputs that need none; folders that cannot be looked into come last.
@@ -238,7 +238,7 @@ def looked_at(path: str) -> Facts | None:
 
 def is_folder(path: str) -> bool:
     """Whether inputs are to be found in it; of a URL its name tells."""
-    return os.path.splitext(path)[1].lower() not in SUFFIXES if is_remote(path) else os.path.isdir(path)
+    return os.path.splitext(path)[1].lower() not in FORMAT_BY_SUFFIX if is_remote(path) else os.path.isdir(path)
 
 
 def mine(item: Input, shard: tuple[int, int]) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 from threading import Event, Thread
 
 from restore_cli.errors import NothingToDo, OutputError, RestoreError, UsageError
-from restore_cli.image.codec import FORMAT_SUFFIX, READ_ONLY, SUFFIXES, format_of
+from restore_cli.image.codec import infer_format
+from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX, READ_ONLY_SUFFIXES, SUFFIX_BY_FORMAT
 from restore_cli.jobs.model_cache import Bench, check_request
 from restore_cli.jobs.naming import Naming
 from restore_cli.jobs.paths import PassedOver, is_remote
@@ -60,7 +61,7 @@ def look(job: Job, bench: Bench) -> Plan:
 def nothing_found(job: Job, passed: PassedOver) -> NothingToDo:
     """The error for no inputs."""
     names = ", ".join(job.asked.paths) or "the list"
-    line = f"no image in {names}: none of its files ends in {' '.join(SUFFIXES)}"
+    line = f"no image in {names}: none of its files ends in {' '.join(FORMAT_BY_SUFFIX)}"
     if not passed.linked_folders:
         return NothingToDo(line)
     return NothingToDo(f"{line}; linked folders were not followed: {passed.linked_folders}", hint="--follow-links")
@@ -106,15 +107,15 @@ def written_down(plan: Plan, result: Result) -> Result:
 
 def plan_for(job: Job, bench: Bench, watch: Watch, looking: bool = False) -> Plan:
     """What is to be done; no picture is opened, so that no two outputs are one."""
-    if job.output is not None and job.output.lower().endswith(READ_ONLY):
-        format_of(Path(job.output))  # says why not
+    if job.output is not None and job.output.lower().endswith(READ_ONLY_SUFFIXES):
+        infer_format(Path(job.output))  # says why not
     task = job.request.task
-    forced = FORMAT_SUFFIX[job.format] if job.format else None
+    forced = SUFFIX_BY_FORMAT[job.format] if job.format else None
     if job.weights is not None:
         here = Bench(replace(job, device="cpu"), watch) if job.elsewhere else bench
         scale = here.own(job.weights).contract.scale
-        naming = Naming(task, job.weights.stem, scale, job.output, SUFFIXES, forced)
+        naming = Naming(task, job.weights.stem, scale, job.output, FORMAT_BY_SUFFIX, forced)
         return Plan(job, naming, here.sha256(job.weights.name), watch.passed, looking)
     entry = job.catalogue.select(job.request)[0]
-    naming = Naming(task, entry.model, entry.scale, job.output, SUFFIXES, forced)
+    naming = Naming(task, entry.model, entry.scale, job.output, FORMAT_BY_SUFFIX, forced)
     return Plan(job, naming, None, watch.passed, looking)

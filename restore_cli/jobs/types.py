@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from restore_cli.errors import RestoreError
-from restore_cli.image.codec import MAX_PIXELS
+from restore_cli.image.source import MAX_PIXELS
 from restore_cli.jobs.paths import Asked, PassedOver
 from restore_cli.pipeline.output import Finish
 from restore_cli.weights.catalogue import Catalogue, Request

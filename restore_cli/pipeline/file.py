@@ -11,15 +11,15 @@ from PIL import ImageCms
 
 from restore_cli.contract import Model
 from restore_cli.errors import ImageError, OutputError
-from restore_cli.image.codec import MAX_PIXELS, Settings, open_source, write_streams
-from restore_cli.image.formats.sniff import TITLES, Header
-from restore_cli.image.metadata.collect import of_size
-from restore_cli.image.metadata.provenance import Note, noted, stripped
-from restore_cli.image.picture import Metadata, Samples
-from restore_cli.image.resize import target_size
-from restore_cli.image.source import Source
-from restore_cli.image.stream import Stream
-from restore_cli.image.writers import HOLDS_ALPHA, HOLDS_FRAMES, holds_profile
+from restore_cli.image.codec import write_streams
+from restore_cli.image.formats.capabilities import ALPHA_FORMATS, FORMAT_NAMES, MULTI_FRAME_FORMATS
+from restore_cli.image.metadata.collect import update_size
+from restore_cli.image.metadata.provenance import Provenance, add_provenance, strip_metadata
+from restore_cli.image.picture import Header, Metadata, Samples
+from restore_cli.image.resize import compute_size
+from restore_cli.image.source import MAX_PIXELS, PictureSource, open_source
+from restore_cli.image.stream import PixelStream
+from restore_cli.image.writers import EncoderOptions, can_hold_profile
 from restore_cli.pipeline.output import Finish, check_final_size, depth_for, quantised, resized
 from restore_cli.pipeline.picture import Flow, flow_of, opaque
 from restore_cli.tiling.engine import Trace
@@ -41,7 +41,7 @@ class Wishes:
     jpeg_quality: int | None = None
 
 
-def open_sources(path: Path, format: str, wishes: Wishes) -> list[Source]:
+def open_sources(path: Path, format: str, wishes: Wishes) -> list[PictureSource]:
     """The pictures of a file that will be restored.
 
     Raises ImageError where the output cannot hold them all, UsageError where their final size is not allowed.
@@ -50,13 +50,13 @@ def open_sources(path: Path, format: str, wishes: Wishes) -> list[Source]:
     count = first.header.frames
     if wishes.frame is not None or count == 1:
         return [first]
-    if format not in HOLDS_FRAMES:
-        title = TITLES[format]
+    if format not in MULTI_FRAME_FORMATS:
+        title = FORMAT_NAMES[format]
         raise ImageError(f"{path}: holds {count} pictures, {title} holds one", "--frame 1, or --format tiff")
     return [first, *(open_picture(path, i, wishes) for i in range(1, count))]
 
 
-def open_picture(path: Path, frame: int, wishes: Wishes) -> Source:
+def open_picture(path: Path, frame: int, wishes: Wishes) -> PictureSource:
     """One picture of a file, counted from 0, whose final size is allowed."""
     source = open_source(path, max_pixels=wishes.max_pixels, frame=frame)
     check_final_size(wishes.finish, source.header, wishes.max_pixels)
@@ -71,7 +71,7 @@ class Document:
     """of the result"""
     format: str
     flows: tuple[Flow, ...]
-    settings: Settings
+    settings: EncoderOptions
 
     @property
     def header(self) -> Header:
@@ -84,7 +84,7 @@ class Document:
         return max(max(flow.header.width, flow.header.height) for flow in self.flows)
 
 
-def open_document(sources: list[Source], path: Path, format: str, wishes: Wishes) -> Document:
+def open_document(sources: list[PictureSource], path: Path, format: str, wishes: Wishes) -> Document:
     """Looks at what decides how the file passes: a floating-point one's range, whether transparency says something.
 
     Raises ImageError, OutputError where the format does not hold what there is.
@@ -100,7 +100,7 @@ def restored(document: Document, model: Model, trace: Trace) -> Iterator[Iterato
 
 
 def write_document(
-    document: Document, pages: Iterator[Iterator[Samples]], scale: int, note: Note
+    document: Document, pages: Iterator[Iterator[Samples]], scale: int, note: Provenance
 ) -> tuple[tuple[int, int], tuple[str, ...]]:
     """Writes the result, whole or not at all; gives its first picture's size, (width, height), and what it leaves out.
 
@@ -112,27 +112,27 @@ def write_document(
     return size_of(flows[0], scale), left_out
 
 
-def without_idle_alpha(sources: list[Source], path: Path, format: str, finish: Finish) -> Finish:
+def without_idle_alpha(sources: list[PictureSource], path: Path, format: str, finish: Finish) -> Finish:
     """Alpha is left out where the format has no place for it and it says nothing; else that is refused."""
-    if format in HOLDS_ALPHA or finish.alpha == "drop":
+    if format in ALPHA_FORMATS or finish.alpha == "drop":
         return finish
     if all(opaque(source) for source in sources):
         return replace(finish, alpha="drop")
-    holders = ", ".join(TITLES[name] for name in HOLDS_ALPHA)
-    line = f"{path}: {TITLES[format]} holds no transparency, this picture has some; {holders} do"
+    holders = ", ".join(FORMAT_NAMES[name] for name in ALPHA_FORMATS)
+    line = f"{path}: {FORMAT_NAMES[format]} holds no transparency, this picture has some; {holders} do"
     raise OutputError(line, "--format png, or --alpha drop")
 
 
-def with_colours(source: Source, format: str, finish: Finish) -> Finish:
+def with_colours(source: PictureSource, format: str, finish: Finish) -> Finish:
     """Where the format has no place for what tells its colours, they become sRGB: without it they would be others."""
     header, metadata = source.header, source.metadata
     channels = header.channels + (header.alpha and finish.alpha != "drop")
-    lost = metadata.icc is not None and not holds_profile(format, channels, metadata.icc)
+    lost = metadata.icc is not None and not can_hold_profile(format, channels, metadata.icc)
     lost |= metadata.icc is None and metadata.foreign_code and format != "PNG"
     return replace(finish, icc="srgb") if lost else finish
 
 
-def stream_of(flow: Flow, rows: Iterator[Samples], document: Document, scale: int, note: Note) -> Stream:
+def stream_of(flow: Flow, rows: Iterator[Samples], document: Document, scale: int, note: Provenance) -> PixelStream:
     """A picture's finished rows, which are made as they are asked for."""
     header, finish = flow.header, flow.finish
     dtype = depth_for(finish, header, document.format)
@@ -142,21 +142,21 @@ def stream_of(flow: Flow, rows: Iterator[Samples], document: Document, scale: in
     final = size_of(flow, scale)
     rows = resized(rows, (header.width * scale, header.height * scale), final)
     blocks = quantised(rows, dtype, flow.alpha, finish.dither and dtype.itemsize == 1)
-    return Stream(*final, header.channels + flow.alpha, dtype, blocks, metadata_for(flow, note, final))
+    return PixelStream(*final, header.channels + flow.alpha, dtype, blocks, metadata_for(flow, note, final))
 
 
 def size_of(flow: Flow, scale: int) -> tuple[int, int]:
     """(width, height) of the result."""
     size = flow.header.width, flow.header.height
-    return target_size(flow.finish.resize, size) if flow.finish.resize else (size[0] * scale, size[1] * scale)
+    return compute_size(flow.finish.resize, size) if flow.finish.resize else (size[0] * scale, size[1] * scale)
 
 
-def metadata_for(flow: Flow, note: Note, size: tuple[int, int]) -> Metadata:
+def metadata_for(flow: Flow, note: Provenance, size: tuple[int, int]) -> Metadata:
     """What travels on, and the note of what was done."""
-    metadata = of_size(flow.source.metadata, *size)
+    metadata = update_size(flow.source.metadata, *size)
     if flow.finish.icc == "srgb" and flow.colour is not None:
         metadata = replace(metadata, icc=srgb_profile() if flow.header.channels == 3 else None, png={})
-    return stripped(metadata) if flow.finish.strip else noted(metadata, note)
+    return strip_metadata(metadata) if flow.finish.strip else add_provenance(metadata, note)
 
 
 @cache
@@ -165,9 +165,9 @@ def srgb_profile() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def settings_for(header: Header, wishes: Wishes) -> Settings:
+def settings_for(header: Header, wishes: Wishes) -> EncoderOptions:
     """JPEG as its source was, at least of quality 90; as asked where that was said."""
     if header.jpeg_quality is None:
-        return Settings(wishes.jpeg_quality or 95)
+        return EncoderOptions(wishes.jpeg_quality or 95)
     quality = wishes.jpeg_quality or max(header.jpeg_quality, LEAST_QUALITY)
-    return Settings(quality, header.subsampling or "4:4:4")
+    return EncoderOptions(quality, header.subsampling or "4:4:4")

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from restore_cli.errors import OutputError, UsageError
-from restore_cli.image.formats.sniff import TITLES, Header
-from restore_cli.image.picture import PEAK, Samples
+from restore_cli.image.formats.capabilities import FORMAT_NAMES, WRITABLE_DEPTHS
+from restore_cli.image.picture import PEAK, Header, Samples
 from restore_cli.image.resize import Resizer, check_resize
-from restore_cli.image.writers import DEPTHS
 
 __all__ = ["ALPHA", "BIT_DEPTH", "ICC", "Finish", "check_final_size", "depth_for", "quantised", "resized"]
 
@@ -48,12 +47,12 @@ def check_final_size(finish: Finish, header: Header, max_pixels: int) -> None:
 
 def depth_for(finish: Finish, header: Header, format: str) -> np.dtype[Any]:
     """The kind of sample to write: as asked, else the input's, else the deepest that the format holds."""
-    held = DEPTHS[format]
+    held = WRITABLE_DEPTHS[format]
     if finish.bit_depth == "auto":
         return KINDS[header.depth if header.depth in held else max(d for d in held if d <= header.depth)]
     wanted = int(finish.bit_depth)
     if wanted not in held:
-        raise OutputError(f"{TITLES[format]} holds no {wanted}-bit samples", "--format png")
+        raise OutputError(f"{FORMAT_NAMES[format]} holds no {wanted}-bit samples", "--format png")
     return KINDS[wanted]
 
 

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from restore_cli.contract import Contract, Model
 from restore_cli.errors import ImageError
-from restore_cli.image.alpha_bleed import MARGIN, bled
-from restore_cli.image.colour import Colour, colour_of, decoded, encoded, is_foreign
-from restore_cli.image.formats.sniff import Header
-from restore_cli.image.picture import PEAK, Samples
+from restore_cli.image.alpha_bleed import BLEED_MARGIN, bleed_colours
+from restore_cli.image.colour import ColourConversion, decode_srgb, encode_srgb, is_unsupported_profile, make_conversion
+from restore_cli.image.picture import PEAK, Header, Samples
 from restore_cli.image.reasons import NOT_FINITE
 from restore_cli.image.resize import Resizer
-from restore_cli.image.rows import Queue, Reader, blocks
-from restore_cli.image.source import Source
+from restore_cli.image.rows import RowBuffer, RowReader, read_blocks
+from restore_cli.image.source import PictureSource
 from restore_cli.pipeline.array import channels_for
 from restore_cli.pipeline.output import Finish
 from restore_cli.tiling.engine import Trace, bands
@@ -38,12 +37,12 @@ ROUNDING = 1e-6
 class Flow:
     """How the pixels of one source pass through a model."""
 
-    source: Source
+    source: PictureSource
     finish: Finish
     low: float
     """what the model sees as 0, of floating-point files"""
     high: float
-    colour: Colour | None
+    colour: ColourConversion | None
     alpha: bool
     """whether the result has transparency"""
 
@@ -73,10 +72,10 @@ class Flow:
         for band in restored:
             yield self.back(channels_last(band, self.header.channels), rows.beyond)
 
-    def back(self, pixels: Samples, beyond: Queue | None) -> Samples:
+    def back(self, pixels: Samples, beyond: RowBuffer | None) -> Samples:
         """What the model gave, in the colours and the range of the source."""
         if self.colour is not None and beyond is not None:  # light adds up; its coded values do not
-            light = decoded(pixels.clip(0, 1).astype(np.float64))
+            light = decode_srgb(pixels.clip(0, 1).astype(np.float64))
             pixels = self.colour.from_linear(light + beyond.pop(pixels.shape[0]))
         if (self.low, self.high) != (0.0, 1.0):
             pixels = pixels * np.float32(self.high - self.low) + np.float32(self.low)
@@ -86,7 +85,7 @@ class Flow:
         """A function that gives the next n rows of the result's alpha, (n, width·scale, 1)."""
         if rows.alpha is not None:
             return rows.alpha.pop
-        queue = Queue()
+        queue = RowBuffer()
         finished = bands(Within(model), AlphaRows(self, channels_for(model.contract, 1)), trace)
 
         def pop(count: int) -> Samples:
@@ -97,27 +96,27 @@ class Flow:
         return pop
 
 
-def flow_of(source: Source, finish: Finish) -> Flow:
+def flow_of(source: PictureSource, finish: Finish) -> Flow:
     """Reads a floating-point file once for its range. Raises ImageError where that is not finite."""
     header, icc = source.header, source.metadata.icc
     low, high = range_of(source) if header.depth == 32 else (0.0, 1.0)
-    colour = colour_of(icc, header.channels) if (low, high) == (0.0, 1.0) else None
+    colour = make_conversion(icc, header.channels) if (low, high) == (0.0, 1.0) else None
     if finish.icc == "srgb" and icc is None and source.metadata.foreign_code:
         found = (
             f"its colours are told by number (cICP {source.metadata.png[b'cICP'][:2].hex(' ')}), not converted to sRGB"
         )
         raise ImageError(f"{source.name}: {found}", "--icc keep --format png")
-    if finish.icc == "srgb" and colour is None and is_foreign(icc, header.channels):
+    if finish.icc == "srgb" and colour is None and is_unsupported_profile(icc, header.channels):
         found = "its colour profile is not one of curves and a matrix, others are not converted to sRGB"
         raise ImageError(f"{source.name}: {found}", "--icc keep into a format that holds profiles")
     return Flow(source, finish, low, high, colour, header.alpha and finish.alpha != "drop")
 
 
-def range_of(source: Source) -> tuple[float, float]:
+def range_of(source: PictureSource) -> tuple[float, float]:
     """(0, 1) where all colours lie inside, else their least and their greatest."""
     low, high = np.inf, -np.inf
     reader = source.rows()
-    for block in blocks(reader, source.header.width * 16):
+    for block in read_blocks(reader, source.header.width * 16):
         if not np.isfinite(block).all():
             raise ImageError(f"{source.name}: {NOT_FINITE}")
         colours = block[..., : source.header.channels]
@@ -127,11 +126,13 @@ def range_of(source: Source) -> tuple[float, float]:
     return low, high if high > low else low + 1
 
 
-def opaque(source: Source) -> bool:
+def opaque(source: PictureSource) -> bool:
     """Whether nothing is lost without its alpha: reads it once."""
     if not source.header.alpha:
         return True
-    return all(bool((b[..., -1] >= PEAK[str(b.dtype)]).all()) for b in blocks(source.rows(), source.header.width * 8))
+    return all(
+        bool((b[..., -1] >= PEAK[str(b.dtype)]).all()) for b in read_blocks(source.rows(), source.header.width * 8)
+    )
 
 
 @dataclass
@@ -141,7 +142,7 @@ class SourceRows:
     flow: Flow
     channels: int
     """that the model wants"""
-    reader: Reader = field(init=False)
+    reader: RowReader = field(init=False)
 
     def __post_init__(self) -> None:
         self.reader = self.flow.source.rows()
@@ -161,7 +162,7 @@ class SourceRows:
         return torch.from_numpy(np.ascontiguousarray(rows)).permute(2, 0, 1).expand(self.channels, -1, -1)
 
 
-class Waiting(Queue):
+class Waiting(RowBuffer):
     """What passes beside a model: rows that wait for its result, as large as that."""
 
     def __init__(self, header: Header, scale: int) -> None:
@@ -189,7 +190,7 @@ class ModelRows(SourceRows):
         super().__post_init__()
         flow, header = self.flow, self.flow.header
         self.done = 0
-        self.margin = MARGIN if header.alpha else AHEAD if flow.colour else 0
+        self.margin = BLEED_MARGIN if header.alpha else AHEAD if flow.colour else 0
         if flow.colour is not None and flow.finish.icc == "keep":
             self.beyond = Waiting(header, self.scale)
         if flow.alpha and (self.scale == 1 or flow.finish.alpha == "lanczos"):
@@ -222,13 +223,13 @@ class ModelRows(SourceRows):
         flow, header = self.flow, self.flow.header
         values = unit(rows[..., : header.channels], flow.low, flow.high)
         if header.alpha:
-            values = bled(values, rows[..., -1])
+            values = bleed_colours(values, rows[..., -1])
         if flow.colour is None:
             inside = values.clip(0, 1)
             return inside, inside  # nobody asks for the second
         linear = flow.colour.to_linear(values)
-        inside = encoded(linear).clip(0, 1).astype(np.float32)
-        return inside, linear - decoded(inside.astype(np.float64))
+        inside = encode_srgb(linear).clip(0, 1).astype(np.float32)
+        return inside, linear - decode_srgb(inside.astype(np.float64))
 
     def keep(self, rows: Samples, outside: Samples) -> None:
         """New rows: alpha and what lies outside of sRGB wait for the result."""

@@ -17,7 +17,7 @@ from PIL import Image, TiffImagePlugin
 
 from restore_cli.errors import ImageError
 from restore_cli.image.codec import decode, encode, probe
-from restore_cli.image.metadata.exif import upright
+from restore_cli.image.metadata.exif import reset_orientation
 from restore_cli.image.picture import Metadata, Picture, Pixels
 
 FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"]
@@ -249,9 +249,9 @@ def test_broken_exif_is_left_out_and_the_picture_kept(tmp_path: Path) -> None:
 @given(st.binary(max_size=80))
 def test_orientation_of_any_bytes(block: bytes) -> None:
     for head in (b"", b"Exif\0\0II*\0\x08\0\0\0", b"Exif\0\0MM\0*\0\0\0\x08"):
-        stated, patched = upright(head + block)
+        stated, patched = reset_orientation(head + block)
         assert 1 <= stated <= 8
-        assert upright(patched)[0] == 1
+        assert reset_orientation(patched)[0] == 1
 
 
 def test_exif_that_cannot_be_rewritten_stops_neither_a_tiff_nor_an_avif(tmp_path: Path) -> None:

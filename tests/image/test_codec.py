@@ -16,8 +16,9 @@ from hypothesis.extra import numpy as nps
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from restore_cli.errors import OutputError
-from restore_cli.image.codec import SUFFIXES, decode, encode, probe
+from restore_cli.image.codec import decode, encode, probe
 from restore_cli.image.formats import tiff_writer as tiff
+from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX
 from restore_cli.image.picture import Metadata, Picture, Pixels
 
 LOSSLESS = ["PNG", "TIFF", "WEBP", "BMP"]
@@ -114,13 +115,13 @@ def test_any_png_text_survives(tmp_path: Path, text: dict[str, str]) -> None:
     assert decode(tmp_path / "out.png").metadata.text == text
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", FORMAT_BY_SUFFIX)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_suffix_is_written_in_its_format(tmp_path: Path, suffix: str, channels: int) -> None:
     path = tmp_path / f"out{suffix.upper()}"
     encode(Picture(smooth(channels=channels)), path)
     found = decode(path)
-    assert found.format == SUFFIXES[suffix]
+    assert found.format == FORMAT_BY_SUFFIX[suffix]
     assert found.channels == (3 if suffix == ".webp" else channels)
     assert np.abs(found.pixels.astype(int) - smooth(channels=channels)).mean() < 2  # JPEG, AVIF
 
@@ -457,7 +458,7 @@ def test_every_depth_survives_in_tiff_and_png(tmp_path: Path, kind: str, channel
 
 
 def test_a_tiff_beyond_4_gib_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiff, "_BIG", 1000)
+    monkeypatch.setattr(tiff, "_BIGTIFF_BYTES", 1000)
     picture = random_picture(300, 200, 3, alpha=True)
     encode(picture, tmp_path / "out.tif")
     assert (tmp_path / "out.tif").read_bytes()[:4] == b"II+\0"

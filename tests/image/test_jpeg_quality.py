@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from restore_cli.image.codec import decode, probe
-from restore_cli.image.formats.jpeg import estimate_quality, standard_table
+from restore_cli.image.formats.jpeg import compute_luminance_table, estimate_quality
 
 
 def jpeg(quality: int | str, mode: str = "RGB", subsampling: int = 0) -> BytesIO:
@@ -25,12 +25,12 @@ def test_every_quality_of_libjpeg_is_found_exactly(mode: str) -> None:
 
 
 def test_no_two_qualities_share_a_table() -> None:
-    assert len({tuple(standard_table(quality)) for quality in range(1, 101)}) == 100
+    assert len({tuple(compute_luminance_table(quality)) for quality in range(1, 101)}) == 100
 
 
 @pytest.mark.parametrize("quality", [10, 25, 40, 60, 90])
 def test_small_departures_do_not_mislead(quality: int) -> None:
-    table = standard_table(quality) + np.random.default_rng(quality).integers(-1, 2, 64)
+    table = compute_luminance_table(quality) + np.random.default_rng(quality).integers(-1, 2, 64)
     assert abs(estimate_quality({0: np.maximum(table, 1).tolist()}) - quality) <= 2
 
 
@@ -61,4 +61,4 @@ def test_no_table_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="64 entries, not 3"):
         estimate_quality({0: [1, 2, 3]})
     with pytest.raises(ValueError, match="not in 1-100"):
-        standard_table(0)
+        compute_luminance_table(0)

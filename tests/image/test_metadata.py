@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
-from restore_cli.image.codec import Settings, decode, encode, write_streams
+from restore_cli.image.codec import decode, encode, write_streams
 from restore_cli.image.formats import tiff_writer as tiff
-from restore_cli.image.metadata.collect import of_size, packed_profile
-from restore_cli.image.metadata.exif import resolution, sized, upright, with_resolution
+from restore_cli.image.metadata.collect import encode_raw_profile, update_size
+from restore_cli.image.metadata.exif import add_resolution, read_resolution, reset_orientation, set_size
 from restore_cli.image.picture import Metadata, Picture
-from restore_cli.image.stream import stream_of
+from restore_cli.image.stream import stream_picture
+from restore_cli.image.writers import EncoderOptions
 
 FORMATS = (".png", ".jpg", ".tif", ".webp", ".avif", ".bmp")
 IPTC = b"\x1c\x02\x19\x00\x04key1"
@@ -67,27 +68,27 @@ def test_a_resolution_is_put_into_exif_that_has_none_and_moves_nothing(order: st
     head = b"II*\0" if order == "<" else b"MM\0*"
     body = struct.pack(order + "IHHHIIHHI4sI", 8, 2, 271, 2, 6, 38, 34665, 4, 1, struct.pack(order + "I", 44), 0)
     block = b"Exif\0\0" + head + body + b"Maker\0" + struct.pack(order + "HHHI4sI", 1, 0x9003, 2, 4, b"2020", 0)
-    found = with_resolution(block, (300.0, 72.5))
+    found = add_resolution(block, (300.0, 72.5))
     assert found is not None
     assert found[10 + 4 :].startswith(block[10 + 4 :])
-    assert resolution(found) == (300.0, 72.5)
+    assert read_resolution(found) == (300.0, 72.5)
     assert loaded(found)[271] == "Maker"
     assert 0x9003 in loaded(found).get_ifd(ExifTags.IFD.Exif)
-    assert with_resolution(found, (1.0, 1.0)) == found
-    assert resolution(with_resolution(None, (96.0, 96.0))) == (96.0, 96.0)
+    assert add_resolution(found, (1.0, 1.0)) == found
+    assert read_resolution(add_resolution(None, (96.0, 96.0))) == (96.0, 96.0)
 
 
 def test_stated_sizes_are_the_true_ones() -> None:
     block = exif_of({256: 24, 257: 16, 271: "Maker"}, {0xA002: 24, 0xA003: 16, 0x9003: "2020:01:02 03:04:05"})
-    found = of_size(Metadata(exif=block, xmp=XMP % (24, 16)), 100_000, 32)
+    found = update_size(Metadata(exif=block, xmp=XMP % (24, 16)), 100_000, 32)
     tags = loaded(found.exif)
     assert (tags[256], tags[257], tags[271]) == (100_000, 32, "Maker")
     inner = tags.get_ifd(ExifTags.IFD.Exif)
     assert (inner[0xA002], inner[0xA003], inner[0x9003]) == (100_000, 32, "2020:01:02 03:04:05")
     assert found.xmp == XMP % (100_000, 32)
     bare = exif_of({271: "Maker"})
-    assert sized(bare, 5, 5) == bare  # nothing is stated that was not
-    assert of_size(Metadata(), 5, 5) == Metadata()
+    assert set_size(bare, 5, 5) == bare  # nothing is stated that was not
+    assert update_size(Metadata(), 5, 5) == Metadata()
 
 
 @pytest.mark.parametrize("tail", [b"", b"what stands behind it"])
@@ -97,7 +98,7 @@ def test_no_byte_of_a_thumbnail_stays(tail: bytes) -> None:
     second = struct.pack("<HHHIIHHIII", 2, 0x201, 4, 1, 56, 0x202, 4, 1, len(thumbnail), 0)
     block = b"Exif\0\0II*\0" + first + second + thumbnail + tail
     assert block[6 + 56 :].startswith(thumbnail)
-    _, found = upright(block)
+    _, found = reset_orientation(block)
     assert found is not None
     assert b"cropped" not in found
     assert found.endswith(tail)
@@ -111,7 +112,7 @@ def test_folders_of_exif_keep_their_kinds_in_a_tiff(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, big: bool
 ) -> None:
     if big:
-        monkeypatch.setattr(tiff, "_BIG", 100)
+        monkeypatch.setattr(tiff, "_BIGTIFF_BYTES", 100)
     main = struct.pack(order + "HHHIIHHIII", 2, 34665, 4, 1, 38, 34853, 4, 1, 76, 0)  # from 8 on
     photo = struct.pack(order + "HHHI4sHHIII", 2, 0x9000, 7, 4, b"0232", 0x829A, 5, 1, 68, 0)  # from 38 on
     place = struct.pack(order + "HHHI4sI", 1, 1, 2, 2, b"N\0\0\0", 0)  # from 76 on
@@ -130,8 +131,8 @@ def test_an_animation_keeps_what_one_png_keeps(tmp_path: Path) -> None:
     metadata = Metadata(
         None, exif_of({271: "Maker"}), XMP % (24, 16), (300.0, 300.0), {"Title": "Größe", "A": "b"}, IPTC
     )
-    frames = [stream_of(Picture(PLAIN.pixels + i, None, metadata)) for i in range(2)]
-    write_streams(iter(frames), 2, tmp_path / "out.png", "PNG", Settings())
+    frames = [stream_picture(Picture(PLAIN.pixels + i, None, metadata)) for i in range(2)]
+    write_streams(iter(frames), 2, tmp_path / "out.png", "PNG", EncoderOptions())
     found = decode(tmp_path / "out.png", frame=1).metadata
     assert replace(found, duration=None, loop=None) == metadata
 
@@ -141,7 +142,7 @@ def test_an_animation_keeps_what_one_png_keeps(tmp_path: Path) -> None:
 def test_iptc_inside_photoshop_resources_of_a_png(tmp_path: Path, name: str, before: bytes) -> None:
     wrapped = before + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC
     info = PngImagePlugin.PngInfo()
-    info.add_text(f"Raw profile type {name}", packed_profile(name, wrapped).decode())
+    info.add_text(f"Raw profile type {name}", encode_raw_profile(name, wrapped).decode())
     Image.fromarray(PLAIN.pixels).save(tmp_path / "in.png", pnginfo=info)
     for suffix in (".tif", ".jpg", ".png"):
         encode(decode(tmp_path / "in.png"), tmp_path / f"out{suffix}")
@@ -152,7 +153,7 @@ def test_exif_and_xmp_that_a_png_keeps_as_text(tmp_path: Path) -> None:
     blocks = {"APP1": exif_of({271: "Maker"}), "xmp": XMP % (24, 16)}
     info = PngImagePlugin.PngInfo()
     for name, block in blocks.items():
-        info.add_text(f"Raw profile type {name}", packed_profile(name, block).decode())
+        info.add_text(f"Raw profile type {name}", encode_raw_profile(name, block).decode())
     Image.fromarray(PLAIN.pixels).save(tmp_path / "in.png", pnginfo=info)
     found = decode(tmp_path / "in.png").metadata
     assert (found.exif, found.xmp, found.text) == (blocks["APP1"], blocks["xmp"], {})

@@ -8,7 +8,7 @@ from threading import Barrier
 
 from PIL import Image, ImageFile
 
-from restore_cli.image.formats.pillow import held
+from restore_cli.image.formats.pillow import pillow_settings
 
 
 def test_settings_hold_for_all_who_are_inside_and_are_put_back_after_the_last() -> None:
@@ -17,11 +17,11 @@ def test_settings_hold_for_all_who_are_inside_and_are_put_back_after_the_last() 
 
     def work(number: int) -> bool:
         found = []
-        with held():
+        with pillow_settings():
             inside.wait()  # all at once, the lock keeps nobody out
             found.append(Image.MAX_IMAGE_PIXELS is None)
         if number % 2:
-            with held():
+            with pillow_settings():
                 found.append(Image.MAX_IMAGE_PIXELS is None)
         left.wait()
         return all(found)

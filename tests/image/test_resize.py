@@ -11,22 +11,22 @@ from pictures import noise
 
 from restore_cli.errors import UsageError
 from restore_cli.image import resize
-from restore_cli.image.resize import target_size, weighted, weights
+from restore_cli.image.resize import apply_taps, compute_size, compute_taps
 from restore_cli.pipeline.output import resized
 
 
 def whole(pixels: NDArray[np.float32], target: tuple[int, int]) -> NDArray[np.float32]:
     """Both passes over the whole image at once."""
     height, width = pixels.shape[:2]
-    wide = weighted(pixels.swapaxes(0, 1), *weights(width, target[0], resize.lanczos)).swapaxes(0, 1)
-    return weighted(wide, *weights(height, target[1], resize.lanczos)).astype(np.float32)
+    wide = apply_taps(pixels.swapaxes(0, 1), *compute_taps(width, target[0], resize.LANCZOS)).swapaxes(0, 1)
+    return apply_taps(wide, *compute_taps(height, target[1], resize.LANCZOS)).astype(np.float32)
 
 
 @pytest.mark.parametrize("target", [(31, 400), (400, 31), (12, 9), (400, 300), (1, 1), (60, 40)])
 def test_blocks_of_rows_change_nothing(target: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = noise(40, 60).astype(np.float32)
     for samples in (1, 1000, 10**9):
-        monkeypatch.setattr(resize, "BLOCK", samples)
+        monkeypatch.setattr(resize, "BLOCK_SAMPLES", samples)
         for rows in (1, 7, 40):
             blocks = iter(np.split(pixels, range(rows, 40, rows)))
             out = np.concatenate(list(resized(blocks, (60, 40), target)))
@@ -59,10 +59,10 @@ def test_memory_does_not_grow_with_the_size() -> None:
     ],
 )
 def test_what_a_size_means(wish: str, size: tuple[int, int]) -> None:
-    assert target_size(wish, (40, 32)) == size
+    assert compute_size(wish, (40, 32)) == size
 
 
 @pytest.mark.parametrize("wish", ["", "x", "2", "2.5x3", "-1x", "1e3x", "nanx", "infx", "٣x", "9" * 5000 + "x", "2xx"])
 def test_other_words_are_no_size(wish: str) -> None:
     with pytest.raises(UsageError, match="expected 2x, WIDTHxHEIGHT, WIDTHx or xHEIGHT"):
-        target_size(wish, (40, 32))
+        compute_size(wish, (40, 32))

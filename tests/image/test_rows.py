@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restore_cli.image.rows import Queue
+from restore_cli.image.rows import RowBuffer
 
 
 @given(pushed=st.lists(st.integers(1, 9), min_size=1), popped=st.lists(st.integers(1, 9)))
 def test_what_comes_first_goes_first(pushed: list[int], popped: list[int]) -> None:
     rows = np.arange(sum(pushed), dtype=np.float32)[:, None, None]
-    queue, done = Queue(), 0
+    queue, done = RowBuffer(), 0
     for part in np.split(rows, np.cumsum(pushed)[:-1]):
         queue.push(part)
     for count in popped:

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restore_cli.errors import NothingToDo
-from restore_cli.image.codec import SUFFIXES
+from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX
 from restore_cli.jobs.discovery import Search, collect
 from restore_cli.jobs.paths import Asked, PassedOver, natural, split
 
 
 def found(asked: Asked, without: str | None = None) -> list[str]:
-    return [item.relative for group in Search(asked, SUFFIXES, without=without).groups() for item in group]
+    return [item.relative for group in Search(asked, FORMAT_BY_SUFFIX, without=without).groups() for item in group]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def tree(tmp_path: Path) -> Path:
 
 def test_order_is_natural_hidden_and_other_files_are_passed_over_and_counted(tree: Path) -> None:
     passed = PassedOver()
-    groups = list(Search(Asked((str(tree),)), SUFFIXES, passed).groups())
+    groups = list(Search(Asked((str(tree),)), FORMAT_BY_SUFFIX, passed).groups())
     assert [[item.relative for item in group] for group in groups] == [
         ["page2.png", "Page3.png", "page10.png"],
         ["b/c/d.tif"],
@@ -63,7 +63,7 @@ def test_linked_folders_pipes_and_sockets_are_no_images_and_are_counted(tree: Pa
     (tree / "itself").symlink_to("itself")
     os.mkfifo(tree / "pipe.png")
     passed = PassedOver()
-    groups = list(Search(Asked((str(tree),)), SUFFIXES, passed).groups())
+    groups = list(Search(Asked((str(tree),)), FORMAT_BY_SUFFIX, passed).groups())
     assert [item.relative for item in groups[0]] == ["link.png", "page2.png", "Page3.png", "page10.png"]
     assert len(groups) == 3
     assert (passed.linked_folders, passed.others) == (2, 3)
@@ -82,7 +82,7 @@ def test_linked_folders_are_followed_once_each_behind_the_others(tree: Path, tmp
     (tree / "itself").symlink_to("itself")
     ordinary = ["page2.png", "Page3.png", "page10.png", "b/c/d.tif", "z/page1.JPG"]
     passed = PassedOver()
-    search = Search(Asked((str(tree),), follow_links=True), SUFFIXES, passed)
+    search = Search(Asked((str(tree),), follow_links=True), FORMAT_BY_SUFFIX, passed)
     items = [item.relative for group in search.groups() for item in group]
     assert items == [*ordinary, "a/one.png", "a/deep/two.png"]
     assert passed.linked_folders == 0
@@ -118,7 +118,7 @@ def test_patterns_that_the_shell_did_not_expand(tree: Path) -> None:
 def test_a_list_keeps_its_tree(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tree)
     listed = ("z/page1.JPG", "../photos/page2.png", f"{tree}/b/c/d.tif", "missing.png", "z/page1.JPG")
-    items = [item for group in Search(Asked((), listed), SUFFIXES).groups() for item in group]
+    items = [item for group in Search(Asked((), listed), FORMAT_BY_SUFFIX).groups() for item in group]
     assert [item.relative for item in items] == [
         "z/page1.JPG",
         "photos/page2.png",
@@ -137,7 +137,7 @@ def test_a_file_named_twice_is_restored_once(tree: Path, monkeypatch: pytest.Mon
 def test_a_folder_that_cannot_be_looked_into_is_told(tree: Path) -> None:
     (tree / "z").chmod(0)
     passed = PassedOver()
-    list(Search(Asked((str(tree),)), SUFFIXES, passed).groups())
+    list(Search(Asked((str(tree),)), FORMAT_BY_SUFFIX, passed).groups())
     (tree / "z").chmod(0o755)
     assert [str(error) for error in passed.unreadable] == [f"{tree}/z: cannot be looked into: Permission denied"]
 
@@ -154,7 +154,7 @@ def test_natural_order(first: str, second: str) -> None:
 
 def test_a_folder_without_images_is_nothing_to_do(tmp_path: Path) -> None:
     with pytest.raises(NothingToDo, match="no image in"):
-        collect(tmp_path, SUFFIXES)
+        collect(tmp_path, FORMAT_BY_SUFFIX)
 
 
 @given(st.text(alphabet="a.B-", min_size=1, max_size=8))

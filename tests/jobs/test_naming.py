@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restore_cli.errors import UsageError
-from restore_cli.image.codec import SUFFIXES
+from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX
 from restore_cli.jobs.naming import Naming, outputs
 from restore_cli.jobs.paths import Input
 
 
 def naming(output: str | None, task: str = "sr") -> Naming:
-    return Naming(task, "emt", 4 if task == "sr" else 1, output, SUFFIXES)
+    return Naming(task, "emt", 4 if task == "sr" else 1, output, FORMAT_BY_SUFFIX)
 
 
 def inputs(*names: str) -> list[Input]:
@@ -42,7 +42,7 @@ def test_outputs_are_all_different_and_no_inputs(found: list[str], output: str |
     paths = [path for _, path in pairs]
     assert len(set(paths)) == len(paths)
     assert not {item.path for item, _ in pairs} & set(paths)
-    assert all(Path(path).suffix.lower() in SUFFIXES for path in paths)
+    assert all(Path(path).suffix.lower() in FORMAT_BY_SUFFIX for path in paths)
     if output is not None:
         assert {item for item, _ in pairs} | {item for item, _, _ in refused} == set(items)
 

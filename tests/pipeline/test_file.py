@@ -23,7 +23,7 @@ from torch.nn.functional import interpolate
 
 from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.image.codec import decode, encode
-from restore_cli.image.colour import Colour, colour_of, decoded, encoded
+from restore_cli.image.colour import ColourConversion, decode_srgb, encode_srgb, make_conversion
 from restore_cli.image.picture import PEAK, Metadata, Picture
 from restore_cli.jobs.types import Work
 from restore_cli.pipeline import picture as flow
@@ -58,10 +58,10 @@ def deep(height: int, width: int, channels: int, kind: str, seed: int = 0) -> ND
 
 
 def test_profiles_are_understood() -> None:
-    assert all(colour_of(icc, 3) is not None for icc in (P3, LINEAR))
-    assert colour_of(GRAY_22, 1) is not None
-    assert colour_of(srgb_profile(), 3) is None  # which it is already
-    assert colour_of(b"broken", 3) is None
+    assert all(make_conversion(icc, 3) is not None for icc in (P3, LINEAR))
+    assert make_conversion(GRAY_22, 1) is not None
+    assert make_conversion(srgb_profile(), 3) is None  # which it is already
+    assert make_conversion(b"broken", 3) is None
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
@@ -279,8 +279,8 @@ def test_colours_stay_the_same_where_the_format_holds_no_profile(
     encode(picture, tmp_path / "in.png")
     through(Nearest(1), tmp_path / "in.png", tmp_path / f"out{suffix}")
     found = decode(tmp_path / f"out{suffix}")
-    srgb = Colour(((decoded, encoded),) * found.channels, None)
-    before, after = colour_of(icc, channels), colour_of(found.metadata.icc, found.channels) or srgb
+    srgb = ColourConversion(((decode_srgb, encode_srgb),) * found.channels, None)
+    before, after = make_conversion(icc, channels), make_conversion(found.metadata.icc, found.channels) or srgb
     assert before is not None
     linear = before.to_linear(picture.pixels / 255)
     assert np.abs(after.to_linear(found.pixels / 255) - linear).max() < 0.005

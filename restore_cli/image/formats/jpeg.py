@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageFile, MpoImagePlugin
 
-from restore_cli.image.formats.sniff import Unreadable
+from restore_cli.image.reasons import UnreadableImage
 
-__all__ = ["estimate_quality", "refuse_hollow", "standard_table", "stereo_frames"]
+__all__ = ["check_progressive_length", "compute_luminance_table", "count_stereo_frames", "estimate_quality"]
 
 # ITU-T T.81, Annex K, table K.1: luminance, in rows.
 # fmt: off
@@ -29,7 +29,7 @@ _ANNEX_K = np.array([
 # fmt: on
 
 
-def standard_table(quality: int) -> NDArray[np.int64]:
+def compute_luminance_table(quality: int) -> NDArray[np.int64]:
     """(64,) the luminance table that libjpeg writes at `quality` 1-100, baseline (entries 1-255)."""
     if not 1 <= quality <= 100:
         raise ValueError(f"quality {quality} is not in 1-100")
@@ -48,18 +48,20 @@ def estimate_quality(tables: Mapping[int, Sequence[int]]) -> int:
     found = np.asarray(tables[min(tables)], dtype=np.int64)
     if found.shape != _ANNEX_K.shape:
         raise ValueError(f"a quantisation table has 64 entries, not {found.size}")
-    distance = {quality: float((abs(found - standard_table(quality)) / _ANNEX_K).sum()) for quality in range(1, 101)}
+    distance = {
+        quality: float((abs(found - compute_luminance_table(quality)) / _ANNEX_K).sum()) for quality in range(1, 101)
+    }
     return min(distance, key=distance.__getitem__)
 
 
-def refuse_hollow(stream: IO[bytes], width: int, height: int) -> None:
+def check_progressive_length(stream: IO[bytes], width: int, height: int) -> None:
     """A progressive JPEG is held whole: one that is shorter than a bit for each block is refused before that."""
     size, least = stream.seek(0, SEEK_END), -(-width // 8) * -(-height // 8) // 8
     if size < least:
-        raise Unreadable(f"damaged JPEG: {width}×{height} px take at least {least} bytes, it has {size}")
+        raise UnreadableImage(f"damaged JPEG: {width}×{height} px take at least {least} bytes, it has {size}")
 
 
-def stereo_frames(image: ImageFile.ImageFile) -> int:
+def count_stereo_frames(image: ImageFile.ImageFile) -> int:
     """Pictures of a stereo pair or a panorama. Cameras hide a preview behind the photograph, phones a gain map: 1."""
     if not isinstance(image, MpoImagePlugin.MpoImageFile):
         return 1

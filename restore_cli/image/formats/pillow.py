@@ -17,10 +17,10 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from restore_cli.image.formats.sniff import Header, Unsupported
-from restore_cli.image.picture import Pixels
+from restore_cli.image.picture import Header, Pixels
+from restore_cli.image.reasons import UnsupportedImage
 
-__all__ = ["OPENERS", "fitted", "held", "planes", "turned"]
+__all__ = ["OPENERS", "apply_orientation", "match_channels", "pillow_settings", "read_array"]
 
 # `Image.open` would try every format it knows and then say only "cannot identify": these say what is wrong.
 OPENERS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
@@ -44,7 +44,7 @@ _TURNS: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF orientation -> upright
 }
 
 
-class Holding:
+class _SettingsGuard:
     """How many threads are inside `held`, and what the first of them found."""
 
     def __init__(self) -> None:
@@ -70,31 +70,31 @@ class Holding:
                 self.found.close()
 
 
-_holding = Holding()
+_guard = _SettingsGuard()
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def pillow_settings() -> Iterator[None]:
     """Inside, Pillow warns of nothing, refuses no size (`max_pixels` is our limit) and fills in no missing pixels.
 
     Its settings and Python's warning filters are put back when no thread is inside any more.
     """
-    _holding.enter()
+    _guard.enter()
     try:
         yield
     finally:
-        _holding.leave()
+        _guard.leave()
 
 
-def turned(pixels: Pixels, orientation: int) -> Pixels:
+def apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
     """Upright."""
     return _TURNS[orientation](pixels)
 
 
-def planes(image: ImageFile.ImageFile) -> Pixels:
+def read_array(image: ImageFile.ImageFile) -> Pixels:
     """The loaded image as (h, w, c), alpha last where it has one: a channel, in the palette, a clear colour."""
     if image.mode not in _MODES:
-        raise Unsupported(f"{image.mode} pixels in this format", "kind")
+        raise UnsupportedImage(f"{image.mode} pixels in this format", "kind")
     clear = image.info.pop("transparency", None) if image.mode in ("1", "L", "RGB") else None
     palette = "RGBA" if image.has_transparency_data else "RGB"
     mode = {"1": "L", "La": "LA", "P": palette, "PA": "RGBA", "RGBa": "RGBA", "RGBX": "RGB"}.get(image.mode, image.mode)
@@ -105,7 +105,7 @@ def planes(image: ImageFile.ImageFile) -> Pixels:
     return np.concatenate([samples, alpha.astype(np.uint8)], 2)
 
 
-def fitted(samples: Pixels, header: Header) -> Pixels:
+def match_channels(samples: Pixels, header: Header) -> Pixels:
     """Later frames of an animation may have gained or lost a channel: as many as the first one has."""
     channels = header.channels + header.alpha
     if samples.shape[2] == channels:

@@ -6,10 +6,10 @@ import numpy as np
 
 from restore_cli.image.picture import PEAK, Pixels, Samples
 
-__all__ = ["eight_bits", "from_ycbcr", "unmultiplied", "widened"]
+__all__ = ["round_to_8_bits", "unpremultiply", "widen_to_16_bits", "ycbcr_to_rgb"]
 
 
-def from_ycbcr(rows: Samples, luma: tuple[float, ...], levels: tuple[float, ...]) -> Samples:
+def ycbcr_to_rgb(rows: Samples, luma: tuple[float, ...], levels: tuple[float, ...]) -> Samples:
     """(n, w, 3) uint8 -> RGB, rounded once (TIFF 6.0, sections 20 and 21)."""
     black, white = np.reshape(levels, (3, 2)).T
     y, cb, cr = np.moveaxis((rows - black) * np.array([255, 127, 127]) / (white - black), -1, 0)
@@ -19,7 +19,7 @@ def from_ycbcr(rows: Samples, luma: tuple[float, ...], levels: tuple[float, ...]
     return rgb
 
 
-def unmultiplied(rows: Samples, white_is_zero: bool = False) -> Samples:
+def unpremultiply(rows: Samples, white_is_zero: bool = False) -> Samples:
     """(n, w, c + alpha): colours divided by alpha; black where nothing is left to divide.
 
     With `white_is_zero` the colours are the inverse of what was multiplied: they are divided as they were stored.
@@ -36,14 +36,14 @@ def unmultiplied(rows: Samples, white_is_zero: bool = False) -> Samples:
         return np.concatenate([colours.astype(rows.dtype), rows[..., -1:]], 2)
 
 
-def widened(rows: Samples, bits: int) -> Samples:
+def widen_to_16_bits(rows: Samples, bits: int) -> Samples:
     """Integers of so many bits -> 16 bits, where white stays white."""
     peak = 2**bits - 1
     wide: Samples = (rows.astype(np.uint32) * 65535 + peak // 2) // peak
     return wide.astype(np.uint16)
 
 
-def eight_bits(samples: Samples) -> Pixels:
+def round_to_8_bits(samples: Samples) -> Pixels:
     """uint8, uint16 or float32 as an 8-bit file would hold them: on 0..255 by their peak, clipped, half to even."""
     if samples.dtype == np.uint8:
         return samples

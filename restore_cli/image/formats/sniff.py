@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-__all__ = [
-    "TITLES",
-    "Header",
-    "Unreadable",
-    "Unsupported",
-    "avif_bits",
-    "colour_code",
-    "sniff",
-    "without_premultiplied",
-]
+from restore_cli.image.formats.capabilities import FORMAT_NAMES
+from restore_cli.image.reasons import UnreadableImage, UnsupportedImage
 
-TITLES = {"PNG": "PNG", "JPEG": "JPEG", "WEBP": "WebP", "TIFF": "TIFF", "BMP": "BMP", "AVIF": "AVIF", "HEIC": "HEIC"}
+__all__ = ["clear_premultiplied_flag", "detect_format", "read_avif_depth", "read_nclx"]
+
 _HEVC = (b"heic", b"heix", b"hevc", b"heim", b"heis")
-_KNOWN = ", ".join(TITLES.values()) + " are supported"
-_FOREIGN = {
+_KNOWN = ", ".join(FORMAT_NAMES.values()) + " are supported"
+_UNSUPPORTED = {
     b"GIF8": "a GIF",
     b"8BPS": "a Photoshop",
     b"%PDF": "a PDF",
@@ -31,34 +23,7 @@ _FOREIGN = {
 }
 
 
-@dataclass(frozen=True)
-class Header:
-    """A file as `decode` would give it, known without decoding. px, after EXIF orientation."""
-
-    format: str
-    width: int
-    height: int
-    channels: int  # 1 or 3
-    alpha: bool
-    jpeg_quality: int | None = None
-    subsampling: str | None = None
-    depth: int = 8  # 8 or 16: integers; 32: floating point
-    frames: int = 1  # frames of an animation, pages of a document
-
-
-class Unsupported(Exception):
-    """A sound file of a kind that would be damaged. `step` names the command that converts it, or is one."""
-
-    def __init__(self, what: str, step: str = "") -> None:
-        super().__init__(what)
-        self.what, self.step = what, step
-
-
-class Unreadable(Exception):
-    """A damaged file."""
-
-
-def sniff(head: bytes) -> str:
+def detect_format(head: bytes) -> str:
     """The format that the first 32 bytes belong to, whatever the file is called. Raises Unsupported."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
@@ -76,13 +41,13 @@ def sniff(head: bytes) -> str:
             return "HEIC"
         if brands[0] in (b"avif", b"avis", b"mif1", b"msf1"):
             return "AVIF"
-    for signature, title in _FOREIGN.items():
+    for signature, title in _UNSUPPORTED.items():
         if head.startswith(signature):
-            raise Unsupported(f"{title} image; {_KNOWN}", "kind")
-    raise Unreadable(f"not an image by its content; {_KNOWN}")
+            raise UnsupportedImage(f"{title} image; {_KNOWN}", "kind")
+    raise UnreadableImage(f"not an image by its content; {_KNOWN}")
 
 
-def avif_bits(data: bytes) -> int:
+def read_avif_depth(data: bytes) -> int:
     """The deepest coding in the file: bit 6 of the third byte of av1C means over 8, bit 5 then means 12."""
     depths = [8]
     for _, record in _find_boxes(data, (b"meta", b"iprp", b"ipco", b"av1C"), 0, len(data)):
@@ -91,7 +56,7 @@ def avif_bits(data: bytes) -> int:
     return max(depths)
 
 
-def colour_code(data: bytes) -> bytes | None:
+def read_nclx(data: bytes) -> bytes | None:
     """What an AVIF or HEIC says of its colours by number (nclx), as a PNG's cICP does."""
     for _, record in _find_boxes(data, (b"meta", b"iprp", b"ipco", b"colr"), 0, len(data)):
         if record[:4] == b"nclx" and len(record) >= 8:
@@ -99,7 +64,7 @@ def colour_code(data: bytes) -> bytes | None:
     return None
 
 
-def without_premultiplied(data: bytes) -> bytes:
+def clear_premultiplied_flag(data: bytes) -> bytes:
     """An AVIF file that does not say that its colours are multiplied by its transparency; the same where none does."""
     plain = bytearray(data)
     for start, _ in _find_boxes(data, (b"meta", b"iref", b"prem"), 0, len(data)):

@@ -16,61 +16,61 @@ from PIL import Image, TiffImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from restore_cli.image.formats.tiff_reader import ICC, IPTC, PREDICTOR, XMP
-from restore_cli.image.metadata.collect import SUB_FOLDERS, descriptive
-from restore_cli.image.metadata.exif import relocated
+from restore_cli.image.metadata.collect import SUB_DIRECTORIES, select_descriptive_tags
+from restore_cli.image.metadata.exif import relocate_directory
 from restore_cli.image.picture import Metadata, Samples
-from restore_cli.image.stream import Stream
+from restore_cli.image.stream import PixelStream
 
-__all__ = ["describable", "write_tiff"]
+__all__ = ["can_write_exif", "write_tiff"]
 
-_STRIP = 1 << 18  # bytes of pixels per strip: large enough to compress well, small enough to read a part
-_BIG = 2**32 - 2**25  # bytes of pixels from which on offsets need 64 bits, with room for what deflate may add
+_STRIP_BYTES = 1 << 18  # bytes of pixels per strip: large enough to compress well, small enough to read a part
+_BIGTIFF_BYTES = 2**32 - 2**25  # bytes of pixels from which on offsets need 64 bits, with room for what deflate may add
 
 
-def write_tiff(pages: Iterator[Stream], sink: IO[bytes], size: int) -> None:
+def write_tiff(pages: Iterator[PixelStream], sink: IO[bytes], size: int) -> None:
     """Little-endian pages; `size` is the bytes of all their samples, BigTIFF from 4 GiB on."""
-    big = size > _BIG
+    big = size > _BIGTIFF_BYTES
     sink.write(b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4))
     link = 8 if big else 4  # where the offset of the next directory stands
     for page in pages:
-        rows = min(page.height, max(1, _STRIP // (page.width * page.channels * page.dtype.itemsize)))
+        rows = min(page.height, max(1, _STRIP_BYTES // (page.width * page.channels * page.dtype.itemsize)))
         starts, counts = write_strips(page, sink, rows)
-        pointers = write_folders(page.metadata.exif, sink, big)
-        at = even(sink)
-        directory = laid_out(page, rows, starts, counts, at, big, pointers)
-        link = relink(sink, link, at, directory, big)
+        pointers = write_exif_directories(page.metadata.exif, sink, big)
+        at = align_to_even(sink)
+        directory = build_directory(page, rows, starts, counts, at, big, pointers)
+        link = link_directory(sink, link, at, directory, big)
 
 
-def even(sink: IO[bytes]) -> int:
+def align_to_even(sink: IO[bytes]) -> int:
     """The next offset at which a directory may begin."""
     sink.write(bytes(sink.tell() % 2))
     return sink.tell()
 
 
-def write_folders(exif: bytes | None, sink: IO[bytes], big: bool) -> dict[int, int]:
+def write_exif_directories(exif: bytes | None, sink: IO[bytes], big: bool) -> dict[int, int]:
     """The folders of the photograph and of the place where it was taken; where each begins."""
     pointers = {}
-    for tag in SUB_FOLDERS:
-        at = even(sink)
-        if data := relocated(exif, tag, at, big):
+    for tag in SUB_DIRECTORIES:
+        at = align_to_even(sink)
+        if data := relocate_directory(exif, tag, at, big):
             sink.write(data)
             pointers[int(tag)] = at
     return pointers
 
 
-def write_strips(page: Stream, sink: IO[bytes], rows: int) -> tuple[list[int], list[int]]:
+def write_strips(page: PixelStream, sink: IO[bytes], rows: int) -> tuple[list[int], list[int]]:
     """Offsets and lengths of the strips of `rows` rows each."""
     starts: list[int] = []
     counts: list[int] = []
-    for strip in strips(page, rows):
-        data = zlib.compress(predicted(strip), 6 if strip.dtype == np.uint8 else 4)
+    for strip in cut_strips(page, rows):
+        data = zlib.compress(apply_predictor(strip), 6 if strip.dtype == np.uint8 else 4)
         starts.append(sink.tell())
         counts.append(len(data))
         sink.write(data)
     return starts, counts
 
 
-def strips(page: Stream, rows: int) -> Iterator[Samples]:
+def cut_strips(page: PixelStream, rows: int) -> Iterator[Samples]:
     """The blocks cut anew into strips."""
     held: Samples | None = None
     for block in page.blocks:
@@ -82,7 +82,7 @@ def strips(page: Stream, rows: int) -> Iterator[Samples]:
         yield held
 
 
-def predicted(rows: Samples) -> bytes:
+def apply_predictor(rows: Samples) -> bytes:
     """Differences to the left neighbour: modulo 2^bits for integers (predictor 2), of byte planes for floats (3)."""
     if rows.dtype != np.float32:
         difference = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).copy()
@@ -96,26 +96,26 @@ def predicted(rows: Samples) -> bytes:
     return difference.tobytes()
 
 
-def laid_out(
-    page: Stream, rows: int, starts: list[int], counts: list[int], at: int, big: bool, pointers: dict[int, int]
+def build_directory(
+    page: PixelStream, rows: int, starts: list[int], counts: list[int], at: int, big: bool, pointers: dict[int, int]
 ) -> bytes:
     """The directory's bytes for offset `at`."""
-    data = folder_of(page, rows, counts, page.metadata, big, pointers).tobytes(at)
-    return with_starts(data, starts, at, big)
+    data = collect_tags(page, rows, counts, page.metadata, big, pointers).tobytes(at)
+    return fill_strip_offsets(data, starts, at, big)
 
 
-def describable(exif: bytes) -> bool:
+def can_write_exif(exif: bytes) -> bool:
     """Whether the tags of a block can be written into a TIFF's list: they may hold anything."""
     folder = ImageFileDirectory_v2()
     try:
-        describe(folder, Metadata(exif=exif))
+        add_metadata_tags(folder, Metadata(exif=exif))
         folder.tobytes()
     except Exception:  # Pillow raises whatever the values lead it to
         return False
     return True
 
 
-def with_starts(data: bytes, starts: list[int], at: int, big: bool) -> bytes:
+def fill_strip_offsets(data: bytes, starts: list[int], at: int, big: bool) -> bytes:
     """The directory with its strip offsets filled in: Pillow would shift them behind itself."""
     out = bytearray(data)
     head, entry, value, word = ("<Q", 20, 12, "Q") if big else ("<H", 12, 8, "I")
@@ -130,8 +130,8 @@ def with_starts(data: bytes, starts: list[int], at: int, big: bool) -> bytes:
     return bytes(out)
 
 
-def folder_of(
-    page: Stream, rows: int, counts: list[int], metadata: Metadata, big: bool, pointers: dict[int, int]
+def collect_tags(
+    page: PixelStream, rows: int, counts: list[int], metadata: Metadata, big: bool, pointers: dict[int, int]
 ) -> ImageFileDirectory_v2:
     """Every tag of a page; strip offsets are zero."""
     folder = ImageFileDirectory_v2(b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4))
@@ -153,14 +153,14 @@ def folder_of(
     ):
         folder.tagtype[tag] = 16 if big else 4  # 64 or 32 bits
         folder[tag] = tuple(values)
-    describe(folder, metadata)
+    add_metadata_tags(folder, metadata)
     for tag, start in pointers.items():
         folder.tagtype[tag] = 16 if big else 4
         folder[tag] = start
     return folder
 
 
-def describe(folder: ImageFileDirectory_v2, metadata: Metadata) -> None:
+def add_metadata_tags(folder: ImageFileDirectory_v2, metadata: Metadata) -> None:
     """What stands beside the pixels."""
     if metadata.dpi:
         folder[TiffImagePlugin.X_RESOLUTION], folder[TiffImagePlugin.Y_RESOLUTION] = metadata.dpi
@@ -170,13 +170,13 @@ def describe(folder: ImageFileDirectory_v2, metadata: Metadata) -> None:
             folder.tagtype[tag] = 7 if tag == ICC else 1  # undefined, bytes
             folder[tag] = value
     if metadata.exif:
-        tags: Image.Exif = descriptive(metadata.exif)
+        tags: Image.Exif = select_descriptive_tags(metadata.exif)
         for tag in tags:
-            if tag not in SUB_FOLDERS:
+            if tag not in SUB_DIRECTORIES:
                 folder[tag] = tags[tag]
 
 
-def relink(sink: IO[bytes], link: int, at: int, directory: bytes, big: bool) -> int:
+def link_directory(sink: IO[bytes], link: int, at: int, directory: bytes, big: bool) -> int:
     """Write the directory, make the one before point to it, and say where its own pointer stands."""
     sink.write(directory)
     end = sink.tell()

@@ -19,7 +19,7 @@ import pyvips
 from restore_cli.image.formats.patched import Patch, PatchedFile
 from restore_cli.image.picture import Samples
 
-__all__ = ["failure", "lab_to_srgb", "opened", "row_fetcher", "to_srgb", "turned"]
+__all__ = ["describe_error", "lab_to_srgb", "make_row_fetcher", "open_image", "to_srgb", "turn_upright"]
 
 logging.getLogger("pyvips").addHandler(logging.NullHandler())  # its warnings are not for standard error
 pyvips.cache_set_max(0)  # nothing is asked for twice, and a cached operation would hold its pixels
@@ -36,11 +36,11 @@ STRICTNESS = {"JPEG": "warning"}
 DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 
 
-def opened(
+def open_image(
     format: str, file: Path | bytes, *, page: int = 0, sequential: bool = True, patch: Patch | None = None
 ) -> pyvips.Image:
     """The image, not yet decoded, of the file as the patch changes it. Raises pyvips.Error, OSError."""
-    source = source_of(file, patch)
+    source = make_source(file, patch)
     options: dict[str, Any] = {"fail_on": STRICTNESS.get(format, "error")}
     options["access"] = "sequential" if sequential else "random"
     if format in ("TIFF", "WEBP", "AVIF"):
@@ -52,7 +52,7 @@ def opened(
     return image
 
 
-def source_of(file: Path | bytes, patch: Patch | None) -> pyvips.Source:
+def make_source(file: Path | bytes, patch: Patch | None) -> pyvips.Source:
     """Where libvips reads from."""
     if patch is not None:
         stream = PatchedFile(BytesIO(file) if isinstance(file, bytes) else file.open("rb"), patch)
@@ -66,7 +66,7 @@ def source_of(file: Path | bytes, patch: Patch | None) -> pyvips.Source:
     return pyvips.Source.new_from_file(os.fsencode(file))
 
 
-def turned(image: pyvips.Image, orientation: int) -> pyvips.Image:
+def turn_upright(image: pyvips.Image, orientation: int) -> pyvips.Image:
     """Upright. The image must not be sequential; beyond 100 MB libvips keeps its pixels in a temporary file."""
     image = image.copy()
     image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
@@ -92,7 +92,7 @@ def lab_to_srgb(samples: Samples) -> pyvips.Image:
     return pyvips.Image.new_from_memory(lab.tobytes(), w, h, 3, "float").copy(interpretation="lab").colourspace("rgb16")
 
 
-def row_fetcher(image: pyvips.Image) -> Callable[[int, int], Samples]:
+def make_row_fetcher(image: pyvips.Image) -> Callable[[int, int], Samples]:
     """fetch(top, bottom) -> (n, w, c) of the image's own depth. Raises pyvips.Error where the file is damaged."""
     region = pyvips.Region.new(image)
     dtype = DTYPES[image.format]
@@ -104,7 +104,7 @@ def row_fetcher(image: pyvips.Image) -> Callable[[int, int], Samples]:
     return fetch
 
 
-def failure(error: pyvips.Error) -> str:
+def describe_error(error: pyvips.Error) -> str:
     """What libvips said, in one line. It has one place for all threads, which another may just have emptied."""
     lines = dict.fromkeys(" ".join(line.split()) for line in str(error.detail).splitlines())
     said = "; ".join(line for line in lines if line)

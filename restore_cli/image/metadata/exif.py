@@ -8,32 +8,32 @@ from dataclasses import dataclass
 from PIL import ExifTags
 
 __all__ = [
-    "DAMAGED",
-    "PREFIX",
-    "relocated",
-    "resolution",
-    "sized",
-    "tags_of",
-    "upright",
-    "with_kinds",
-    "with_resolution",
+    "EXIF_PREFIX",
+    "UNREADABLE_EXIF",
+    "add_resolution",
+    "list_tags",
+    "read_resolution",
+    "relocate_directory",
+    "reset_orientation",
+    "restore_undefined_types",
+    "set_size",
 ]
 
-PREFIX = b"Exif\0\0"
-DAMAGED = PREFIX + b"?"
+EXIF_PREFIX = b"Exif\0\0"
+UNREADABLE_EXIF = EXIF_PREFIX + b"?"
 """Stands for a block that could not be read."""
 BYTE, SHORT, LONG, RATIONAL, UNDEFINED = 1, 3, 4, 5, 7
-WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8}
-PAIRS = (5, 10)
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8}
+RATIONAL_TYPES = (5, 10)
 """Bytes of a number of each kind, and the kinds that are two numbers (TIFF 6.0, section 2)."""
 THUMBNAIL, THUMBNAIL_BYTES = 0x201, 0x202
 ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 INCH, CENTIMETRE = 2, 3
-DENSITY = (ExifTags.Base.XResolution, ExifTags.Base.YResolution)
+RESOLUTION_TAGS = (ExifTags.Base.XResolution, ExifTags.Base.YResolution)
 
 
 @dataclass
-class Block:
+class ExifBlock:
     """The bytes behind the prefix. Reading beyond their end is a struct.error."""
 
     data: bytearray
@@ -66,28 +66,28 @@ class Block:
             self.put(kind, entries[tag] + 8, value)
 
 
-def opened(exif: bytes | None) -> Block | None:
+def open_block(exif: bytes | None) -> ExifBlock | None:
     """The block, or None for what is none."""
-    data = bytearray((exif or b"").removeprefix(PREFIX))
+    data = bytearray((exif or b"").removeprefix(EXIF_PREFIX))
     order = ORDERS.get(bytes(data[:4]))
-    return Block(data, order) if order else None
+    return ExifBlock(data, order) if order else None
 
 
-def tags_of(exif: bytes | None) -> set[int]:
+def list_tags(exif: bytes | None) -> set[int]:
     """The tags of the first folder; none of a block that cannot be read."""
-    block = opened(exif)
+    block = open_block(exif)
     try:
         return set(block.folder(block.number(LONG, 4))[0]) if block else set()
     except struct.error:
         return set()
 
 
-def upright(exif: bytes | None) -> tuple[int, bytes | None]:
+def reset_orientation(exif: bytes | None) -> tuple[int, bytes | None]:
     """The orientation that a block states, and the block with that tag at 1 and without its thumbnail.
 
     A block whose first folder cannot be read is worth nothing: (1, None).
     """
-    block = opened(exif)
+    block = open_block(exif)
     if block is None:
         return 1, None
     try:
@@ -96,11 +96,11 @@ def upright(exif: bytes | None) -> tuple[int, bytes | None]:
         block.replace(entries, ExifTags.Base.Orientation, SHORT, 1)
     except struct.error:
         return 1, None
-    without_thumbnail(block, link)
-    return stated if 1 <= stated <= 8 else 1, PREFIX + bytes(block.data)
+    remove_thumbnail(block, link)
+    return stated if 1 <= stated <= 8 else 1, EXIF_PREFIX + bytes(block.data)
 
 
-def without_thumbnail(block: Block, link: int) -> None:
+def remove_thumbnail(block: ExifBlock, link: int) -> None:
     """Its folder, the second one, is unlinked, and its picture cut off or blanked."""
     if len(block.data) < link + 4:
         return
@@ -116,9 +116,9 @@ def without_thumbnail(block: Block, link: int) -> None:
         block.data[start:end] = bytes(end - start) if end + 1 < len(block.data) else b""
 
 
-def sized(exif: bytes | None, width: int, height: int) -> bytes | None:
+def set_size(exif: bytes | None, width: int, height: int) -> bytes | None:
     """The block with the picture's size, where it states one."""
-    block = opened(exif)
+    block = open_block(exif)
     if block is None or exif is None:
         return exif
     try:
@@ -135,12 +135,12 @@ def sized(exif: bytes | None, width: int, height: int) -> bytes | None:
                 block.replace(tags, tag, LONG, value)
     except struct.error:
         return exif
-    return PREFIX + bytes(block.data)
+    return EXIF_PREFIX + bytes(block.data)
 
 
-def resolution(exif: bytes | None) -> tuple[float, float] | None:
+def read_resolution(exif: bytes | None) -> tuple[float, float] | None:
     """Px per inch, across and down."""
-    block = opened(exif)
+    block = open_block(exif)
     if block is None:
         return None
     try:
@@ -155,33 +155,33 @@ def resolution(exif: bytes | None) -> tuple[float, float] | None:
     return across * unit, down * unit
 
 
-def with_resolution(exif: bytes | None, dpi: tuple[float, float] | None) -> bytes | None:
+def add_resolution(exif: bytes | None, dpi: tuple[float, float] | None) -> bytes | None:
     """The block with a resolution where it has none; for formats that have no other place for it.
 
     Its first folder is written anew behind everything else, so that nothing moves.
     """
-    if dpi is None or resolution(exif) is not None:
+    if dpi is None or read_resolution(exif) is not None:
         return exif
-    block = opened(exif) or Block(bytearray(b"II*\0\x08\0\0\0" + bytes(6)), "<")
+    block = open_block(exif) or ExifBlock(bytearray(b"II*\0\x08\0\0\0" + bytes(6)), "<")
     try:
         entries, _ = block.folder(block.number(LONG, 4))
     except struct.error:
         return exif
     kept = {tag: bytes(block.data[place : place + 12]) for tag, place in entries.items()}
     block.data += bytes(len(block.data) % 2)
-    for tag, value in zip(DENSITY, dpi, strict=True):
+    for tag, value in zip(RESOLUTION_TAGS, dpi, strict=True):
         kept[tag] = struct.pack(block.order + "HHII", tag, RATIONAL, 1, len(block.data))
         block.data += struct.pack(block.order + "II", round(value * 10_000), 10_000)
     unit = ExifTags.Base.ResolutionUnit
     kept[unit] = struct.pack(block.order + "HHIHH", unit, SHORT, 1, INCH, 0)
     block.put(LONG, 4, len(block.data))
     block.data += struct.pack(block.order + "H", len(kept)) + b"".join(kept[tag] for tag in sorted(kept)) + bytes(4)
-    return PREFIX + bytes(block.data)
+    return EXIF_PREFIX + bytes(block.data)
 
 
-def with_kinds(exif: bytes) -> bytes:
+def restore_undefined_types(exif: bytes) -> bytes:
     """A block that Pillow wrote, whose raw bytes are of kind "byte": the photo's folder knows "undefined" instead."""
-    block = opened(exif)
+    block = open_block(exif)
     if block is None:
         return exif
     try:
@@ -192,15 +192,15 @@ def with_kinds(exif: bytes) -> bytes:
                 block.put(SHORT, entry + 2, UNDEFINED)
     except struct.error:
         return exif
-    return PREFIX + bytes(block.data)
+    return EXIF_PREFIX + bytes(block.data)
 
 
-def relocated(exif: bytes | None, tag: int, start: int, big: bool) -> bytes:
+def relocate_directory(exif: bytes | None, tag: int, start: int, big: bool) -> bytes:
     """A sub-folder of the block as a little-endian one that begins at `start` of a TIFF; empty where there is none.
 
     Kinds stay as they are, which they would not if Pillow wrote it; the folder inside a folder is left out.
     """
-    block, kept = opened(exif), []
+    block, kept = open_block(exif), []
     if block is None:
         return b""
     try:
@@ -209,22 +209,22 @@ def relocated(exif: bytes | None, tag: int, start: int, big: bool) -> bytes:
         inner = block.folder(place)[0] if place else {}
         for name, entry in sorted(inner.items()):
             kind, count = block.number(SHORT, entry + 2), block.number(LONG, entry + 4)
-            size = WIDTHS.get(kind, 0) * count * (2 if kind in PAIRS else 1)
+            size = TYPE_BYTES.get(kind, 0) * count * (2 if kind in RATIONAL_TYPES else 1)
             where = entry + 8 if size <= 4 else block.number(LONG, entry + 8)
             data = bytes(block.data[where : where + size])
             if size and len(data) == size and name != ExifTags.IFD.Interop:
-                kept.append((name, kind, count, data if block.order == "<" else swapped(data, WIDTHS[kind])))
+                kept.append((name, kind, count, data if block.order == "<" else swap_bytes(data, TYPE_BYTES[kind])))
     except struct.error:
         return b""
-    return folder_of(kept, start, big) if kept else b""
+    return build_tiff_directory(kept, start, big) if kept else b""
 
 
-def swapped(data: bytes, width: int) -> bytes:
+def swap_bytes(data: bytes, width: int) -> bytes:
     """Numbers of that many bytes, each turned around."""
     return b"".join(data[i : i + width][::-1] for i in range(0, len(data), width))
 
 
-def folder_of(entries: list[tuple[int, int, int, bytes]], start: int, big: bool) -> bytes:
+def build_tiff_directory(entries: list[tuple[int, int, int, bytes]], start: int, big: bool) -> bytes:
     """Tag, kind, count and data of each entry -> a little-endian folder that begins at `start`."""
     count, number = ("<Q", "Q") if big else ("<H", "I")
     room = struct.calcsize(number)

@@ -9,7 +9,7 @@ from xml.sax.saxutils import quoteattr
 
 from restore_cli.image.picture import Metadata
 
-__all__ = ["Note", "noted", "stripped"]
+__all__ = ["Provenance", "add_provenance", "strip_metadata"]
 
 _SPACE = "urn:restore-cli:1.0:"
 _END = re.compile(rb"</(\w+):RDF\s*>")
@@ -21,7 +21,7 @@ _PACKET = (
 
 
 @dataclass(frozen=True)
-class Note:
+class Provenance:
     """The task, the checkpoint with its sha256, and how many times a picture was enlarged."""
 
     task: str
@@ -38,7 +38,7 @@ class Note:
             return "restore"
 
 
-def noted(metadata: Metadata, note: Note) -> Metadata:
+def add_provenance(metadata: Metadata, note: Provenance) -> Metadata:
     """The metadata with the note in its XMP, which is begun where there is none; nothing of theirs is changed."""
     fields = {"Task": note.task, "Model": note.model, "Sha256": note.sha256, "Scale": str(note.scale)}
     values = " ".join(f"restore:{name}={quoteattr(value)}" for name, value in fields.items() if value)
@@ -55,7 +55,7 @@ def noted(metadata: Metadata, note: Note) -> Metadata:
     return replace(metadata, xmp=xmp, text={"Software": note.software, **metadata.text})
 
 
-def stripped(metadata: Metadata) -> Metadata:
+def strip_metadata(metadata: Metadata) -> Metadata:
     """Nothing but what the colours need to be right."""
     return Metadata(
         icc=metadata.icc,

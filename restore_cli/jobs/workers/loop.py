@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from restore_cli.errors import WeightsError
-from restore_cli.image.codec import Header
+from restore_cli.image.picture import Header
 from restore_cli.jobs.model_cache import Bench
 from restore_cli.jobs.paths import Asked
 from restore_cli.jobs.types import Job, Result, Step, Watch, Work

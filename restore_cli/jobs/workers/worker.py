@@ -24,8 +24,8 @@ from restore_cli.errors import (
     is_out_of_memory,
     stating_lack_of_memory,
 )
-from restore_cli.image.codec import format_of
-from restore_cli.image.metadata.provenance import Note
+from restore_cli.image.codec import infer_format
+from restore_cli.image.metadata.provenance import Provenance
 from restore_cli.image.picture import Samples
 from restore_cli.jobs.model_cache import Bench, notes
 from restore_cli.jobs.paths import is_remote
@@ -193,7 +193,7 @@ class Worker:
         try:
             here = opened.fetch()
             path, output = Path(here.input), Path(here.output)
-            format = self.job.format or format_of(output)
+            format = self.job.format or infer_format(output)
             sources = open_sources(path, format, self.wishes)
             size = sum(source.nbytes for source in sources)
             opened.held = size if size <= DECODED else 0
@@ -325,7 +325,7 @@ class Worker:
         work, document, scale = opened.work, opened.ready(), using.model.contract.scale
         try:
             make_folder(document.path.parent)
-            note = Note(self.job.request.task, using.name, using.sha256, scale)
+            note = Provenance(self.job.request.task, using.name, using.sha256, scale)
             with stating_lack_of_memory("cpu", "its result"):
                 size, left_out = write_document(document, pages, scale, note)
             if is_remote(work.output):

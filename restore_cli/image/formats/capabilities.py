@@ -1,0 +1,48 @@
+"""The name, suffixes and limits of each image format."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ALPHA_FORMATS",
+    "FORMAT_BY_SUFFIX",
+    "FORMAT_NAMES",
+    "MAX_SAMPLE_BYTES",
+    "MAX_SIDE",
+    "MULTI_FRAME_FORMATS",
+    "READ_ONLY_SUFFIXES",
+    "SUFFIX_BY_FORMAT",
+    "WRITABLE_DEPTHS",
+]
+
+FORMAT_NAMES = {
+    "PNG": "PNG",
+    "JPEG": "JPEG",
+    "WEBP": "WebP",
+    "TIFF": "TIFF",
+    "BMP": "BMP",
+    "AVIF": "AVIF",
+    "HEIC": "HEIC",
+}
+"""How messages spell each format."""
+FORMAT_BY_SUFFIX = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+    ".avif": "AVIF",
+}
+SUFFIX_BY_FORMAT = {format: suffix for suffix, format in reversed(FORMAT_BY_SUFFIX.items())}
+"""The usual suffix of each format: the first one above."""
+READ_ONLY_SUFFIXES = (".heic", ".heif")
+
+# What the writers support.
+ALPHA_FORMATS = ("PNG", "WEBP", "TIFF", "AVIF")
+MULTI_FRAME_FORMATS = ("TIFF", "PNG", "WEBP", "AVIF")
+WRITABLE_DEPTHS = {"PNG": (8, 16), "TIFF": (8, 16, 32), "JPEG": (8,), "WEBP": (8,), "BMP": (8,), "AVIF": (8,)}
+MAX_SIDE = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383, "AVIF": 65535}  # px, limits of the encoders
+MAX_SAMPLE_BYTES = {"BMP": 2**32 - 2**16}  # BMP stores offsets in 32 bits
