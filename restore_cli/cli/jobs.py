@@ -83,7 +83,7 @@ def memory_named(text: str | None) -> int | None:
     """1_500_000_000 of "1.5G". UsageError for anything else."""
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([MGT])i?B?", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)([MGT])i?B?", text.strip(), re.IGNORECASE)
     if found is None or not float(found[1]):
         raise UsageError(f"--memory {text}: expected a size", hint="--memory 1.5G")
     return int(float(found[1]) * {"M": 10**6, "G": 10**9, "T": 10**12}[found[2].upper()])

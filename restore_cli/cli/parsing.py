@@ -1,7 +1,8 @@
-"""How every command reads its options and shows them: no option takes an empty value, no flag has a type."""
+"""How every command reads its options and shows them: no empty value, no number without end, no flag with a type."""
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from typer import Context
@@ -19,6 +20,7 @@ class Command(TyperCommand):
         """Read the command line into `ctx`. Raises UsageError."""
         rest = super().parse_args(ctx, list(args))
         refuse_empty(self, ctx, args)
+        refuse_nonfinite(self, ctx)
         return rest
 
     def get_params(self, ctx: Context) -> list[Any]:  # type: ignore[override]  # the public name of it
@@ -33,6 +35,7 @@ class Group(TyperGroup):
         """Read the command line into `ctx`. Raises UsageError."""
         rest = super().parse_args(ctx, list(args))
         refuse_empty(self, ctx, args)
+        refuse_nonfinite(self, ctx)
         return rest
 
     def get_params(self, ctx: Context) -> list[Any]:  # type: ignore[override]  # the public name of it
@@ -67,3 +70,11 @@ def refuse_empty(command: TyperCommand | TyperGroup, ctx: Context, args: list[st
         if "" in (value if isinstance(value, (list, tuple)) else [value]):
             hint = "check that the variable which holds it is set"
             raise UsageError(f"{max(param.opts, key=len)}: the value is empty", hint)
+
+
+def refuse_nonfinite(command: TyperCommand | TyperGroup, ctx: Context) -> None:
+    """Raise UsageError for NaN and infinity, which typer takes for numbers."""
+    for param in command.params:
+        value = ctx.params.get(param.name or "")
+        if isinstance(value, float) and not isfinite(value):
+            raise UsageError(f"{max(param.opts, key=len)} {value}: expected a finite number")

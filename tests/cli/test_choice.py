@@ -59,7 +59,7 @@ def test_a_quality_that_is_named_goes_before_the_file_s(toys: Run) -> None:
     assert "toy-jpeg-10" in toys("dejpeg", "in.jpg", "--quality", "12").out
 
 
-@pytest.mark.parametrize("size", ["1.5", "G", "0G", "-1G", "1.5X"])
+@pytest.mark.parametrize("size", ["1.5", "G", "0G", "-1G", "1.5X", "nanG", "infG", f"{10**400}G"])
 def test_a_memory_that_is_no_size_is_refused(size: str, restore: Run, x1: Path) -> None:
     ran = restore("denoise", "--weights", x1, "in.png", "--memory", size)
     assert (ran.code, ran.out) == (2, "")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import typer
 from command import Run
 from pictures import noise, save
 
+from restore_cli.cli.evaluate import Evaluation
 from restore_cli.cli.main import app
+from restore_cli.cli.options import OF_TASK, Options
 
 
 def valued() -> Iterator[tuple[list[str], str]]:
@@ -55,3 +58,30 @@ def test_an_empty_argument_is_a_usage_error(words: list[str], restore: Run) -> N
     ran = restore(*words, *(["-o", "out/"] if "denoise" in words else []))
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1), ran.err
     assert not Path("out").exists()
+
+
+def numeric() -> Iterator[tuple[list[str], str]]:
+    """The commands' options that take a number."""
+    for words, kind in ((["denoise"], Options), (["eval"], Evaluation)):
+        for name, hint in get_type_hints(kind).items():
+            if {int, float} & {hint, *get_args(hint)}:
+                task = [OF_TASK[name]] if name in OF_TASK and words == ["denoise"] else words
+                yield task, f"--{name.replace('_', '-')}"
+    yield ["compare"], "--zoom"
+
+
+NAMED_NUMBERS = [(["denoise"], "--memory"), (["denoise"], "--resize"), (["denoise"], "--shard"), (["eval"], "--tiles")]
+"""text that a command reads as numbers"""
+
+
+@pytest.mark.parametrize("value", ["nan", "-nan", "inf", "-inf", "Infinity", "1e999", "-1e999"])
+@pytest.mark.parametrize(("words", "option"), [*numeric(), *NAMED_NUMBERS], ids=lambda part: str(part))
+def test_a_number_that_is_not_finite_is_a_usage_error(words: list[str], option: str, value: str, restore: Run) -> None:
+    save(Path("a.png"), noise(8, 8))
+    save(Path("b.png"), noise(8, 8))
+    task = ["eval", "denoise", "--model", "lite", "--reference", "a.png"] if words == ["eval"] else words
+    needed = [] if words == ["eval"] else ARGUMENTS.get(" ".join(words), ["a.png"])
+    ran = restore(*task, *needed, f"{option}={value}")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1), ran.err
+    assert option in ran.err
+    assert sorted(path.name for path in Path().iterdir()) == ["a.png", "b.png"]
