@@ -26,7 +26,7 @@ def detect(state: State, metadata: Mapping[str, str], path: Path) -> tuple[str, 
     if "architecture" in metadata and "config" in metadata:
         try:
             return metadata["architecture"], dict(json.loads(metadata["config"]))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise WeightsError(f"{path}: its metadata states no configuration: {error}") from None
     readers = {
         f"{BLOCK}.conv_block.cab.0.weight": ("hat", hat),
@@ -64,9 +64,9 @@ def count(state: State, prefix: str, suffix: str) -> int:
 
 def divisor(whole: int, part: int, what: str) -> int:
     """The one d with whole // d == part; ValueError where there are none or several."""
-    fits = [d for d in range(1, whole + 1) if whole // d == part]
-    if len(fits) != 1 and whole % part:
-        raise ValueError(f"{what} may be any of {fits}: {part} of {whole} channels")
+    least, most = whole // (part + 1) + 1, whole // part
+    if least != most and whole % part:
+        raise ValueError(f"{what} may be {least} to {most}: {part} of {whole} channels")
     return whole // part
 
 

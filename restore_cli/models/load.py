@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from fnmatch import fnmatch
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from restore_cli.errors import UsageError, WeightsError, stating_lack_of_memory
 from restore_cli.models.detect import detect
 from restore_cli.models.network import ARCHITECTURES, Network
+from restore_cli.models.pickles import check_pickles
 from restore_cli.models.processor import prepare_processor
 from restore_cli.weights.catalogue import Entry
 
@@ -26,6 +29,15 @@ STATE_KEYS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 
 COMPUTED = ("*relative_position_index*", "*attn_mask", "*.token_mixer.mask", "*.fc?.mask", "sub_mean.*", "add_mean.*")
 """Published buffers that the modules compute themselves."""
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Kinds of number that weights may be kept in."""
+
+LARGEST = 4096
+"""Sum of the whole numbers in a configuration at most: ten times that of the largest published one."""
+
+CHANNELS = (1, 3, 6)
+"""That a network may take: gray, colours, or two views in colour."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -67,10 +79,28 @@ def build(architecture: str, config: Mapping[str, Any]) -> nn.Module:
         raise WeightsError(f"architecture {architecture!r} is none of {', '.join(ARCHITECTURES)}")
     config_type, module_type = ARCHITECTURES[architecture]
     try:
+        check_numbers(config_type, config)
         module: nn.Module = module_type(config_type(**{key: frozen(value) for key, value in config.items()}))
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"no {architecture} can be built from {dict(config)}: {error}") from None
+    except Exception as error:  # a configuration may come with a file: its words lead to errors of many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"no {architecture} can be built from {str(dict(config))[:300]}: {reason}") from None
     return module
+
+
+def check_numbers(config_type: type[Any], config: Mapping[str, Any]) -> None:
+    """Raise ValueError for numbers that no network has: they would take forever to build, or all memory."""
+    if whole_numbers(config.values()) > LARGEST:
+        raise ValueError("its numbers are larger than those of any network")
+    for field in fields(config_type):
+        value = config.get(field.name)
+        if field.type == "float" and not (isinstance(value, int | float) and value > 0 and isfinite(value)):
+            raise ValueError(f"{field.name} is {value!r}, expected is a positive number")
+
+
+def whole_numbers(values: Iterable[object]) -> int:
+    """The sum of all, without their signs."""
+    nested = (whole_numbers(value) for value in values if isinstance(value, list | tuple))
+    return sum(nested) + sum(abs(value) for value in values if isinstance(value, int))
 
 
 def frozen(value: object) -> object:
@@ -100,34 +130,62 @@ def network(
     device: torch.device,
     precision: torch.dtype,
 ) -> Network:
-    """Build on `meta`, check every key and shape, assign, prepare."""
-    with torch.device("meta"):
-        module = build(architecture, config)
+    """Build on `meta`, check every key, shape and kind of number, assign, prepare."""
+    try:
+        with torch.device("meta"):
+            module = build(architecture, config)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error.message}") from None
     check(module.state_dict(), state, path, architecture)
-    weights = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    module.load_state_dict(weights, strict=True, assign=True)
-    module.requires_grad_(False).eval()
-    for layer in module.modules():
-        if callable(prepare := getattr(layer, "prepare", None)):
-            prepare()
-        if isinstance(layer, nn.Conv2d):
-            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs want more beside it
     prepare_processor()
     with stating_lack_of_memory(str(device), f"the weights of {path}"):
-        return Network(module.to(device), device, precision)
+        weights = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+        check_finite(weights, path)
+        module.load_state_dict(weights, strict=True, assign=True)
+        module.requires_grad_(False).eval()
+        for layer in module.modules():
+            if callable(prepare := getattr(layer, "prepare", None)):
+                prepare()
+            if isinstance(layer, nn.Conv2d):
+                layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs want more beside it
+        found = Network(module.to(device), device, precision)
+    if (channels := found.contract.channels) not in CHANNELS:
+        raise WeightsError(f"{path}: takes {channels} channels, images have 1, 3, or 6 in two views")
+    return found
+
+
+def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raise WeightsError that names the first tensor with an infinite number or none: no result would be finite."""
+    for key, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise WeightsError(f"{path}: {key!r} holds numbers that are not finite in float32")
 
 
 def check(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, architecture: str) -> None:
-    """Raise WeightsError that names the first key or shape that is not the architecture's."""
+    """Raise WeightsError that names the first key, shape or kind of number that is not the architecture's."""
     missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     problems = [f"lacks {len(missing)} tensors ({missing[0]}, …)"] if missing else []
-    problems += [f"has {len(unexpected)} that do not belong ({unexpected[0]}, …)"] if unexpected else []
+    problems += [f"has {len(unexpected)} that do not belong ({unexpected[0]!r}, …)"] if unexpected else []
     wrong = [key for key in expected if key in found and expected[key].shape != found[key].shape]
     if wrong:
         shapes = f"{tuple(found[wrong[0]].shape)} instead of {tuple(expected[wrong[0]].shape)}"
         problems.append(f"has {len(wrong)} of another shape ({wrong[0]}: {shapes}, …)")
+    alien = [key for key in expected if key in found and not same_kind(found[key].dtype, expected[key].dtype)]
+    if alien:
+        kinds = f"{named(found[alien[0]].dtype)} instead of {named(expected[alien[0]].dtype)}"
+        problems.append(f"has {len(alien)} of another kind of number ({alien[0]}: {kinds}, …)")
     if problems:
         raise WeightsError(f"{path}: not the expected {architecture} checkpoint: it {' and '.join(problems)}")
+
+
+def same_kind(found: torch.dtype, expected: torch.dtype) -> bool:
+    """Return whether a tensor may be loaded: weights in floating point of 16 bits and more, counters as they are."""
+    return found in FLOATS if expected.is_floating_point else found == expected
+
+
+def named(dtype: torch.dtype) -> str:
+    """`float32` for torch.float32."""
+    return str(dtype).removeprefix("torch.")
 
 
 def read_tensors(path: Path) -> tuple[object, Mapping[str, str]]:
@@ -140,9 +198,14 @@ def read_tensors(path: Path) -> tuple[object, Mapping[str, str]]:
 
             with safe_open(path, "pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        check_pickles(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)), {}
+    except WeightsError:
+        raise
     except Exception as error:  # the readers raise many kinds: pickle, zip, safetensors, runtime, end of file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if path.suffix != ".safetensors":  # PyTorch advises to run what the file contains
+            reason = "damaged, or torch.save did not write it"
         raise WeightsError(f"{path}: not a checkpoint that can be read: {reason[:200]}") from None
 
 
