@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 SOURCES := restore_cli tests training benchmarks
 BENCH ?= ../shared/bench
 PUBLISHED ?= ../shared/published
-WEIGHTS ?= $(wildcard ../shared/checkpoints/*.pth)
+WEIGHTS ?=
 
 .PHONY: demo test lint types tests gpu published results bench bench-gpu fmt clean
 
 demo: $(VENV)/.installed
-	$(BIN)/restore sr --model lite examples/cat.png --overwrite
+	$(BIN)/restore sr examples/cat.png --overwrite
 
 test: lint types tests
 

@@ -27,7 +27,7 @@ from restore_cli.image.colour import SRGB_TO_XYZ, ColourConversion, decode_srgb,
 from restore_cli.image.picture import Metadata, Picture
 
 ROOT = Path(__file__).parents[1]
-MODEL = "lite-sr-x4"
+MODEL = "emt-x4"
 SIDE = 300
 """px of a chromaticity diagram"""
 
@@ -58,21 +58,18 @@ def cat() -> NDArray[np.uint8]:
 def ours(path: Path) -> NDArray[Any]:
     """What `restore sr` makes of a file."""
     out = path.with_name(f"{path.stem}_out.png")
-    command = [sys.executable, "-m", "restore_cli", "sr", "--model", "lite", "--quiet", "--device", "cpu"]
+    command = [sys.executable, "-m", "restore_cli", "sr", "--model", "emt", "--quiet", "--device", "cpu"]
     subprocess.run([*command, path, "-o", out], check=True)
     picture = decode(out)
     return picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
 
 
 def alpha_edge(folder: Path) -> Image.Image:
-    """An oval cut out of the cat, antialiased; under what is transparent lie stripes of magenta and black."""
+    """An oval cut out of the cat, antialiased; what is transparent is black, as many programs leave it."""
     y, x = np.mgrid[: 148 * 8, : 224 * 8] / 8
     whole = np.hypot((x - 112) / 78, (y - 74) / 60) < 1
     alpha = np.rint(255 * whole.reshape(148, 8, 224, 8).mean((1, 3))).astype(np.uint8)
-    y, x = np.mgrid[:148, :224]
-    colours = cat()
-    hidden = np.where(((x + y) // 3 % 2)[..., None] == 0, [255, 0, 255], [0, 0, 0])
-    colours = np.where(alpha[..., None] == 0, hidden, colours).astype(np.uint8)
+    colours = np.where(alpha[..., None] == 0, 0, cat()).astype(np.uint8)
     Image.fromarray(np.dstack([colours, alpha])).save(folder / "edge.png")
     wide = np.asarray(Image.fromarray(alpha).resize((224 * 4, 148 * 4), Image.Resampling.BICUBIC))
     plain = np.dstack([restore(load(MODEL, device="cpu"), colours), wide])

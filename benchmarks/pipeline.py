@@ -73,7 +73,7 @@ class Stages:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.round = folder, 0
-        self.job = Job(Request("sr", "lite", scale=4), read_catalogue(), Asked((str(folder / "in"),)), device="cpu")
+        self.job = Job(Request("sr", "emt", scale=4), read_catalogue(), Asked((str(folder / "in"),)), device="cpu")
         self.bench = Bench(self.job, Watch())
         self.paths = sorted((folder / "in").iterdir())
         self.opened = [self.open(path) for path in self.paths]
@@ -107,7 +107,7 @@ class Stages:
     def encode(self) -> None:
         """All results, from memory to the disk."""
         (self.folder / "alone").mkdir(exist_ok=True)
-        note = Provenance("sr", "lite-sr-x4", "0" * 64, 4)
+        note = Provenance("sr", "emt-x4", "0" * 64, 4)
         for document, pages in zip(self.opened, self.rows, strict=True):
             write_document(document, (iter(page) for page in pages), 4, note)
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import hatchling
@@ -44,6 +45,7 @@ def made_environment(folder: Path) -> dict[str, str]:
     (folder / "none.txt").write_text("".join(f"{name}; python_version < '0'\n" for name in names))
     return {
         "HOME": str(folder),
+        "HF_HUB_OFFLINE": "1",
         "PATH": os.pathsep.join(map(str, (folder / "venv/bin", folder / "bin", "/usr/bin", "/bin"))),
         "PYTHONPATH": os.pathsep.join({str(Path(str(part.__file__)).parents[1]) for part in (torch, hatchling, pip)}),
         "PIP_CONFIG_FILE": os.devnull,
@@ -88,10 +90,25 @@ def test_an_install_line_of_the_readme_gives_the_command(line: str, tmp_path: Pa
     else:
         shutil.rmtree(checkout)  # the command does not need it any more
     save(tmp_path / "work/in.png", noise(9, 9))
-    command = ["bash", "-c", "restore --version && restore denoise --model lite in.png"]
+    command = ["bash", "-c", "restore --version && restore denoise --model lite in.png && restore sr in.png"]
     used = subprocess.run(command, cwd=tmp_path / "work", env=environment, capture_output=True, text=True)
     assert used.returncode == 0, used.stderr
     assert used.stdout.startswith(f"restore {PROJECT['version']}\nin.png → in_denoise.png")
+    assert "in.png → in_sr4.png  (emt-x4, 36×36 px" in used.stdout
+
+
+def test_a_wheel_carries_the_checkpoints_and_their_licences(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path / "dist")]
+    subprocess.run(command, cwd=copied_checkout(tmp_path), check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        parts = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    for file in (ROOT / "restore_cli/weights/bundled").iterdir():
+        assert parts[f"weights/bundled/{file.name}"] == file.read_bytes()
+    licence = (ROOT / "restore_cli/weights/bundled/LICENSE-EMT").read_bytes()
+    assert parts["licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
+    assert parts["licenses/restore_cli/weights/bundled/LICENSE-EMT"] == licence
+    assert b"License-Expression: Apache-2.0 AND MIT\n" in parts["METADATA"]
 
 
 @pytest.mark.parametrize("path", SAID, ids=str)

@@ -1,1 +1,5 @@
-"""How the bundled checkpoints were made: `python -m training.train NAME`, then `python -m training.export NAME`."""
+"""How the bundled checkpoints were made.
+
+Those of `--model lite`: `python -m training.train NAME`, then `python -m training.export NAME`.
+EMT: `python -m training.convert_emt` from the authors' files.
+"""

@@ -10,8 +10,8 @@ __all__ = ["main", "page"]
 
 HEAD = """# Credits
 
-The bundled checkpoints were trained on 256×256 px crops of these photographs. Each is free to use under the licence
-that stands beside it; the crops were spoiled (made small, noisy, compressed) and are not part of the checkpoints.
+The checkpoints of `--model lite` were trained on 256×256 px crops of these photographs. Each is free to use under
+the licence that stands beside it. The crops were degraded (noise, compression) and are not part of the checkpoints.
 
 | photograph | from | licence | credit |
 |---|---|---|---|

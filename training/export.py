@@ -7,15 +7,17 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from training.recipe import RECIPES
 
-__all__ = ["export", "main"]
+__all__ = ["export", "in_float16", "main", "serialize", "write"]
 
 LOG = logging.getLogger("training")
 
@@ -25,7 +27,7 @@ def export(name: str, runs: Path, folder: Path) -> Path:
     config = RECIPES[name].config
     state = torch.load(runs / name / "state.pt", weights_only=True)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {key: (v.half() if v.is_floating_point() else v).contiguous() for key, v in state["average"].items()}
+    tensors = in_float16(state["average"])
     about = {
         "architecture": type(config).__name__.removesuffix("Config").lower(),
         "config": json.dumps(asdict(config)),
@@ -33,7 +35,24 @@ def export(name: str, runs: Path, folder: Path) -> Path:
         "steps": str(state["step"]),
         "minutes": f"{state['seconds'] / 60:.1f}",
     }
-    return write(folder / f"{name}.safetensors", save(tensors, about))
+    return write(folder / f"{name}.safetensors", serialize(tensors, about))
+
+
+def in_float16(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors rounded to float16; integers stay."""
+    return {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def serialize(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
+    """The bytes of a safetensors file with these tensors and metadata. Equal contents give equal bytes."""
+    data = save({key: value.contiguous() for key, value in tensors.items()}, dict(about))
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    # the library writes metadata in an order that differs from process to process
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the tensors to 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def write(target: Path, data: bytes) -> Path:

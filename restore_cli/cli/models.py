@@ -103,6 +103,7 @@ def info(name: Name, catalogue: Extra = None) -> None:
         "paper": entry.paper,
         "sha256": entry.sha256 or "not published; the one of the first download is recorded and enforced",
         "size": f"{entry.bytes:,} bytes" if entry.bytes else "not known",
+        "made from": f"{entry.origin.url}, sha256 {entry.origin.sha256}" if entry.origin else None,
         "on disk": str(path) if path else "no",
         "one service": entry.single_source,
     }
@@ -171,7 +172,7 @@ def chosen(catalogue: Catalogue, names: list[str] | None) -> list[Entry]:
         return [catalogue.entry(name) for name in names]
     there = [entry for entry in catalogue.entries if locate(entry)]
     if not there:
-        raise NothingToDo("no checkpoint is on disk yet", hint="restore models pull emt-x4")
+        raise NothingToDo("no checkpoint is on disk yet", hint="restore models")
     return there
 
 

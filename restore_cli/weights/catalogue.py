@@ -103,7 +103,11 @@ class Catalogue:
             raise UsageError(f"no model {request.model!r}{suggestion}; there are {', '.join(models)}", hint=hint)
         if not found:
             tasks = ", ".join(_unique(entry.task for entry in everywhere))
-            raise UsageError(f"{request.model} has no checkpoint for {request.task}, only for {tasks}", hint=hint)
+            usual = self.select(Request(request.task))[0].model
+            raise UsageError(
+                f"{request.model} has no checkpoint for {request.task}, only for {tasks}",
+                hint=f"restore {request.task} --model {usual}",
+            )
         return found
 
 

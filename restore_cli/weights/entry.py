@@ -27,7 +27,17 @@ from restore_cli.weights.table import (
     near,
 )
 
-__all__ = ["ARCHITECTURES", "TASKS", "BundledSource", "Entry", "HubSource", "Source", "UrlSource", "read_entry"]
+__all__ = [
+    "ARCHITECTURES",
+    "TASKS",
+    "BundledSource",
+    "Entry",
+    "HubSource",
+    "Origin",
+    "Source",
+    "UrlSource",
+    "read_entry",
+]
 
 TASKS = ("sr", "denoise", "deblur", "derain", "dejpeg")
 REPOSITORY_TYPES = ("model", "dataset")
@@ -133,6 +143,14 @@ Source = HubSource | UrlSource | BundledSource
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The published file that a bundled checkpoint was made from; it is never fetched."""
+
+    url: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Entry:
     """One checkpoint of the catalogue; `config` holds the fields of the architecture's Config."""
 
@@ -163,6 +181,8 @@ class Entry:
     """patterns of published buffers that our code computes"""
     single_source: str | None = None
     """why all sources are at one service"""
+    origin: Origin | None = None
+    """the file of other authors that a bundled one was made from"""
 
     @property
     def scale(self) -> int:
@@ -195,6 +215,7 @@ def read_entry(file: Path, name: str, value: object) -> Entry:
     task = table.need("task", TEXT)
     if task not in TASKS:
         table.refuse(f"task: found {task!r}, expected one of {', '.join(TASKS)}")
+    origin = _origin(table)
     architecture, config = _architecture(table)
     sha256 = table.take("sha256", TEXT)
     if sha256 is not None:
@@ -219,6 +240,7 @@ def read_entry(file: Path, name: str, value: object) -> Entry:
         key=table.take("key", TEXT),
         drop=table.take("drop", TEXTS) or (),
         single_source=table.take("single_source", TEXT),
+        origin=origin,
     )
     table.close()
     if entry.channels not in (1, 3, 6):
@@ -275,6 +297,19 @@ def _hub_source(table: Table) -> HubSource:
     if repo_type not in REPOSITORY_TYPES:
         table.refuse(f"repo_type: found {repo_type!r}, expected {' or '.join(REPOSITORY_TYPES)}")
     return HubSource(repo, revision, file, repo_type)
+
+
+def _origin(table: Table) -> Origin | None:
+    given = table.take("origin", Kind("a table", lambda value: value if isinstance(value, dict) else None))
+    if given is None:
+        return None
+    inner = Table(table.file, f"{table.place}.origin", given)
+    origin = Origin(inner.need("url", TEXT), inner.need("sha256", TEXT))
+    if not _is_web(origin.url):
+        inner.refuse(f"url: found {origin.url!r}, expected an http or https address")
+    _must(inner, "sha256", origin.sha256, SHA256, "64 small hexadecimal digits")
+    inner.close()
+    return origin
 
 
 def _is_web(url: str) -> bool:

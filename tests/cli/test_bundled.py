@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -10,21 +11,23 @@ import torch
 from command import Run
 from pictures import noise, save
 from PIL import Image
+from safetensors import safe_open
 
 from restore_cli.models.load import load_entry
 from restore_cli.weights.catalogue import Entry, read_catalogue
 from restore_cli.weights.store import BUNDLED
 
-LITE = [entry for entry in read_catalogue().entries if entry.model == "lite"]
+BUNDLED_ENTRIES = [entry for entry in read_catalogue().entries if entry.bundled]
+CARDS = Path(__file__).parents[2] / "docs/model-cards"
 
 
 def test_every_bundled_file_has_its_entry_and_is_small() -> None:
     files = sorted(BUNDLED.glob("*.safetensors"))
-    assert [file.stem for file in files] == sorted(entry.name for entry in LITE)
+    assert [file.stem for file in files] == sorted(entry.name for entry in BUNDLED_ENTRIES)
     assert sum(file.stat().st_size for file in files) <= 14e6
 
 
-@pytest.mark.parametrize("entry", LITE, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", BUNDLED_ENTRIES, ids=lambda entry: entry.name)
 def test_the_catalogue_says_what_is_in_the_file(entry: Entry) -> None:
     data = (BUNDLED / f"{entry.name}.safetensors").read_bytes()
     assert hashlib.sha256(data).hexdigest() == entry.sha256
@@ -33,7 +36,22 @@ def test_the_catalogue_says_what_is_in_the_file(entry: Entry) -> None:
     assert sum(p.numel() for p in network.module.parameters()) == entry.parameters
     limit = 2e6 if entry.task == "denoise" else 1e6
     assert (entry.parameters or 0) <= limit
-    assert Path(__file__).parents[2].joinpath(f"docs/model-cards/{entry.name}.md").is_file()
+    assert (CARDS / f"{entry.name if entry.model == 'lite' else entry.model}.md").is_file()
+
+
+@pytest.mark.parametrize("entry", [e for e in BUNDLED_ENTRIES if e.model != "lite"], ids=lambda entry: entry.name)
+def test_a_bundled_file_of_other_authors_states_its_origin_and_licence(entry: Entry) -> None:
+    assert entry.origin is not None
+    with safe_open(BUNDLED / f"{entry.name}.safetensors", "pt") as file:
+        about = file.metadata()
+    assert (about["origin"], about["origin_sha256"]) == (entry.origin.url, entry.origin.sha256)
+    assert (about["architecture"], json.loads(about["config"])) == (
+        entry.architecture,
+        json.loads(json.dumps(dict(entry.config))),
+    )
+    licence = (BUNDLED / f"LICENSE-{entry.model.upper()}").read_text(encoding="utf-8")
+    assert licence.startswith(f"{entry.license} License\n\n{about['license'].removeprefix(f'{entry.license}, ')}\n")
+    assert entry.origin.sha256 in (CARDS / f"{entry.model}.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -42,9 +60,9 @@ def test_sr_works_offline_and_names_the_larger_ones(scale: int, restore: Run) ->
     save(Path("gray.png"), noise(16, 24, 1))
     ran = restore("sr", "in.png", "gray.png", "-s", scale)
     assert ran.code == 0, ran.err
-    assert f"lite-sr-x{scale}" in ran.out
+    assert f"emt-x{scale}" in ran.out
     assert ran.err.count("larger: ") == 1
-    assert "--model emt" in ran.err
+    assert "--model swinir" in ran.err
     with Image.open(f"in_sr{scale}.png") as image:
         assert image.size == (24 * scale, 16 * scale)
 
@@ -66,9 +84,9 @@ def test_a_model_that_is_named_is_not_replaced_by_a_bundled_one(restore: Run) ->
     assert not Path("in_sr4.png").exists()
 
 
-def test_lite_by_name_says_nothing_more(restore: Run) -> None:
+def test_a_bundled_model_by_name_says_nothing_more(restore: Run) -> None:
     save(Path("in.png"), noise(16, 24))
-    ran = restore("sr", "in.png", "--model", "lite")
+    ran = restore("sr", "in.png", "--model", "emt")
     assert (ran.code, ran.err) == (0, "")
 
 
@@ -76,10 +94,11 @@ def test_an_unsafe_cache_is_one_line_and_what_ships_with_restore_works_without_i
     Path(".cache").mkdir()
     Path(".cache").chmod(0o777)
     save(Path("in.png"), noise(8, 8))
-    for command in (("models", "pull", "emt-x4"), ("models", "path", "emt-x4"), ("sr", "--model", "emt", "in.png")):
+    for command in (("models", "pull", "hat-x4"), ("models", "path", "hat-x4"), ("sr", "--model", "hat", "in.png")):
         ran = restore(*command)
         assert (ran.code, ran.out) == (4, "")
         assert "every user of this machine may write to it (try: chmod o-w " in ran.err
         assert ran.err.count("\n") == 1
     assert restore("denoise", "--model", "lite", "in.png").code == 0
+    assert restore("sr", "in.png").code == 0
     assert list(Path(".cache").iterdir()) == []

@@ -176,7 +176,7 @@ def test_jpeg_repair_has_a_column_more(restore: Run, x1: Path) -> None:
         (["sr", "--reference", "hr", "--tiles", "64,x"], 2, ["--tiles 64,x"]),
         (["sr", "--reference", "hr", "--tiles", "0"], 2, ["--tiles 0"]),
         (["deblur", "--reference", "hr"], 2, ["deblur", "--input FOLDER"]),
-        (["sr", "--model", "emt", "--reference", "hr"], 4, ["emt-x4"]),
+        (["sr", "--model", "hat", "--reference", "hr"], 4, ["hat-x4"]),
         (["colour", "--reference", "hr"], 2, ["no task 'colour'"]),
     ],
 )

@@ -145,7 +145,7 @@ def test_a_forecast_without_room_for_a_tile_says_so(restore: Run, x1: Path, monk
 
 
 @linux
-@pytest.mark.parametrize("name", ["emt-x2", "swinir-lightweight-x4", "lite-sr-x3", "lite-denoise", "lite-dejpeg"])
+@pytest.mark.parametrize("name", ["emt-x2", "swinir-lightweight-x4", "lite-denoise", "lite-dejpeg"])
 def test_a_model_takes_what_its_contract_says_at_most(name: str) -> None:
     command = [sys.executable, "-m", "benchmarks.footprint", name, "--one", "--precision", "fp32", "--sides", "192"]
     two = {**os.environ, "OMP_NUM_THREADS": "2"}

@@ -22,7 +22,7 @@ from restore_cli.weights.entry import ARCHITECTURES
 
 CATALOGUE = read_catalogue()
 ENTRIES = {entry.name: entry for entry in CATALOGUE.entries}
-PUBLISHED = [entry for entry in CATALOGUE.entries if not entry.bundled]
+PUBLISHED = [entry for entry in CATALOGUE.entries if entry.model != "lite"]
 
 
 def names(request: Request) -> list[str]:
@@ -43,7 +43,8 @@ def test_an_entry_is_whole(entry: Entry) -> None:
         if isinstance(source, UrlSource):
             assert urlsplit(source.url).scheme == "https"
     assert entry.paper is not None
-    assert entry.suffix == ".pth"
+    assert entry.suffix == (".safetensors" if entry.bundled else ".pth")
+    assert (entry.origin is not None) == entry.bundled
     assert entry.license in ("Apache-2.0", "MIT") or entry.license_note
     assert entry.model == entry.architecture
     assert (entry.noise is not None) == (entry.task == "denoise")
@@ -65,7 +66,7 @@ def service(source: Source) -> str:
     return {"raw.githubusercontent.com": "github.com", QUOTA: "google.com"}.get(host, host)
 
 
-@pytest.mark.parametrize("entry", [e for e in PUBLISHED if e.model != "emt"], ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", [e for e in PUBLISHED if not e.bundled], ids=lambda entry: entry.name)
 def test_an_entry_has_two_services_or_says_why_not(entry: Entry) -> None:
     services = {service(source) for source in entry.sources}
     assert (len(services) < 2) == (entry.single_source is not None), services
@@ -75,7 +76,8 @@ def test_an_entry_has_two_services_or_says_why_not(entry: Entry) -> None:
 @pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: entry.name)
 def test_no_source_is_a_branch_or_a_tag(entry: Entry) -> None:
     """Files of a release are in no commit: their sha256 pins them."""
-    for source in entry.sources:
+    origin = [UrlSource(entry.origin.url)] if entry.origin else []
+    for source in [*entry.sources, *origin]:
         if isinstance(source, HubSource):
             assert re.fullmatch("[0-9a-f]{40}", source.revision)
         elif isinstance(source, UrlSource):
@@ -120,7 +122,7 @@ def test_the_fields_known_here_are_the_fields_of_the_configs() -> None:
         assert list(fields) == [field.name for field in dataclasses.fields(network.ARCHITECTURES[name][0])]
 
 
-@pytest.mark.parametrize("form", ["swinir_classical_x4", "hat_x4", "emt_x4"])
+@pytest.mark.parametrize("form", ["swinir_classical_x4", "hat_x4"])
 def test_dropped_buffers_are_those_that_a_published_file_has_too_much(form: str) -> None:
     architecture, ours, weights, _, _ = golden(form)
     model = build(architecture, ours)
@@ -132,10 +134,9 @@ def test_dropped_buffers_are_those_that_a_published_file_has_too_much(form: str)
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        (Request("sr"), ["emt-x4", "lite-sr-x4", "swinir-classical-x4"]),
-        (Request("sr", scale=2), ["emt-x2", "lite-sr-x2", "swinir-classical-x2"]),
+        (Request("sr"), ["emt-x4", "swinir-classical-x4"]),
+        (Request("sr", scale=2), ["emt-x2", "swinir-classical-x2"]),
         (Request("sr", scale=8), ["swinir-classical-x8"]),
-        (Request("sr", "lite"), ["lite-sr-x4"]),
         (Request("sr", "hat"), ["hat-x4"]),
         (Request("sr", "hat", "real-sharper"), ["hat-real-sharper-x4"]),
         (Request("sr", "swinir"), ["swinir-classical-x4"]),
@@ -170,7 +171,7 @@ def test_a_request_means(request_: Request, expected: list[str]) -> None:
     [
         (Request("sharpen"), ["no task 'sharpen'", "sr, denoise, deblur, derain, dejpeg"]),
         (Request("sr", "hta"), ["no model 'hta' (did you mean hat?)", "emt, hat, lite, restormer, swinir"]),
-        (Request("sr", "restormer"), ["restormer has no checkpoint for sr", "denoise, deblur, derain"]),
+        (Request("sr", "restormer"), ["restormer has no checkpoint for sr", "denoise, deblur, derain", "--model emt"]),
         (
             Request("sr", "hat", "smal"),
             ["hat has no variant smal", "(did you mean small?)", "real-sharper", "--model hat"],
@@ -301,6 +302,17 @@ def test_a_users_file_adds_and_overrides_and_may_change_the_defaults(
         ),
         ("https://example.org/mine", "https://[", ["address"]),
         ('license = "MIT"', 'license = "MIT"\nsha256 = "ABC"', ["sha256: found 'ABC', expected 64 small"]),
+        ('license = "MIT"', 'license = "MIT"\norigin = "a.pth"', ["mine-x2: origin: found 'a.pth', expected a table"]),
+        (
+            'license = "MIT"',
+            'license = "MIT"\norigin = { url = "a", sha256 = "b" }',
+            ["mine-x2.origin: url: found 'a'"],
+        ),
+        (
+            'license = "MIT"',
+            'license = "MIT"\norigin = { url = "https://a/b", sha256 = "b" }',
+            ["mine-x2.origin: sha256: found 'b', expected 64 small"],
+        ),
         ('title = "Mine"', "title = Mine", ["not TOML", "line 3"]),
         ("[mine-x2]", '[defaults]\nsr = ["hot"]\n[mine-x2]', ["defaults: sr: found 'hot'", "emt, hat"]),
         ("[mine-x2]", 'title = "x"\n[mine-x2]', ["title: found 'x', expected a table"]),
