@@ -87,7 +87,7 @@ class Stages:
 
     def open(self, path: Path) -> Document:
         """Decoded, ready to be restored."""
-        sources = [source.decoded() for source in open_sources(path, "PNG", WISHES)]
+        sources = [source.preload() for source in open_sources(path, "PNG", WISHES)]
         return open_document(sources, self.folder / "alone" / path.name, "PNG", WISHES)
 
     def rows_of(self, document: Document) -> list[list[Samples]]:

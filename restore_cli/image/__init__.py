@@ -1,1 +1,1 @@
-"""Images in and out: what a file holds, how it is read and how it is written."""
+"""Reading and writing image files."""

@@ -1,32 +1,33 @@
-"""Colours that spread under transparent px, so that what a model sees there is like what it sees beside it."""
+"""Alpha bleeding: visible colours spread into transparent pixels, so that the model sees no hidden colours."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from restore_cli.image.picture import Samples
+from restore_cli.image.picture import Floats, Samples
 
 __all__ = ["BLEED_MARGIN", "bleed_colours"]
 
 RADII = (1, 2, 4, 8, 16)
 BLEED_MARGIN = sum(RADII)
-"""px around a place that can change what it gets"""
+"""A pixel's result depends on pixels at most this far away, in px."""
 
 
 def bleed_colours(colours: Samples, alpha: Samples) -> Samples:
-    """(n, w, c) float32 and (n, w): where alpha is 0 the mean of the visible colours near by, else as it was.
+    """Replace the colour of transparent pixels by the mean of visible colours nearby.
 
-    What is nearer comes first: squares of 3, 5, 9 … px grow around each other. Farther px keep their own colour.
+    `colours` are (n, w, c) float32, `alpha` is (n, w); pixels with alpha 0 are transparent. Pixels are filled from
+    squares of 3, 5, 9, 17 and 33 px in turn, so that near colours come first. Pixels farther from all visible ones keep
+    their colour.
     """
-    seen = alpha > 0
-    if seen.all() or not seen.any():
+    visible = alpha > 0
+    if visible.all() or not visible.any():
         return colours
     out = colours.copy()
-    known = seen.copy()
+    known = visible.copy()
     for radius in RADII:
         weight = sum_boxes(known[..., None].astype(np.float64), radius)[..., 0]
-        reached = ~known & (weight > 0.5)  # at least one known px; sums of ones, so a half is safe
+        reached = ~known & (weight > 0.5)  # weight counts known pixels; 0.5 allows for rounding
         if reached.any():
             sums = sum_boxes(np.where(known[..., None], out, 0).astype(np.float64), radius)
             out[reached] = (sums[reached] / weight[reached, None]).astype(np.float32)
@@ -34,8 +35,8 @@ def bleed_colours(colours: Samples, alpha: Samples) -> Samples:
     return out
 
 
-def sum_boxes(values: NDArray[np.float64], radius: int) -> NDArray[np.float64]:
-    """Sums over squares of 2·radius + 1 px, cut off at the borders."""
+def sum_boxes(values: Floats, radius: int) -> Floats:
+    """Return the sums over squares of 2·radius + 1 px around each pixel, cut off at the borders."""
     for axis in (0, 1):
         length = values.shape[axis]
         total = np.cumsum(values, axis)

@@ -1,4 +1,4 @@
-"""Files to pictures and back, without loss: depth, alpha, colour profile, metadata, orientation."""
+"""Decoding files to pictures and encoding pictures to files, without loss of depth, alpha or metadata."""
 
 from __future__ import annotations
 
@@ -33,17 +33,20 @@ __all__ = ["check_output", "decode", "decode_finite", "encode", "infer_format", 
 
 
 def decode(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Picture:
-    """One picture of a file, upright, whole. The content decides the format, not the name. Raises ImageError."""
+    """Return one picture of a file, upright and whole. `frame` counts from 0.
+
+    The content decides the format, not the name. Raises: ImageError.
+    """
     source = open_source(path, max_pixels=max_pixels, frame=frame)
-    header, reader = source.header, source.rows()
-    samples = np.concatenate(list(read_blocks(reader, header.width * 4)))
+    header = source.header
+    samples = np.concatenate(list(read_blocks(source.open_rows(), header.width * 4)))
     alpha = np.array(samples[..., -1], order="C") if header.alpha else None
     pixels = np.array(samples[..., : header.channels], order="C")
     return Picture(pixels, alpha, source.metadata, header.format, header.jpeg_quality, header.subsampling)
 
 
 def decode_finite(path: Path) -> Picture:
-    """`decode` for code that computes with the values. Raises ImageError, also for values that are not finite."""
+    """Return `decode(path)` if all values are finite, as computations need them. Raises: ImageError."""
     picture = decode(path)
     for samples in (picture.pixels, picture.alpha):
         if samples is not None and samples.dtype == np.float32 and not np.isfinite(samples).all():
@@ -52,72 +55,76 @@ def decode_finite(path: Path) -> Picture:
 
 
 def probe(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Header:
-    """What `decode` would give, without decoding pixels; damage behind the header is not found. Raises ImageError."""
+    """Return the header of a file's first picture. Damage in the pixel data is not detected. Raises: ImageError."""
     return open_source(path, max_pixels=max_pixels).header
 
 
-def encode(picture: Picture, path: Path, *, format: str | None = None, settings: EncoderOptions | None = None) -> None:
-    """Writes `path` whole or not at all, as `format` (a value of SUFFIXES) or as its suffix says. Raises OutputError.
+def encode(picture: Picture, path: Path, *, format: str | None = None, options: EncoderOptions | None = None) -> None:
+    """Write a picture to `path` atomically, as `format` (a key of WRITABLE_DEPTHS) or as the suffix of `path` says.
 
-    PNG, TIFF (deflate), BMP and WebP are lossless; JPEG is quality 95, AVIF quality 90, both 4:4:4.
+    PNG, TIFF (deflate), BMP and WebP are lossless. JPEG has quality 95 and AVIF 90, both without colour subsampling.
+    Raises: OutputError.
     """
     format = format or infer_format(path)
     if format not in WRITABLE_DEPTHS:
-        raise ValueError(f"format {format!r} is none of {', '.join(WRITABLE_DEPTHS)}")
+        raise ValueError(f"format is {format!r}, expected one of {', '.join(WRITABLE_DEPTHS)}")
     if format not in ALPHA_FORMATS and picture.opaque:
         picture = Picture(picture.pixels, None, picture.metadata)
-    stream = stream_picture(picture)
-    write_streams(iter([stream]), 1, path, format, settings or EncoderOptions())
+    write_streams(iter([stream_picture(picture)]), 1, path, format, options or EncoderOptions())
 
 
 def write_streams(
-    pages: Iterator[PixelStream], count: int, path: Path, format: str, settings: EncoderOptions
+    pages: Iterator[PixelStream], count: int, path: Path, format: str, options: EncoderOptions
 ) -> tuple[str, ...]:
-    """Write `count` pages as one file, whole or not at all; rows are pulled as they are written.
+    """Write `count` pages to one file atomically. Rows are pulled from the streams as they are written.
 
-    Returns what the inputs say beside their pixels and the file does not, each with its reason. Raises OutputError.
+    Returns one message for each part of the metadata that the file does not contain, with the reason.
+    Raises: OutputError.
     """
     first = next(pages)
     check_output(first, path, format, count)
     left_out: dict[str, None] = {}
 
-    def held(page: PixelStream) -> PixelStream:
+    def filter_metadata(page: PixelStream) -> PixelStream:
         page.metadata = drop_unsupported(format, page.metadata)
         left_out.update(dict.fromkeys(page.metadata.left_out))
         return page
 
     try:
         with atomic_write(path) as file:
-            write_pages(map(held, chain([first], pages)), first, count, file, format, settings)
+            write_pages(map(filter_metadata, chain([first], pages)), first, count, file, format, options)
     except EncoderError as error:
         raise OutputError(f"{path}: cannot be written as {FORMAT_NAMES[format]} ({error})") from error
     return tuple(left_out)
 
 
 def infer_format(path: Path) -> str:
-    """The format that a suffix names. Raises OutputError."""
+    """Return the format that the suffix of `path` stands for. Raises: OutputError."""
     if path.suffix.lower() in READ_ONLY_SUFFIXES:
-        raise OutputError(f"{path}: HEIC is read and not written", f"-o {shlex.quote(str(path.with_suffix('.png')))}")
+        png = shlex.quote(str(path.with_suffix(".png")))
+        raise OutputError(f"{path}: HEIC files can be read but not written", f"-o {png}")
     if format := FORMAT_BY_SUFFIX.get(path.suffix.lower()):
         return format
-    named = f"the suffix {path.suffix!r} names no format" if path.suffix else "the name has no suffix"
-    raise OutputError(f"{path}: {named}; known are {' '.join(FORMAT_BY_SUFFIX)}", f"-o {shlex.quote(str(path))}.png")
+    found = f"unknown suffix {path.suffix!r}" if path.suffix else "the name has no suffix"
+    raise OutputError(
+        f"{path}: {found}; expected one of {' '.join(FORMAT_BY_SUFFIX)}", f"-o {shlex.quote(str(path))}.png"
+    )
 
 
 def check_output(stream: PixelStream, path: Path, format: str, count: int = 1) -> None:
-    """Says what the format cannot hold, before work is done. Raises OutputError."""
-    instead = f"-o {shlex.quote(str(path.with_suffix('.tif')))}"
-    lossless = f"-o {shlex.quote(str(path.with_suffix('.png')))}"
-    title, found = FORMAT_NAMES[format], f"{stream.width}×{stream.height} px"
+    """Check that `format` can store `count` pages like `stream`. Raises: OutputError."""
+    as_tiff = f"-o {shlex.quote(str(path.with_suffix('.tif')))}"
+    as_png = f"-o {shlex.quote(str(path.with_suffix('.png')))}"
+    name, size = FORMAT_NAMES[format], f"{stream.width}×{stream.height} px"
     bits = 8 * stream.dtype.itemsize
-    if stream.alpha and format not in ALPHA_FORMATS:
-        holders = ", ".join(FORMAT_NAMES[name] for name in ALPHA_FORMATS)
-        raise OutputError(f"{path}: {title} holds no transparency, this picture has some; {holders} do", lossless)
+    if stream.has_alpha and format not in ALPHA_FORMATS:
+        others = ", ".join(FORMAT_NAMES[other] for other in ALPHA_FORMATS)
+        raise OutputError(f"{path}: {name} cannot store transparency; {others} can", as_png)
     if count > 1 and format not in MULTI_FRAME_FORMATS:
-        raise OutputError(f"{path}: {title} holds one picture, there are {count}", "--frame 1")
+        raise OutputError(f"{path}: {name} can store one picture, there are {count}", "--frame 1")
     if bits not in WRITABLE_DEPTHS[format] or (count > 1 and format == "PNG" and bits != 8):
-        raise OutputError(f"{path}: {title} holds no {bits}-bit samples", instead)
+        raise OutputError(f"{path}: {name} cannot store {bits}-bit samples", as_tiff)
     if (side := MAX_SIDE.get(format)) and max(stream.width, stream.height) > side:
-        raise OutputError(f"{path}: {found}, {title} holds at most {side} px a side", lossless)
-    if (size := MAX_SAMPLE_BYTES.get(format)) and stream.nbytes > size:
-        raise OutputError(f"{path}: {found} do not fit into a 4 GiB file", lossless)
+        raise OutputError(f"{path}: the image has {size}, the limit of {name} is {side} px per side", as_png)
+    if (most := MAX_SAMPLE_BYTES.get(format)) and stream.nbytes > most:
+        raise OutputError(f"{path}: the image has {size}, which do not fit into a {name} file of 4 GiB", as_png)

@@ -1,4 +1,4 @@
-"""What is said of a file that could not be read."""
+"""Why an image file cannot be read: the exceptions of the readers, and one-line messages with the next command."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 __all__ = ["NOT_FINITE", "UnreadableImage", "UnsupportedImage", "describe_os_error", "join_lines", "suggest_command"]
 
-NOT_FINITE = "holds values that are not finite, numbers are expected"
+NOT_FINITE = "contains values that are not finite (NaN or infinity); expected finite numbers"
 
-_COMMANDS = {  # of ImageMagick, that make a readable copy: what the copy's name gets, and how
+_CONVERSIONS = {  # suffix of the copy's name, and the ImageMagick command that makes the copy
     "depth": ("-16bit", "magick {0} -depth 16 {1}"),
     "colour": ("-rgb", "magick {0} -colorspace sRGB {1}"),
     "kind": ("-converted", "magick {0} {1}"),
@@ -17,7 +17,7 @@ _COMMANDS = {  # of ImageMagick, that make a readable copy: what the copy's name
 
 
 class UnsupportedImage(Exception):
-    """A sound file of a kind that would be damaged. `step` names the command that converts it, or is one."""
+    """A valid file that cannot be read without loss. `step` is a key of _CONVERSIONS, a command, or empty."""
 
     def __init__(self, what: str, step: str = "") -> None:
         super().__init__(what)
@@ -25,20 +25,19 @@ class UnsupportedImage(Exception):
 
 
 class UnreadableImage(Exception):
-    """A damaged file."""
+    """A damaged file, or no image at all."""
 
 
 def suggest_command(step: str, name: str) -> str | None:
-    """The next command to type: one of ImageMagick's for a known step, else the step itself."""
-    if step not in _COMMANDS:
+    """Return the next command to type: an ImageMagick conversion of file `name`, or `step` itself."""
+    if step not in _CONVERSIONS:
         return step or None
-    addition, text = _COMMANDS[step]
+    addition, text = _CONVERSIONS[step]
     copy = Path(name).with_suffix("").name + addition + ".png"
     return text.format(shlex.quote(name), shlex.quote(copy))
 
 
 def describe_os_error(error: OSError) -> str:
-    """The system's reason in our words."""
     known = {
         FileNotFoundError: "no such file",
         IsADirectoryError: "is a folder, not an image",
@@ -48,5 +47,5 @@ def describe_os_error(error: OSError) -> str:
 
 
 def join_lines(error: Exception) -> str:
-    """What a library said, in one line."""
+    """Return an error's message in one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Row streams: a picture that is read from top to bottom once, with its last rows kept for those who look back."""
+"""Rows of a picture as a stream, read once from top to bottom, with a few rows kept for overlapping windows."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from restore_cli.image.picture import Samples
 __all__ = ["FetchRows", "RowBuffer", "RowReader", "read_blocks"]
 
 FetchRows = Callable[[int, int], Samples]
-"""fetch(top, bottom) -> (n, w, c); called for each row once, in order."""
+"""fetch(top, bottom) -> (n, w, c). Called once for each row, in order."""
 
 BLOCK_BYTES = 1 << 24
-"""bytes that are decoded at once, about"""
+"""Approximate size of a decoded block."""
 
 
 class RowReader:
-    """Rows of a source for overlapping windows that move down."""
+    """Reads overlapping windows of rows that move down the picture. Rows are fetched once."""
 
     def __init__(self, fetch: FetchRows, height: int, width: int, slack: int = 128) -> None:
         self.fetch, self.height, self.width, self.slack = fetch, height, width, slack
@@ -26,9 +26,12 @@ class RowReader:
         self.held: list[Samples] = []
 
     def read(self, top: int, bottom: int) -> Samples:
-        """Rows top..bottom, (bottom - top, w, c). `top` may go back behind an earlier one by `slack` px."""
+        """Return rows top..bottom, (bottom - top, w, c). `top` may be up to `slack` rows above the previous `top`.
+
+        Raises: ValueError for rows outside the picture, or rows that are no longer kept.
+        """
         if not self.top <= top < bottom <= self.height:
-            raise ValueError(f"rows {top}..{bottom} of {self.height} asked for, rows above {self.top} are gone")
+            raise ValueError(f"rows {top}..{bottom} requested, rows {self.top}..{self.height} are available")
         if self.end < bottom:
             self.held.append(self.fetch(self.end, bottom))
             self.end = bottom
@@ -40,25 +43,25 @@ class RowReader:
 
 
 class RowBuffer:
-    """Rows that wait until others of the same height have come."""
+    """A first-in, first-out buffer of rows."""
 
     def __init__(self) -> None:
         self.parts: list[Samples] = []
 
     @property
     def size(self) -> int:
-        """Rows that wait."""
+        """The number of buffered rows."""
         return sum(part.shape[0] for part in self.parts)
 
     def push(self, rows: Samples) -> None:
-        """(n, w, c), any n."""
+        """Append rows, (n, w, c) for any n."""
         if rows.shape[0]:
             self.parts.append(rows)
 
     def pop(self, count: int) -> Samples:
-        """The oldest `count` rows."""
+        """Remove and return the oldest `count` rows. Raises: ValueError if there are fewer."""
         if self.size < count:
-            raise ValueError(f"{count} rows asked for, {self.size} are there")
+            raise ValueError(f"{count} rows requested, {self.size} are buffered")
         taken: list[Samples] = []
         while (left := count - sum(part.shape[0] for part in taken)) or not taken:
             part = self.parts.pop(0)
@@ -69,7 +72,7 @@ class RowBuffer:
 
 
 def read_blocks(reader: RowReader, row_bytes: int) -> Iterator[Samples]:
-    """Every row once, in blocks of about 16 MB."""
+    """Yield all rows once, in blocks of about 16 MB. `row_bytes` is the size of one row."""
     step = max(1, BLOCK_BYTES // max(1, row_bytes))
     for top in range(0, reader.height, step):
         yield reader.read(top, min(reader.height, top + step))

@@ -1,12 +1,12 @@
-"""One function per format: rows and metadata -> a file.
+"""Writers of all formats: streams of rows and metadata to a file.
 
-Samples are (h, w, c): 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha. PNG and TIFF are written as rows come; the
-others, whose libraries want the whole picture, hold it once in 8 bits.
+Samples are (h, w, c), c = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha. PNG and TIFF are written row by row.
+The other formats are written by Pillow, which needs the whole picture in memory, in 8 bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -31,42 +31,45 @@ from restore_cli.image.stream import PixelStream
 
 __all__ = ["EncoderError", "EncoderOptions", "can_hold_profile", "drop_unsupported", "write_pages"]
 
-_JPEG_MARKER = 65533  # bytes that fit into one marker: EXIF and XMP have no way to span several
-_JPEG_PARTS = {"exif": _JPEG_MARKER, "xmp": _JPEG_MARKER - 29, "iptc": _JPEG_MARKER - 40}  # less their headers
+_JPEG_MARKER = 65533  # bytes in one marker segment; EXIF and XMP cannot span several
+_JPEG_PARTS = {"exif": _JPEG_MARKER, "xmp": _JPEG_MARKER - 29, "iptc": _JPEG_MARKER - 40}  # minus their headers
 _JPEG_DENSITY = 65535  # dpi
-_REWRITES_EXIF = {"AVIF": can_rewrite_exif, "TIFF": can_write_exif}
+_EXIF_CHECKS = {"AVIF": can_rewrite_exif, "TIFF": can_write_exif}
 
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """How lossy formats are written."""
+    """Quality of lossy formats."""
 
     jpeg_quality: int = 95
     subsampling: str = "4:4:4"
 
 
 def can_hold_profile(format: str, channels: int, icc: bytes | None) -> bool:
-    """Whether a picture of that many channels, alpha too, keeps its profile: WebP has no gray, AVIF none with alpha."""
+    """Whether `format` can store profile `icc` for pictures of `channels` channels, alpha included.
+
+    WebP stores gray as RGB, AVIF stores gray with alpha as RGB with alpha; a gray profile does not fit these.
+    """
     if format == "WEBP" or (format == "AVIF" and channels == 2):
         channels = 3
     return format != "BMP" and fit_profile(icc, channels) == icc
 
 
 def drop_unsupported(format: str, metadata: Metadata) -> Metadata:
-    """The metadata without what the format has a place for and cannot hold; `left_out` says what that is, and why."""
+    """Return the metadata without values that `format` cannot store; `left_out` names each with the reason."""
     lost: dict[str, str] = {}
     text = dict(metadata.text)
     if format == "JPEG":
         for part, most in _JPEG_PARTS.items():
             if len(getattr(metadata, part) or b"") > most:
-                lost[part] = f"its {part.upper()} is left out: a JPEG holds {most} bytes of it"
+                lost[part] = f"its {part.upper()} is left out: a JPEG can store {most} bytes of it"
         if len(text.get("Comment", "").encode()) > _JPEG_MARKER:
-            lost["text"] = f"its text 'Comment' is left out: a JPEG holds {_JPEG_MARKER} bytes of it"
+            lost["text"] = f"its text 'Comment' is left out: a JPEG can store {_JPEG_MARKER} bytes of it"
             del text["Comment"]
         if metadata.dpi and max(metadata.dpi) > _JPEG_DENSITY:
-            lost["dpi"] = f"its resolution is left out: a JPEG holds {_JPEG_DENSITY} dpi"
-    elif metadata.exif and format in _REWRITES_EXIF and not _REWRITES_EXIF[format](metadata.exif):
-        lost["exif"] = f"its EXIF cannot be written into a file of {FORMAT_NAMES[format]} and is left out"
+            lost["dpi"] = f"its resolution is left out: a JPEG can store at most {_JPEG_DENSITY} dpi"
+    elif metadata.exif and format in _EXIF_CHECKS and not _EXIF_CHECKS[format](metadata.exif):
+        lost["exif"] = f"its EXIF is left out: it cannot be written to {FORMAT_NAMES[format]}"
     if not lost:
         return metadata
     values: dict[str, Any] = vars(metadata) | dict.fromkeys(lost)
@@ -74,30 +77,30 @@ def drop_unsupported(format: str, metadata: Metadata) -> Metadata:
 
 
 def write_pages(
-    pages: Iterator[PixelStream], first: PixelStream, count: int, sink: IO[bytes], format: str, settings: EncoderOptions
+    pages: Iterator[PixelStream], first: PixelStream, count: int, sink: IO[bytes], format: str, options: EncoderOptions
 ) -> None:
-    """`count` pages of the first one's kind."""
+    """Write `count` pages that all have the size and type of `first`. Raises: EncoderError, OSError."""
     if format == "TIFF":
         write_tiff(pages, sink, first.nbytes * count)
     elif format == "PNG" and count == 1:
         write_png(next(pages), sink)
     else:
-        kept = [(join_rows(page), page.metadata) for page in pages]
+        arrays, metadata = zip(*[(join_rows(page), page.metadata) for page in pages], strict=True)
         try:
             with pillow_settings():
-                _WRITERS[format]([array for array, _ in kept], sink, [metadata for _, metadata in kept], settings)
+                _WRITERS[format](arrays, sink, metadata, options)
         except (OSError, MemoryError):
             raise
-        except Exception as error:  # Pillow's writers raise whatever their library says
+        except Exception as error:  # Pillow's writers raise many types
             raise EncoderError(join_lines(error)) from error
 
 
 class EncoderError(Exception):
-    """A library's writer would not have it."""
+    """A library cannot encode the picture."""
 
 
 def join_rows(page: PixelStream) -> Pixels:
-    """All rows in one array."""
+    """Return all rows of a page as one 8-bit array, (h, w, c)."""
     out = np.empty((page.height, page.width, page.channels), np.uint8)
     top = 0
     for block in page.blocks:
@@ -110,8 +113,7 @@ def _image(samples: Pixels) -> Image.Image:
     return Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else np.ascontiguousarray(samples))
 
 
-def _animation_options(arrays: list[Pixels], times: list[Metadata]) -> dict[str, Any]:
-    """What Pillow's writers want to know of an animation."""
+def _animation_options(arrays: Sequence[Pixels], times: Sequence[Metadata]) -> dict[str, Any]:
     if len(arrays) == 1:
         return {}
     durations = [round(100 if time.duration is None else time.duration) for time in times]
@@ -119,14 +121,13 @@ def _animation_options(arrays: list[Pixels], times: list[Metadata]) -> dict[str,
     return options if times[0].loop is None else {**options, "loop": times[0].loop}
 
 
-def _write_jpeg(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: EncoderOptions) -> None:
-    """What was restored is not thrown away again: quality 95 and no colour subsampling, unless asked."""
+def _write_jpeg(arrays: Sequence[Pixels], sink: IO[bytes], pages: Sequence[Metadata], options: EncoderOptions) -> None:
     metadata = pages[0]
     _image(arrays[0]).save(
         sink,
         "JPEG",
-        quality=settings.jpeg_quality,
-        subsampling=settings.subsampling,
+        quality=options.jpeg_quality,
+        subsampling=options.subsampling,
         icc_profile=metadata.icc,
         exif=metadata.exif or b"",
         xmp=metadata.xmp or b"",
@@ -137,7 +138,7 @@ def _write_jpeg(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
 
 
 def wrap_iptc(iptc: bytes | None) -> bytes:
-    """IPTC as the APP13 marker of a JPEG."""
+    """Return IPTC records as an APP13 marker segment of a JPEG."""
     if not iptc:
         return b""
     padded = iptc + bytes(len(iptc) % 2)
@@ -145,8 +146,8 @@ def wrap_iptc(iptc: bytes | None) -> bytes:
     return b"\xff\xed" + (len(body) + 2).to_bytes(2, "big") + body
 
 
-def _write_webp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: EncoderOptions) -> None:
-    """Lossless, with colours kept under transparency. WebP has no gray: three equal channels."""
+def _write_webp(arrays: Sequence[Pixels], sink: IO[bytes], pages: Sequence[Metadata], options: EncoderOptions) -> None:
+    """Write lossless WebP and keep the colours of transparent pixels (exact)."""
     metadata = pages[0]
     _image(arrays[0]).save(
         sink,
@@ -160,14 +161,14 @@ def _write_webp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
     )
 
 
-def _write_bmp(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: EncoderOptions) -> None:
-    """No metadata but the resolution: the format's other headers are read by few."""
+def _write_bmp(arrays: Sequence[Pixels], sink: IO[bytes], pages: Sequence[Metadata], options: EncoderOptions) -> None:
+    """Write BMP with the resolution as its only metadata. Few programs read the headers that hold more."""
     metadata = pages[0]
     _image(arrays[0]).save(sink, "BMP", dpi=metadata.dpi or (0, 0))
 
 
-def _write_avif(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: EncoderOptions) -> None:
-    """Quality 90, no colour subsampling; gray stays one channel, gray with alpha becomes RGB with alpha."""
+def _write_avif(arrays: Sequence[Pixels], sink: IO[bytes], pages: Sequence[Metadata], options: EncoderOptions) -> None:
+    """Write AVIF at quality 90. Pillow turns gray with alpha into RGB with alpha."""
     metadata = pages[0]
     channels = arrays[0].shape[2]
     _image(arrays[0]).save(
@@ -182,8 +183,8 @@ def _write_avif(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
     )
 
 
-def _write_apng(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], settings: EncoderOptions) -> None:
-    """An animation, in 8 bits."""
+def _write_apng(arrays: Sequence[Pixels], sink: IO[bytes], pages: Sequence[Metadata], options: EncoderOptions) -> None:
+    """Write an animation; `write_png` writes single pictures."""
     metadata, info = pages[0], PngImagePlugin.PngInfo()
     for key, value in metadata.text.items():
         info.add_text(key, value)
@@ -204,7 +205,7 @@ def _write_apng(arrays: list[Pixels], sink: IO[bytes], pages: list[Metadata], se
     )
 
 
-_WRITERS: dict[str, Callable[[list[Pixels], IO[bytes], list[Metadata], EncoderOptions], None]] = {
+_WRITERS: dict[str, Callable[[Sequence[Pixels], IO[bytes], Sequence[Metadata], EncoderOptions], None]] = {
     "PNG": _write_apng,
     "JPEG": _write_jpeg,
     "WEBP": _write_webp,

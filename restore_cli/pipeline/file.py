@@ -128,7 +128,7 @@ def with_colours(source: PictureSource, format: str, finish: Finish) -> Finish:
     header, metadata = source.header, source.metadata
     channels = header.channels + (header.alpha and finish.alpha != "drop")
     lost = metadata.icc is not None and not can_hold_profile(format, channels, metadata.icc)
-    lost |= metadata.icc is None and metadata.foreign_code and format != "PNG"
+    lost |= metadata.icc is None and metadata.has_foreign_cicp and format != "PNG"
     return replace(finish, icc="srgb") if lost else finish
 
 

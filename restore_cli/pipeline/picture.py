@@ -101,7 +101,7 @@ def flow_of(source: PictureSource, finish: Finish) -> Flow:
     header, icc = source.header, source.metadata.icc
     low, high = range_of(source) if header.depth == 32 else (0.0, 1.0)
     colour = make_conversion(icc, header.channels) if (low, high) == (0.0, 1.0) else None
-    if finish.icc == "srgb" and icc is None and source.metadata.foreign_code:
+    if finish.icc == "srgb" and icc is None and source.metadata.has_foreign_cicp:
         found = (
             f"its colours are told by number (cICP {source.metadata.png[b'cICP'][:2].hex(' ')}), not converted to sRGB"
         )
@@ -115,7 +115,7 @@ def flow_of(source: PictureSource, finish: Finish) -> Flow:
 def range_of(source: PictureSource) -> tuple[float, float]:
     """(0, 1) where all colours lie inside, else their least and their greatest."""
     low, high = np.inf, -np.inf
-    reader = source.rows()
+    reader = source.open_rows()
     for block in read_blocks(reader, source.header.width * 16):
         if not np.isfinite(block).all():
             raise ImageError(f"{source.name}: {NOT_FINITE}")
@@ -131,7 +131,7 @@ def opaque(source: PictureSource) -> bool:
     if not source.header.alpha:
         return True
     return all(
-        bool((b[..., -1] >= PEAK[str(b.dtype)]).all()) for b in read_blocks(source.rows(), source.header.width * 8)
+        bool((b[..., -1] >= PEAK[str(b.dtype)]).all()) for b in read_blocks(source.open_rows(), source.header.width * 8)
     )
 
 
@@ -145,7 +145,7 @@ class SourceRows:
     reader: RowReader = field(init=False)
 
     def __post_init__(self) -> None:
-        self.reader = self.flow.source.rows()
+        self.reader = self.flow.source.open_rows()
 
     @property
     def height(self) -> int:

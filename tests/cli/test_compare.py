@@ -124,7 +124,7 @@ def test_values_that_are_not_finite_are_not_shown(restore: Run) -> None:
     save(Path("good.png"), noise(9, 9))
     encode(Picture(np.full((9, 9, 3), np.inf, np.float32)), Path("bad.tif"))
     ran = restore("compare", "good.png", "bad.tif", "-o", "made.png")
-    line = "restore: bad.tif: holds values that are not finite, numbers are expected\n"
+    line = "restore: bad.tif: contains values that are not finite (NaN or infinity); expected finite numbers\n"
     assert (ran.code, ran.out, ran.err) == (1, "", line)
     assert not Path("made.png").exists()
 

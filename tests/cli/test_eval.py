@@ -153,7 +153,7 @@ def test_values_that_are_not_finite_are_named_and_not_measured(restore: Run) -> 
     encode(Picture(values), Path("bad.tif"))
     for result, reference in (("good.png", "bad.tif"), ("bad.tif", "good.png")):
         ran = restore("eval", "--restored", result, "--reference", reference)
-        line = "restore: bad.tif: holds values that are not finite, numbers are expected\n"
+        line = "restore: bad.tif: contains values that are not finite (NaN or infinity); expected finite numbers\n"
         assert (ran.code, ran.out, ran.err) == (1, "", line)
 
 

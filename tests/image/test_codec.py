@@ -390,7 +390,7 @@ def test_settings_of_pillow_are_put_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
 def test_transparency_is_not_dropped_in_silence(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
-    with pytest.raises(OutputError, match=r"holds no transparency.*PNG, WebP, TIFF, AVIF do.*out\.png"):
+    with pytest.raises(OutputError, match=r"cannot store transparency; PNG, WebP, TIFF, AVIF can.*out\.png"):
         encode(random_picture(3, 3, 3, alpha=True), path)
     assert not path.exists()
     opaque = Picture(smooth(), np.full((24, 32), 255, np.uint8))
@@ -400,20 +400,20 @@ def test_transparency_is_not_dropped_in_silence(tmp_path: Path, suffix: str) -> 
 
 def test_output_that_cannot_be_is_refused(tmp_path: Path) -> None:
     wide = Picture(np.zeros((1, 16_384, 3), np.uint8))
-    with pytest.raises(OutputError, match="16384×1 px, WebP holds at most 16383 px a side"):
+    with pytest.raises(OutputError, match="has 16384×1 px, the limit of WebP is 16383 px per side"):
         encode(wide, tmp_path / "out.webp")
-    with pytest.raises(OutputError, match=r"'\.xyz' names no format"):
+    with pytest.raises(OutputError, match=r"unknown suffix '\.xyz'; expected one of \.png"):
         encode(wide, tmp_path / "out.xyz")
     with pytest.raises(OutputError, match="has no suffix"):
         encode(wide, tmp_path / "out")
-    with pytest.raises(ValueError, match="'GIF' is none of"):
+    with pytest.raises(ValueError, match="'GIF', expected one of PNG"):
         encode(wide, tmp_path / "out", format="GIF")
     assert not list(tmp_path.iterdir())
 
 
 def test_picture_refuses_what_is_not_one() -> None:
     for pixels in (np.zeros((3, 3), np.uint8), np.zeros((3, 3, 2), np.uint8), np.zeros((0, 3, 3), np.uint8)):
-        with pytest.raises(ValueError, match="not uint8"):
+        with pytest.raises(ValueError, match="expected uint8"):
             Picture(pixels)
     with pytest.raises(ValueError, match="alpha is"):
         Picture(smooth(), np.zeros((3, 3), np.uint8))

@@ -58,7 +58,7 @@ def test_only_a_jpeg_has_a_quality() -> None:
 def test_no_table_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="no quantisation table"):
         estimate_quality({})
-    with pytest.raises(ValueError, match="64 entries, not 3"):
+    with pytest.raises(ValueError, match="3 entries, expected 64"):
         estimate_quality({0: [1, 2, 3]})
-    with pytest.raises(ValueError, match="not in 1-100"):
+    with pytest.raises(ValueError, match="quality is 0, expected 1-100"):
         compute_luminance_table(0)

@@ -95,7 +95,7 @@ DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
     "text-large.png": (with_chunk(b"tEXt", bytes((64 << 20) + 1)), "a text is larger than 64 MiB and left out"),
     "text-twice.png": (
         lambda: png(RGB, 2, extra=chunk(b"tEXt", b"Author\0A") + chunk(b"tEXt", b"Author\0B")),
-        "its text 'Author' stands there several times, the last one is kept",
+        "its text 'Author' occurs several times, the last one is kept",
     ),
     "raw-damaged.png": (
         with_chunk(b"tEXt", b"Raw profile type exif\0\nexif\n       9\nxyz\n"),
@@ -103,7 +103,7 @@ DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "raw-unknown.png": (
         with_chunk(b"tEXt", b"Raw profile type else\0\nelse\n       2\n1234\n"),
-        "its text 'Raw profile type else' is of an unknown kind and left out",
+        "its text 'Raw profile type else' has an unknown type and is left out",
     ),
     "exif.png": (with_chunk(b"eXIf", b"nonsense"), EXIF),
     "icc.jpg": (saved("JPEG", icc_profile=SHORT_PROFILE), PROFILE),
@@ -167,11 +167,11 @@ def photo(**parts: int) -> bytes:
     ("parts", "expected"),
     [
         ({}, []),
-        ({"exif": 70_000}, ["its EXIF is left out: a JPEG holds 65533 bytes of it"]),
-        ({"xmp": 70_000}, ["its XMP is left out: a JPEG holds 65504 bytes of it"]),
-        ({"iptc": 70_000}, ["its IPTC is left out: a JPEG holds 65493 bytes of it"]),
-        ({"comment": 70_000}, ["its text 'Comment' is left out: a JPEG holds 65533 bytes of it"]),
-        ({"density": 2**23}, ["its resolution is left out: a JPEG holds 65535 dpi"]),
+        ({"exif": 70_000}, ["its EXIF is left out: a JPEG can store 65533 bytes of it"]),
+        ({"xmp": 70_000}, ["its XMP is left out: a JPEG can store 65504 bytes of it"]),
+        ({"iptc": 70_000}, ["its IPTC is left out: a JPEG can store 65493 bytes of it"]),
+        ({"comment": 70_000}, ["its text 'Comment' is left out: a JPEG can store 65533 bytes of it"]),
+        ({"density": 2**23}, ["its resolution is left out: a JPEG can store at most 65535 dpi"]),
     ],
 )
 def test_what_a_jpeg_cannot_hold_is_noted(parts: dict[str, int], expected: list[str], restore: Run, x1: Path) -> None:
@@ -192,6 +192,6 @@ def test_exif_that_cannot_be_rewritten_is_noted(suffix: str, restore: Run, x1: P
     Path("in.png").write_bytes(png(RGB, 2, extra=chunk(b"eXIf", misfit) + resolution))
     ran = restore("denoise", "--weights", x1, "in.png", "-o", f"out.{suffix}", "--json")
     title = {"tif": "TIFF", "avif": "AVIF"}[suffix]
-    note = f"its EXIF cannot be written into a file of {title} and is left out"
+    note = f"its EXIF is left out: it cannot be written to {title}"
     assert (ran.code, json.loads(ran.out.splitlines()[0])["notes"]) == (0, [note])
     assert decode(Path(f"out.{suffix}")).metadata.dpi == pytest.approx((127, 127))

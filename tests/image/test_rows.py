@@ -18,7 +18,7 @@ def test_what_comes_first_goes_first(pushed: list[int], popped: list[int]) -> No
         queue.push(part)
     for count in popped:
         if count > queue.size:
-            with pytest.raises(ValueError, match="are there"):
+            with pytest.raises(ValueError, match="are buffered"):
                 queue.pop(count)
             return
         np.testing.assert_array_equal(queue.pop(count), rows[done : done + count])

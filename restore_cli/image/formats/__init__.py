@@ -1,1 +1,1 @@
-"""Readers and writers of each file format."""
+"""Readers and writers of the file formats."""

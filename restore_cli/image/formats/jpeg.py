@@ -1,4 +1,4 @@
-"""What the markers of a JPEG say: how strongly it was compressed, how many pictures it holds."""
+"""Properties of a JPEG that its markers reveal: the encoder's quality, and the number of stereo pictures."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from restore_cli.image.reasons import UnreadableImage
 
 __all__ = ["check_progressive_length", "compute_luminance_table", "count_stereo_frames", "estimate_quality"]
 
-# ITU-T T.81, Annex K, table K.1: luminance, in rows.
+# ITU-T T.81, Annex K, table K.1: luminance, row by row
 # fmt: off
-_ANNEX_K = np.array([
+_LUMINANCE = np.array([
      16,  11,  10,  16,  24,  40,  51,  61,
      12,  12,  14,  19,  26,  58,  60,  55,
      14,  13,  16,  24,  40,  57,  69,  56,
@@ -30,39 +30,48 @@ _ANNEX_K = np.array([
 
 
 def compute_luminance_table(quality: int) -> NDArray[np.int64]:
-    """(64,) the luminance table that libjpeg writes at `quality` 1-100, baseline (entries 1-255)."""
+    """Return libjpeg's luminance table for `quality` 1-100: (64,), row by row, baseline (entries 1-255)."""
     if not 1 <= quality <= 100:
-        raise ValueError(f"quality {quality} is not in 1-100")
+        raise ValueError(f"quality is {quality}, expected 1-100")
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
-    return np.clip((_ANNEX_K * percent + 50) // 100, 1, 255)
+    return np.clip((_LUMINANCE * percent + 50) // 100, 1, 255)
 
 
 def estimate_quality(tables: Mapping[int, Sequence[int]]) -> int:
-    """The libjpeg quality, 1-100, whose luminance table is nearest to the first of `tables` (in rows, not zigzag).
+    """Return the libjpeg quality, 1-100, whose luminance table is nearest to the first of `tables`.
 
-    Exact for what libjpeg writes. For other encoders (Photoshop, cameras) nearness weighs all frequencies alike:
-    differences are counted in units of the standard table.
+    `tables` are quantisation tables, row by row (not zigzag). The result is exact for files of libjpeg. For other
+    encoders (Photoshop, cameras) differences are divided by the standard table, so that all frequencies weigh the same.
+
+    Raises: ValueError if there is no table of 64 entries.
     """
     if not tables:
         raise ValueError("no quantisation table")
     found = np.asarray(tables[min(tables)], dtype=np.int64)
-    if found.shape != _ANNEX_K.shape:
-        raise ValueError(f"a quantisation table has 64 entries, not {found.size}")
+    if found.shape != _LUMINANCE.shape:
+        raise ValueError(f"a quantisation table has {found.size} entries, expected 64")
     distance = {
-        quality: float((abs(found - compute_luminance_table(quality)) / _ANNEX_K).sum()) for quality in range(1, 101)
+        quality: float((abs(found - compute_luminance_table(quality)) / _LUMINANCE).sum()) for quality in range(1, 101)
     }
     return min(distance, key=distance.__getitem__)
 
 
 def check_progressive_length(stream: IO[bytes], width: int, height: int) -> None:
-    """A progressive JPEG is held whole: one that is shorter than a bit for each block is refused before that."""
+    """Refuse a progressive JPEG that is shorter than one bit per block.
+
+    libjpeg holds a progressive file in memory as large as its header says, so false headers are refused before that.
+    Raises: UnreadableImage.
+    """
     size, least = stream.seek(0, SEEK_END), -(-width // 8) * -(-height // 8) // 8
     if size < least:
-        raise UnreadableImage(f"damaged JPEG: {width}×{height} px take at least {least} bytes, it has {size}")
+        raise UnreadableImage(f"damaged JPEG: {width}×{height} px need at least {least} bytes, the file has {size}")
 
 
 def count_stereo_frames(image: ImageFile.ImageFile) -> int:
-    """Pictures of a stereo pair or a panorama. Cameras hide a preview behind the photograph, phones a gain map: 1."""
+    """Return the number of pictures in a stereo pair or panorama (multi-picture format), else 1.
+
+    Cameras append previews and phones append gain maps in the same format; these do not count.
+    """
     if not isinstance(image, MpoImagePlugin.MpoImageFile):
         return 1
     entries = (image.mpinfo or {}).get(0xB002, [])

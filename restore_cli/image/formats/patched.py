@@ -1,4 +1,4 @@
-"""Files that are read with some of their bytes replaced, so that a library does not act on a tag that we act on."""
+"""A file that is read with some bytes replaced, to hide a tag from a library that would act on it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ __all__ = ["Patch", "PatchedFile"]
 
 @dataclass(frozen=True)
 class Patch:
-    """Bytes to read in place of those at an offset of a file."""
+    """Bytes that replace those at an offset of a file."""
 
     offset: int
     data: bytes
 
 
 class PatchedFile:
-    """A seekable binary stream as a patch changes it; the file itself is never written.
+    """A seekable binary stream with a patch applied on reading. The file itself is not changed.
 
-    libvips calls it, and Python prints exceptions that reach libvips: what cannot be read ends the file instead.
+    libvips calls the methods through callbacks, where Python prints exceptions instead of raising them. The methods
+    therefore report errors as the end of the file.
     """
 
     def __init__(self, stream: IO[bytes], patch: Patch) -> None:
         self.stream, self.patch = stream, patch
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes; none at the end, and none where the system cannot read."""
+        """Return at most `size` bytes, and none at the end or after an error of the system."""
         try:
             start = self.stream.tell()
             found = bytearray(self.stream.read(size))
@@ -39,12 +40,11 @@ class PatchedFile:
         return bytes(found)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """The new position, -1 where there is none."""
+        """Return the new position, or -1 if it is invalid."""
         try:
             return self.stream.seek(offset, whence)
         except (OSError, ValueError, OverflowError):
             return -1
 
     def close(self) -> None:
-        """Close the stream."""
         self.stream.close()

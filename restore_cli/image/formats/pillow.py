@@ -1,4 +1,4 @@
-"""Pillow, held still for one call: its limits, switches and warnings are the whole process's."""
+"""Pillow: safe use of its process-wide settings, and its images as arrays."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from PIL.WebPImagePlugin import WebPImageFile
 from restore_cli.image.picture import Header, Pixels
 from restore_cli.image.reasons import UnsupportedImage
 
-__all__ = ["OPENERS", "apply_orientation", "match_channels", "pillow_settings", "read_array"]
+__all__ = ["PLUGINS", "apply_orientation", "match_channels", "pillow_settings", "read_array"]
 
-# `Image.open` would try every format it knows and then say only "cannot identify": these say what is wrong.
-OPENERS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
+# `Image.open` tries all formats and reports only "cannot identify". The openers of each format say what is wrong.
+PLUGINS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
     "PNG": PngImageFile,
     "JPEG": jpeg_factory,
     "WEBP": WebPImageFile,
@@ -45,29 +45,29 @@ _TURNS: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF orientation -> upright
 
 
 class _SettingsGuard:
-    """How many threads are inside `held`, and what the first of them found."""
+    """Counts the threads inside `pillow_settings` and keeps the settings to restore."""
 
     def __init__(self) -> None:
         self.lock, self.inside = threading.Lock(), 0
-        self.found = ExitStack()
+        self.restore = ExitStack()
 
     def enter(self) -> None:
-        """The first one in puts the settings as all of them want them."""
+        """The first thread to enter changes the settings."""
         with self.lock:
             self.inside += 1
             if self.inside == 1:
-                self.found.enter_context(warnings.catch_warnings())
+                self.restore.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore")
-                self.found.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-                self.found.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
+                self.restore.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+                self.restore.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
                 Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
 
     def leave(self) -> None:
-        """The last one out puts them back."""
+        """The last thread to leave restores them."""
         with self.lock:
             self.inside -= 1
             if not self.inside:
-                self.found.close()
+                self.restore.close()
 
 
 _guard = _SettingsGuard()
@@ -75,9 +75,10 @@ _guard = _SettingsGuard()
 
 @contextmanager
 def pillow_settings() -> Iterator[None]:
-    """Inside, Pillow warns of nothing, refuses no size (`max_pixels` is our limit) and fills in no missing pixels.
+    """Run Pillow without warnings, without its own size limit (`max_pixels` is ours), and strict about truncated files.
 
-    Its settings and Python's warning filters are put back when no thread is inside any more.
+    These settings belong to the whole process. Any number of threads may be inside; when the last one leaves, Pillow's
+    settings and Python's warning filters are restored.
     """
     _guard.enter()
     try:
@@ -87,26 +88,29 @@ def pillow_settings() -> Iterator[None]:
 
 
 def apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
-    """Upright."""
+    """Return pixels (h, w, c) turned upright, for an EXIF orientation of 1-8."""
     return _TURNS[orientation](pixels)
 
 
 def read_array(image: ImageFile.ImageFile) -> Pixels:
-    """The loaded image as (h, w, c), alpha last where it has one: a channel, in the palette, a clear colour."""
+    """Return a loaded image as (h, w, c), alpha last.
+
+    Alpha may be stored as a channel, in the palette, or as one transparent colour. Raises: UnsupportedImage.
+    """
     if image.mode not in _MODES:
-        raise UnsupportedImage(f"{image.mode} pixels in this format", "kind")
-    clear = image.info.pop("transparency", None) if image.mode in ("1", "L", "RGB") else None
+        raise UnsupportedImage(f"pixels of type {image.mode} cannot be read", "kind")
+    transparent = image.info.pop("transparency", None) if image.mode in ("1", "L", "RGB") else None
     palette = "RGBA" if image.has_transparency_data else "RGB"
     mode = {"1": "L", "La": "LA", "P": palette, "PA": "RGBA", "RGBa": "RGBA", "RGBX": "RGB"}.get(image.mode, image.mode)
     samples: Pixels = np.atleast_3d(np.asarray(image if mode == image.mode else image.convert(mode)))
-    if clear is None:
+    if transparent is None:
         return samples
-    alpha = np.where(np.all(samples == np.asarray(clear), axis=2, keepdims=True), 0, 255)
+    alpha = np.where(np.all(samples == np.asarray(transparent), axis=2, keepdims=True), 0, 255)
     return np.concatenate([samples, alpha.astype(np.uint8)], 2)
 
 
 def match_channels(samples: Pixels, header: Header) -> Pixels:
-    """Later frames of an animation may have gained or lost a channel: as many as the first one has."""
+    """Return the samples with the channels of `header`. Frames of an animation may differ from the first one."""
     channels = header.channels + header.alpha
     if samples.shape[2] == channels:
         return np.ascontiguousarray(samples)

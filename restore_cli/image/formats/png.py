@@ -1,4 +1,4 @@
-"""PNG: its chunks read and checked, its rows written as they come (PNG Specification, third edition)."""
+"""PNG: a reader that checks all chunks, and a writer of row streams (PNG Specification, third edition)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import IO
 import numpy as np
 
 from restore_cli.image.metadata.collect import IPTC_KEYWORD, XMP_KEYWORD, build_metadata, encode_raw_profile
+from restore_cli.image.metadata.exif import EXIF_PREFIX
 from restore_cli.image.picture import Metadata, Samples
 from restore_cli.image.reasons import UnreadableImage
 from restore_cli.image.stream import PixelStream
@@ -19,25 +20,26 @@ __all__ = ["PngChunks", "scan_png", "write_png"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"cICP", b"sRGB", b"mDCV", b"cLLI")
-MAX_INFLATED_BYTES = 1 << 24  # bytes of one decompressed text or profile: more is a bomb
-MAX_CHUNK_BYTES = 1 << 26  # bytes of a chunk that is read whole
+MAX_INFLATED_BYTES = 1 << 24  # of one text or profile; larger ones may be decompression bombs
+MAX_CHUNK_BYTES = 1 << 26  # larger chunks are checked but not kept
 MAX_DEFLATE_RATIO = 1032
-"""bytes that one byte of deflate can stand for (zlib's technical details)"""
+"""One compressed byte expands to at most this many bytes (zlib Technical Details)."""
 SAMPLES_PER_PIXEL = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""per px, of each colour type"""
-IDAT_BYTES = 1 << 20
-DEFLATE_LEVEL = 3  # on photographs a third of the time of level 6 and hardly larger
+"""for each PNG colour type"""
+BLOCK_SIZE = 1 << 20
+"""bytes read at a time, and of a written IDAT chunk"""
+DEFLATE_LEVEL = 3  # for photographs a third of the time of level 6, and hardly larger
 METRES_PER_INCH = 0.0254
 
 
 @dataclass
 class PngChunks:
-    """What the chunks say, pixels apart."""
+    """The contents of all chunks except the pixel data."""
 
     width: int
     height: int
     bits: int
-    colour: int
+    colour_type: int
     frames: int = 1
     transparent: bool = False
     icc: bytes | None = None
@@ -49,85 +51,85 @@ class PngChunks:
 
     @property
     def channels(self) -> int:
-        """1 or 3, without alpha."""
-        return 1 if self.colour in (0, 4) else 3
+        """1 (gray) or 3 (RGB), without alpha."""
+        return 1 if self.colour_type in (0, 4) else 3
 
     @property
-    def alpha(self) -> bool:
-        """As a channel, in the palette or as one clear colour."""
-        return self.colour in (4, 6) or self.transparent
+    def has_alpha(self) -> bool:
+        """Whether there is alpha: as a channel, in the palette, or as one transparent colour."""
+        return self.colour_type in (4, 6) or self.transparent
 
-    def metadata(self) -> tuple[int, Metadata]:
-        """The orientation that is still to be applied, and what will be true after, without the colour chunks."""
+    @property
+    def pixel_bytes(self) -> int:
+        """The size of the pixels, uncompressed."""
+        return self.width * self.height * self.bits * SAMPLES_PER_PIXEL.get(self.colour_type, 1) // 8
+
+    def build_metadata(self) -> tuple[int, Metadata]:
+        """Return the EXIF orientation, and the metadata of the upright picture without the colour chunks."""
         return build_metadata(self.icc, self.exif, None, self.dpi, self.text, None, self.left_out)
 
 
 class ChunkLeftOut(Exception):
-    """What a chunk holds is not kept; the message says what, and why."""
+    """The content of a chunk cannot be kept. The message says what is left out and why."""
 
 
 def scan_png(stream: IO[bytes]) -> PngChunks:
-    """Every chunk up to the end, each with its checksum verified. Raises Unreadable."""
+    """Read all chunks and verify their checksums. Raises: UnreadableImage."""
     stream.seek(0)
     head = stream.read(33)
     if len(head) < 33 or head[12:16] != b"IHDR":
-        raise UnreadableImage("damaged PNG: it ends in its header")
-    facts = PngChunks(*struct.unpack(">IIBB", head[16:26]))
-    if not facts.width or not facts.height:
-        raise UnreadableImage(f"damaged PNG: it claims {facts.width}×{facts.height} px")
+        raise UnreadableImage("damaged PNG: the file ends inside its header")
+    chunks = PngChunks(*struct.unpack(">IIBB", head[16:26]))
+    if not chunks.width or not chunks.height:
+        raise UnreadableImage(f"damaged PNG: its header states {chunks.width}×{chunks.height} px")
     if zlib.crc32(head[12:29]) != int.from_bytes(head[29:], "big"):
         raise UnreadableImage("damaged PNG: the checksum of its header is wrong")
-    packed = 0
+    compressed = 0
     for kind, length, data in read_chunks(stream):
-        packed += length if kind == b"IDAT" else 0
+        compressed += length if kind == b"IDAT" else 0
         if length > MAX_CHUNK_BYTES and kind in CHUNK_NAMES:
-            facts.left_out.append(f"{CHUNK_NAMES[kind]} is larger than {MAX_CHUNK_BYTES >> 20} MiB and left out")
+            chunks.left_out.append(f"{CHUNK_NAMES[kind]} is larger than {MAX_CHUNK_BYTES >> 20} MiB and left out")
         elif reader := CHUNK_READERS.get(kind):
             try:
-                reader(facts, data)
+                reader(chunks, data)
             except ChunkLeftOut as error:
-                facts.left_out.append(str(error))
+                chunks.left_out.append(str(error))
         elif kind in COLOUR_CHUNKS:
-            facts.colours[kind] = data
-    if not packed:
-        raise UnreadableImage("damaged PNG: it has no pixels")
-    if (
-        facts.width * facts.height * facts.bits * SAMPLES_PER_PIXEL.get(facts.colour, 1) // 8
-        > packed * MAX_DEFLATE_RATIO
-    ):
-        raise UnreadableImage(
-            f"damaged PNG: {packed} bytes cannot hold the {facts.width}×{facts.height} px that it claims"
-        )
-    return facts
+            chunks.colours[kind] = data
+    if not compressed:
+        raise UnreadableImage("damaged PNG: there is no pixel data")
+    if chunks.pixel_bytes > compressed * MAX_DEFLATE_RATIO:
+        stated = f"{chunks.width}×{chunks.height} px of its header"
+        raise UnreadableImage(f"damaged PNG: {compressed} bytes of pixel data cannot expand to the {stated}")
+    return chunks
 
 
 def read_chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
-    """(kind, length, data) of each chunk behind the header; pixel data is checked and passed over."""
+    """Yield (kind, length, data) of each chunk after the header; data of pixels is empty. Raises: UnreadableImage."""
     while True:
-        head = stream.read(8)
-        if len(head) < 8:
-            raise UnreadableImage("damaged PNG: Truncated, its end is missing")
-        length, kind = struct.unpack(">I4s", head)
+        length, kind = struct.unpack(">I4s", read_exactly(stream, 8))
         keep = kind not in (b"IDAT", b"fdAT") and length <= MAX_CHUNK_BYTES
         parts, crc, left = [], zlib.crc32(kind), length
         while left:
-            part = stream.read(min(left, IDAT_BYTES))
-            if not part:
-                raise UnreadableImage("damaged PNG: Truncated, its end is missing")
+            part = read_exactly(stream, min(left, BLOCK_SIZE))
             crc, left = zlib.crc32(part, crc), left - len(part)
             parts += [part] if keep else []
-        end = stream.read(4)
-        if len(end) < 4:
-            raise UnreadableImage("damaged PNG: Truncated, its end is missing")
-        if int.from_bytes(end, "big") != crc:
-            raise UnreadableImage(f"damaged PNG: the checksum of a part ({kind.decode('latin-1')!r}) is wrong")
+        if int.from_bytes(read_exactly(stream, 4), "big") != crc:
+            raise UnreadableImage(f"damaged PNG: the checksum of chunk {kind.decode('latin-1')!r} is wrong")
         if kind == b"IEND":
             return
         yield kind, length, b"".join(parts)
 
 
+def read_exactly(stream: IO[bytes], count: int) -> bytes:
+    data = stream.read(count)
+    if len(data) < count:
+        raise UnreadableImage("damaged PNG: truncated, the end of the file is missing")
+    return data
+
+
 def inflate(data: bytes, what: str) -> bytes:
-    """Decompressed. Raises LeftOut where that fails or grows beyond all measure."""
+    """Decompress data that messages call `what`. Raises: ChunkLeftOut if it is damaged or too large."""
     engine = zlib.decompressobj()
     try:
         found = engine.decompress(data, MAX_INFLATED_BYTES + 1)
@@ -140,68 +142,66 @@ def inflate(data: bytes, what: str) -> bytes:
     return found
 
 
-def read_actl(facts: PngChunks, data: bytes) -> None:
+def read_actl(chunks: PngChunks, data: bytes) -> None:
     if len(data) == 8:
-        facts.frames = max(1, int.from_bytes(data[:4], "big"))
+        chunks.frames = max(1, int.from_bytes(data[:4], "big"))
 
 
-def read_trns(facts: PngChunks, data: bytes) -> None:
-    facts.transparent = True
+def read_trns(chunks: PngChunks, data: bytes) -> None:
+    chunks.transparent = True
 
 
-def read_iccp(facts: PngChunks, data: bytes) -> None:
+def read_iccp(chunks: PngChunks, data: bytes) -> None:
     _, _, rest = data.partition(b"\0")
-    facts.icc = inflate(rest[1:], CHUNK_NAMES[b"iCCP"])
+    chunks.icc = inflate(rest[1:], CHUNK_NAMES[b"iCCP"])
 
 
-def read_exif_chunk(facts: PngChunks, data: bytes) -> None:
-    facts.exif = b"Exif\0\0" + data.removeprefix(b"Exif\0\0")
+def read_exif_chunk(chunks: PngChunks, data: bytes) -> None:
+    chunks.exif = EXIF_PREFIX + data.removeprefix(EXIF_PREFIX)
 
 
-def read_phys(facts: PngChunks, data: bytes) -> None:
-    if len(data) == 9 and data[8] == 1:  # per metre
+def read_phys(chunks: PngChunks, data: bytes) -> None:
+    if len(data) == 9 and data[8] == 1:  # px per metre
         across, down = struct.unpack(">II", data[:8])
-        facts.dpi = (
-            round(across * METRES_PER_INCH, 2),
-            round(down * METRES_PER_INCH, 2),
-        )  # 300 dpi were 11811 px, as 299.9994 are
+        # 11811 px per metre are 300 dpi, not 299.9994
+        chunks.dpi = round(across * METRES_PER_INCH, 2), round(down * METRES_PER_INCH, 2)
 
 
-def read_text(facts: PngChunks, data: bytes) -> None:
+def read_text(chunks: PngChunks, data: bytes) -> None:
     key, value = split_keyword(data)
-    add_text(facts, key, value.decode("latin-1"))
+    add_text(chunks, key, value.decode("latin-1"))
 
 
-def read_ztxt(facts: PngChunks, data: bytes) -> None:
+def read_ztxt(chunks: PngChunks, data: bytes) -> None:
     key, value = split_keyword(data)
-    add_text(facts, key, inflate(value[1:], quote_keyword(key)).decode("latin-1"))
+    add_text(chunks, key, inflate(value[1:], quote_keyword(key)).decode("latin-1"))
 
 
-def read_itxt(facts: PngChunks, data: bytes) -> None:
+def read_itxt(chunks: PngChunks, data: bytes) -> None:
     key, rest = split_keyword(data)
     _, translated = split_keyword(rest[2:])
     _, value = split_keyword(translated)
     text = inflate(value, quote_keyword(key)) if rest[:1] == b"\1" else value
-    add_text(facts, key, text.decode("utf-8", "replace"))
+    add_text(chunks, key, text.decode("utf-8", "replace"))
 
 
 def split_keyword(data: bytes) -> tuple[str, bytes]:
-    """A word, and what stands behind the zero that ends it. Raises LeftOut where there is none."""
-    word, found, rest = data.partition(b"\0")
+    """Split a chunk at its first zero byte into keyword and rest. Raises: ChunkLeftOut if there is none."""
+    keyword, found, rest = data.partition(b"\0")
     if not found:
         raise ChunkLeftOut("a text is damaged and left out")
-    return word.decode("latin-1"), rest
+    return keyword.decode("latin-1"), rest
 
 
-def add_text(facts: PngChunks, key: str, value: str) -> None:
-    """The last text of a keyword is the one that is kept."""
-    if facts.text.get(key, value) != value:
-        facts.left_out.append(f"{quote_keyword(key)} stands there several times, the last one is kept")
-    facts.text[key] = value
+def add_text(chunks: PngChunks, key: str, value: str) -> None:
+    """Keep the last text of each keyword."""
+    if chunks.text.get(key, value) != value:
+        chunks.left_out.append(f"{quote_keyword(key)} occurs several times, the last one is kept")
+    chunks.text[key] = value
 
 
 def quote_keyword(key: str) -> str:
-    """The name of a text in a message: the keyword may hold anything."""
+    """Return the name of a text for messages. The keyword may contain any character."""
     return f"its text {key[:40]!a}"
 
 
@@ -226,42 +226,46 @@ CHUNK_READERS: dict[bytes, Callable[[PngChunks, bytes], None]] = {
 
 
 def write_png(stream: PixelStream, sink: IO[bytes]) -> None:
-    """8 or 16 bits, gray or RGB, with or without alpha; holds a block of rows at a time."""
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[stream.channels]
-    bits = 8 * stream.dtype.itemsize
+    """Write 8 or 16 bits, gray or RGB, with or without alpha. One block of rows is held at a time."""
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[stream.channels]
+    sample_bytes = stream.dtype.itemsize
+    header = struct.pack(">IIBBBBB", stream.width, stream.height, 8 * sample_bytes, colour_type, 0, 0, 0)
     sink.write(SIGNATURE)
-    write_chunk(sink, b"IHDR", struct.pack(">IIBBBBB", stream.width, stream.height, bits, colour, 0, 0, 0))
+    write_chunk(sink, b"IHDR", header)
     write_metadata(sink, stream.metadata)
     engine = zlib.compressobj(DEFLATE_LEVEL)
-    above = np.zeros((1, stream.width * stream.channels * stream.dtype.itemsize), np.uint8)
-    waiting = bytearray()
+    above = np.zeros((1, stream.width * stream.channels * sample_bytes), np.uint8)
+    pending = bytearray()
     for block in stream.blocks:
         rows = to_big_endian(block)
-        waiting += engine.compress(filter_rows(rows, above, stream.channels * stream.dtype.itemsize))
+        pending += engine.compress(filter_rows(rows, above, stream.channels * sample_bytes))
         above = rows[-1:]
-        while len(waiting) >= IDAT_BYTES:
-            write_chunk(sink, b"IDAT", bytes(waiting[:IDAT_BYTES]))
-            del waiting[:IDAT_BYTES]
-    waiting += engine.flush()
-    write_chunk(sink, b"IDAT", bytes(waiting))
+        while len(pending) >= BLOCK_SIZE:
+            write_chunk(sink, b"IDAT", bytes(pending[:BLOCK_SIZE]))
+            del pending[:BLOCK_SIZE]
+    pending += engine.flush()
+    write_chunk(sink, b"IDAT", bytes(pending))
     write_chunk(sink, b"IEND", b"")
 
 
 def to_big_endian(block: Samples) -> Samples:
-    """(n, w, c) -> (n, bytes of a row), most significant byte first."""
+    """Convert (n, w, c) to bytes (n, row), most significant byte first."""
     ordered = np.ascontiguousarray(block, block.dtype.newbyteorder(">"))
     return ordered.view(np.uint8).reshape(block.shape[0], -1)
 
 
 def filter_rows(rows: Samples, above: Samples, step: int) -> bytes:
-    """Rows with their filter byte: for each the better of sub, up and Paeth, by the least sum of differences."""
+    """Filter rows (n, row) with Sub, Up or Paeth, whichever gives the least sum of absolute differences.
+
+    `above` is the row before the first one, `step` the bytes per px. Each returned row begins with its filter type.
+    """
     n, length = rows.shape
     upper = np.concatenate([above, rows[:-1]])
     left, corner = np.zeros_like(rows), np.zeros_like(rows)
     left[:, step:], corner[:, step:] = rows[:, :-step], upper[:, :-step]
     best = rows - left
     cost = measure_cost(best)
-    kinds = np.ones(n, np.uint8)
+    kinds = np.ones(n, np.uint8)  # 1 Sub, 2 Up, 4 Paeth
     for kind, guess in ((2, upper), (4, predict_paeth(left, upper, corner))):
         difference = rows - guess
         found = measure_cost(difference)
@@ -274,13 +278,13 @@ def filter_rows(rows: Samples, above: Samples, step: int) -> bytes:
 
 
 def measure_cost(difference: Samples) -> Samples:
-    """(n,) sums of the magnitudes of differences that are taken for signed bytes."""
+    """Return the sum of absolute values of each row, read as signed bytes: (n,)."""
     magnitude: Samples = np.minimum(difference, np.negative(difference)).sum(1, dtype=np.int64)
     return magnitude
 
 
 def predict_paeth(left: Samples, upper: Samples, corner: Samples) -> Samples:
-    """The nearest of the three neighbours to left + upper - corner (section 9.4)."""
+    """Return the neighbour nearest to left + upper - corner (section 9.4)."""
     a, b, c = left.astype(np.int16), upper.astype(np.int16), corner.astype(np.int16)
     to_left, to_upper, to_corner = abs(b - c), abs(a - c), abs(a + b - 2 * c)
     lower = np.where(to_upper <= to_corner, upper, corner)
@@ -288,14 +292,12 @@ def predict_paeth(left: Samples, upper: Samples, corner: Samples) -> Samples:
 
 
 def write_chunk(sink: IO[bytes], kind: bytes, data: bytes) -> None:
-    """One chunk."""
     sink.write(struct.pack(">I", len(data)) + kind)
     sink.write(data)
     sink.write(struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))
 
 
 def write_metadata(sink: IO[bytes], metadata: Metadata) -> None:
-    """Everything beside the pixels."""
     for kind, data in metadata.png.items():
         write_chunk(sink, kind, data)
     if metadata.icc:
@@ -303,19 +305,18 @@ def write_metadata(sink: IO[bytes], metadata: Metadata) -> None:
     if metadata.dpi:
         write_chunk(sink, b"pHYs", struct.pack(">IIB", *(round(value / METRES_PER_INCH) for value in metadata.dpi), 1))
     if metadata.exif:
-        write_chunk(sink, b"eXIf", metadata.exif.removeprefix(b"Exif\0\0"))
+        write_chunk(sink, b"eXIf", metadata.exif.removeprefix(EXIF_PREFIX))
     if metadata.xmp:
         write_chunk(sink, b"iTXt", XMP_KEYWORD.encode() + bytes(5) + metadata.xmp)
     if metadata.iptc:
-        write_chunk(
-            sink, b"zTXt", IPTC_KEYWORD.encode() + b"\0\0" + zlib.compress(encode_raw_profile("iptc", metadata.iptc))
-        )
+        profile = zlib.compress(encode_raw_profile("iptc", metadata.iptc))
+        write_chunk(sink, b"zTXt", IPTC_KEYWORD.encode() + b"\0\0" + profile)
     for key, value in metadata.text.items():
         write_text(sink, key, value)
 
 
 def write_text(sink: IO[bytes], key: str, value: str) -> None:
-    """A keyword; Latin-1 where that holds it."""
+    """Write a text as Latin-1 (tEXt) if possible, else as UTF-8 (iTXt)."""
     name = key.encode("latin-1", "replace")[:79].strip()
     if not name:
         return

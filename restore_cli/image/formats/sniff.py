@@ -1,4 +1,4 @@
-"""What a file claims about itself, read before any pixel is."""
+"""Format detection from the first bytes of a file, and the properties stored in AVIF and HEIC boxes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from restore_cli.image.reasons import UnreadableImage, UnsupportedImage
 
 __all__ = ["clear_premultiplied_flag", "detect_format", "read_avif_depth", "read_nclx"]
 
-_HEVC = (b"heic", b"heix", b"hevc", b"heim", b"heis")
-_KNOWN = ", ".join(FORMAT_NAMES.values()) + " are supported"
+_HEVC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis")
+_SUPPORTED = "supported formats: " + ", ".join(FORMAT_NAMES.values())
 _UNSUPPORTED = {
-    b"GIF8": "a GIF",
-    b"8BPS": "a Photoshop",
-    b"%PDF": "a PDF",
-    b"\x00\x00\x00\x0cJXL ": "a JPEG XL",
-    b"\xff\x0a": "a JPEG XL",
-    b"\x00\x00\x00\x0cjP  ": "a JPEG 2000",
-    b"\x76\x2f\x31\x01": "an OpenEXR",
+    b"GIF8": "GIF",
+    b"8BPS": "Photoshop",
+    b"%PDF": "PDF",
+    b"\x00\x00\x00\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
+    b"\x76\x2f\x31\x01": "OpenEXR",
 }
 
 
 def detect_format(head: bytes) -> str:
-    """The format that the first 32 bytes belong to, whatever the file is called. Raises Unsupported."""
+    """Return the format of a file from its first 32 bytes: a key of FORMAT_NAMES.
+
+    Raises: UnsupportedImage for other known formats, UnreadableImage for everything else.
+    """
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if head.startswith(b"\xff\xd8\xff"):
@@ -36,19 +39,23 @@ def detect_format(head: bytes) -> str:
     if head.startswith(b"BM"):
         return "BMP"
     if head[4:8] == b"ftyp":
-        brands = [head[at : at + 4] for at in (8, *range(16, 32, 4))]  # the main one, then others
-        if brands[0] in _HEVC or (brands[0] in (b"mif1", b"msf1") and any(brand in _HEVC for brand in brands)):
+        brands = [head[at : at + 4] for at in (8, *range(16, 32, 4))]  # the major brand, then compatible ones
+        generic = brands[0] in (b"mif1", b"msf1")
+        if brands[0] in _HEVC_BRANDS or (generic and any(brand in _HEVC_BRANDS for brand in brands)):
             return "HEIC"
-        if brands[0] in (b"avif", b"avis", b"mif1", b"msf1"):
+        if generic or brands[0] in (b"avif", b"avis"):
             return "AVIF"
-    for signature, title in _UNSUPPORTED.items():
+    for signature, name in _UNSUPPORTED.items():
         if head.startswith(signature):
-            raise UnsupportedImage(f"{title} image; {_KNOWN}", "kind")
-    raise UnreadableImage(f"not an image by its content; {_KNOWN}")
+            raise UnsupportedImage(f"{name} files cannot be read; {_SUPPORTED}", "kind")
+    raise UnreadableImage(f"not an image in a known format; {_SUPPORTED}")
 
 
 def read_avif_depth(data: bytes) -> int:
-    """The deepest coding in the file: bit 6 of the third byte of av1C means over 8, bit 5 then means 12."""
+    """Return the largest bit depth in an AVIF file: 8, 10 or 12.
+
+    In the third byte of an av1C box, bit 6 means more than 8 bits; bit 5 then distinguishes 12 from 10.
+    """
     depths = [8]
     for _, record in _find_boxes(data, (b"meta", b"iprp", b"ipco", b"av1C"), 0, len(data)):
         flags = record[2] if len(record) > 2 else 0
@@ -57,7 +64,7 @@ def read_avif_depth(data: bytes) -> int:
 
 
 def read_nclx(data: bytes) -> bytes | None:
-    """What an AVIF or HEIC says of its colours by number (nclx), as a PNG's cICP does."""
+    """Return the colour codes (nclx) of an AVIF or HEIC file in the layout of a PNG's cICP chunk, or None."""
     for _, record in _find_boxes(data, (b"meta", b"iprp", b"ipco", b"colr"), 0, len(data)):
         if record[:4] == b"nclx" and len(record) >= 8:
             return bytes([record[5], record[7], 0, 1])
@@ -65,7 +72,7 @@ def read_nclx(data: bytes) -> bytes | None:
 
 
 def clear_premultiplied_flag(data: bytes) -> bytes:
-    """An AVIF file that does not say that its colours are multiplied by its transparency; the same where none does."""
+    """Return an AVIF file whose colours are no longer marked as premultiplied. The pixels stay the same."""
     plain = bytearray(data)
     for start, _ in _find_boxes(data, (b"meta", b"iref", b"prem"), 0, len(data)):
         plain[start - 4 : start] = b"skip"
@@ -73,7 +80,7 @@ def clear_premultiplied_flag(data: bytes) -> bytes:
 
 
 def _find_boxes(data: bytes, path: tuple[bytes, ...], start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """Offset and contents of each box at `path` (ISO 14496-12, section 4.2); stops at the first impossible size."""
+    """Yield (offset, contents) of each box at `path` (ISO 14496-12, section 4.2). Stop at the first invalid size."""
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)
         body = start + 8
@@ -86,6 +93,6 @@ def _find_boxes(data: bytes, path: tuple[bytes, ...], start: int, end: int) -> I
         if kind == path[0] and len(path) == 1:
             yield body, data[body:stop]
         elif kind == path[0]:
-            versioned = kind in (b"meta", b"iref")
-            yield from _find_boxes(data, path[1:], body + (4 if versioned else 0), stop)
+            version_bytes = 4 if kind in (b"meta", b"iref") else 0
+            yield from _find_boxes(data, path[1:], body + version_bytes, stop)
         start = stop

@@ -1,7 +1,7 @@
-"""A TIFF writer: deflate, in strips, any depth, beyond 4 GiB as BigTIFF, rows as they come.
+"""A TIFF writer for row streams of any depth: deflate-compressed strips, BigTIFF above 4 GiB.
 
-Pillow writes compressed TIFF through libtiff, which cannot write the EXIF and GPS folders from memory and holds the
-whole picture. Here Pillow lays out the directory, behind the pixels, and the pixels are ours.
+Pillow writes compressed TIFF through libtiff, which needs the whole picture and cannot write EXIF and GPS directories.
+Here the pixels are written first, and Pillow only encodes the directory after them.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from restore_cli.image.stream import PixelStream
 
 __all__ = ["can_write_exif", "write_tiff"]
 
-_STRIP_BYTES = 1 << 18  # bytes of pixels per strip: large enough to compress well, small enough to read a part
-_BIGTIFF_BYTES = 2**32 - 2**25  # bytes of pixels from which on offsets need 64 bits, with room for what deflate may add
+_STRIP_BYTES = 1 << 18  # of pixels per strip: large enough to compress well, small enough for partial reading
+_BIGTIFF_BYTES = 2**32 - 2**25  # pixels above this need 64-bit offsets; leaves room for what deflate may add
 
 
 def write_tiff(pages: Iterator[PixelStream], sink: IO[bytes], size: int) -> None:
-    """Little-endian pages; `size` is the bytes of all their samples, BigTIFF from 4 GiB on."""
+    """Write pages, little-endian. `size` is the number of bytes of all samples; large files become BigTIFF."""
     big = size > _BIGTIFF_BYTES
     sink.write(b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4))
-    link = 8 if big else 4  # where the offset of the next directory stands
+    link = 8 if big else 4  # position of the next directory's offset
     for page in pages:
         rows = min(page.height, max(1, _STRIP_BYTES // (page.width * page.channels * page.dtype.itemsize)))
         starts, counts = write_strips(page, sink, rows)
@@ -42,13 +42,13 @@ def write_tiff(pages: Iterator[PixelStream], sink: IO[bytes], size: int) -> None
 
 
 def align_to_even(sink: IO[bytes]) -> int:
-    """The next offset at which a directory may begin."""
+    """Pad the file to an even length and return it. Directories must begin at even offsets."""
     sink.write(bytes(sink.tell() % 2))
     return sink.tell()
 
 
 def write_exif_directories(exif: bytes | None, sink: IO[bytes], big: bool) -> dict[int, int]:
-    """The folders of the photograph and of the place where it was taken; where each begins."""
+    """Write the EXIF and GPS directories and return the offset of each by its tag."""
     pointers = {}
     for tag in SUB_DIRECTORIES:
         at = align_to_even(sink)
@@ -59,7 +59,7 @@ def write_exif_directories(exif: bytes | None, sink: IO[bytes], big: bool) -> di
 
 
 def write_strips(page: PixelStream, sink: IO[bytes], rows: int) -> tuple[list[int], list[int]]:
-    """Offsets and lengths of the strips of `rows` rows each."""
+    """Write the pixels in strips of `rows` rows and return the strips' offsets and lengths."""
     starts: list[int] = []
     counts: list[int] = []
     for strip in cut_strips(page, rows):
@@ -71,7 +71,7 @@ def write_strips(page: PixelStream, sink: IO[bytes], rows: int) -> tuple[list[in
 
 
 def cut_strips(page: PixelStream, rows: int) -> Iterator[Samples]:
-    """The blocks cut anew into strips."""
+    """Yield the rows of a page in strips of `rows` rows."""
     held: Samples | None = None
     for block in page.blocks:
         held = block if held is None or not held.shape[0] else np.concatenate([held, block])
@@ -83,14 +83,14 @@ def cut_strips(page: PixelStream, rows: int) -> Iterator[Samples]:
 
 
 def apply_predictor(rows: Samples) -> bytes:
-    """Differences to the left neighbour: modulo 2^bits for integers (predictor 2), of byte planes for floats (3)."""
+    """Return differences to the left neighbour: of integer samples (predictor 2), or of float byte planes (3)."""
     if rows.dtype != np.float32:
         difference = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).copy()
         difference[:, 1:] -= rows[:, :-1]
         return difference.tobytes()
     n, width, channels = rows.shape
     planes = np.ascontiguousarray(rows, ">f4").view(np.uint8).reshape(n, width * channels, 4).transpose(0, 2, 1)
-    flat = planes.reshape(n, -1)  # the most significant bytes of a row first (Adobe's technical note 3)
+    flat = planes.reshape(n, -1)  # most significant bytes of a row first (Adobe Photoshop TIFF Technical Note 3)
     difference = flat.copy()
     difference[:, channels:] -= flat[:, :-channels]
     return difference.tobytes()
@@ -99,24 +99,24 @@ def apply_predictor(rows: Samples) -> bytes:
 def build_directory(
     page: PixelStream, rows: int, starts: list[int], counts: list[int], at: int, big: bool, pointers: dict[int, int]
 ) -> bytes:
-    """The directory's bytes for offset `at`."""
-    data = collect_tags(page, rows, counts, page.metadata, big, pointers).tobytes(at)
+    """Return the bytes of a page's directory at offset `at`."""
+    data = collect_tags(page, rows, counts, big, pointers).tobytes(at)
     return fill_strip_offsets(data, starts, at, big)
 
 
 def can_write_exif(exif: bytes) -> bool:
-    """Whether the tags of a block can be written into a TIFF's list: they may hold anything."""
-    folder = ImageFileDirectory_v2()
+    """Whether the tags of an EXIF block can be written to a TIFF directory. Damaged tags cannot."""
+    directory = ImageFileDirectory_v2()
     try:
-        add_metadata_tags(folder, Metadata(exif=exif))
-        folder.tobytes()
-    except Exception:  # Pillow raises whatever the values lead it to
+        add_metadata_tags(directory, Metadata(exif=exif))
+        directory.tobytes()
+    except Exception:  # unexpected values can make Pillow raise anything
         return False
     return True
 
 
 def fill_strip_offsets(data: bytes, starts: list[int], at: int, big: bool) -> bytes:
-    """The directory with its strip offsets filled in: Pillow would shift them behind itself."""
+    """Return the directory with its strip offsets filled in. Pillow would move them behind the directory."""
     out = bytearray(data)
     head, entry, value, word = ("<Q", 20, 12, "Q") if big else ("<H", 12, 8, "I")
     (entries,) = struct.unpack_from(head, out)
@@ -131,53 +131,52 @@ def fill_strip_offsets(data: bytes, starts: list[int], at: int, big: bool) -> by
 
 
 def collect_tags(
-    page: PixelStream, rows: int, counts: list[int], metadata: Metadata, big: bool, pointers: dict[int, int]
+    page: PixelStream, rows: int, counts: list[int], big: bool, pointers: dict[int, int]
 ) -> ImageFileDirectory_v2:
-    """Every tag of a page; strip offsets are zero."""
-    folder = ImageFileDirectory_v2(b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4))
+    """Return the tags of a page. Strip offsets are still zero."""
+    directory = ImageFileDirectory_v2(b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4))
     real = page.dtype == np.float32
-    folder[TiffImagePlugin.IMAGEWIDTH], folder[TiffImagePlugin.IMAGELENGTH] = page.width, page.height
-    folder[TiffImagePlugin.BITSPERSAMPLE] = (8 * page.dtype.itemsize,) * page.channels
-    folder[TiffImagePlugin.SAMPLEFORMAT] = (3 if real else 1,) * page.channels
-    folder[TiffImagePlugin.SAMPLESPERPIXEL] = page.channels
-    folder[TiffImagePlugin.COMPRESSION] = 8  # deflate
-    folder[PREDICTOR] = 3 if real else 2
-    folder[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 1 if page.channels < 3 else 2  # black is zero, RGB
-    folder[TiffImagePlugin.PLANAR_CONFIGURATION] = 1
-    if page.alpha:
-        folder[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha, not premultiplied
-    folder[TiffImagePlugin.ROWSPERSTRIP] = rows
+    directory[TiffImagePlugin.IMAGEWIDTH], directory[TiffImagePlugin.IMAGELENGTH] = page.width, page.height
+    directory[TiffImagePlugin.BITSPERSAMPLE] = (8 * page.dtype.itemsize,) * page.channels
+    directory[TiffImagePlugin.SAMPLEFORMAT] = (3 if real else 1,) * page.channels
+    directory[TiffImagePlugin.SAMPLESPERPIXEL] = page.channels
+    directory[TiffImagePlugin.COMPRESSION] = 8  # deflate
+    directory[PREDICTOR] = 3 if real else 2
+    directory[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 1 if page.channels < 3 else 2  # black is zero, RGB
+    directory[TiffImagePlugin.PLANAR_CONFIGURATION] = 1
+    if page.has_alpha:
+        directory[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha, not premultiplied
+    directory[TiffImagePlugin.ROWSPERSTRIP] = rows
     for tag, values in (
         (TiffImagePlugin.STRIPBYTECOUNTS, counts),
         (TiffImagePlugin.STRIPOFFSETS, [0] * len(counts)),
     ):
-        folder.tagtype[tag] = 16 if big else 4  # 64 or 32 bits
-        folder[tag] = tuple(values)
-    add_metadata_tags(folder, metadata)
+        directory.tagtype[tag] = 16 if big else 4  # 64 or 32 bits
+        directory[tag] = tuple(values)
+    add_metadata_tags(directory, page.metadata)
     for tag, start in pointers.items():
-        folder.tagtype[tag] = 16 if big else 4
-        folder[tag] = start
-    return folder
+        directory.tagtype[tag] = 16 if big else 4
+        directory[tag] = start
+    return directory
 
 
-def add_metadata_tags(folder: ImageFileDirectory_v2, metadata: Metadata) -> None:
-    """What stands beside the pixels."""
+def add_metadata_tags(directory: ImageFileDirectory_v2, metadata: Metadata) -> None:
     if metadata.dpi:
-        folder[TiffImagePlugin.X_RESOLUTION], folder[TiffImagePlugin.Y_RESOLUTION] = metadata.dpi
-        folder[TiffImagePlugin.RESOLUTION_UNIT] = 2  # inch
+        directory[TiffImagePlugin.X_RESOLUTION], directory[TiffImagePlugin.Y_RESOLUTION] = metadata.dpi
+        directory[TiffImagePlugin.RESOLUTION_UNIT] = 2  # inch
     for tag, value in ((ICC, metadata.icc), (XMP, metadata.xmp), (IPTC, metadata.iptc)):
         if value:
-            folder.tagtype[tag] = 7 if tag == ICC else 1  # undefined, bytes
-            folder[tag] = value
+            directory.tagtype[tag] = 7 if tag == ICC else 1  # undefined, bytes
+            directory[tag] = value
     if metadata.exif:
         tags: Image.Exif = select_descriptive_tags(metadata.exif)
         for tag in tags:
             if tag not in SUB_DIRECTORIES:
-                folder[tag] = tags[tag]
+                directory[tag] = tags[tag]
 
 
 def link_directory(sink: IO[bytes], link: int, at: int, directory: bytes, big: bool) -> int:
-    """Write the directory, make the one before point to it, and say where its own pointer stands."""
+    """Append a directory, store its offset at `link`, and return the position of its own link."""
     sink.write(directory)
     end = sink.tell()
     sink.seek(link)

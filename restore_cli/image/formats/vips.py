@@ -1,6 +1,6 @@
-"""libvips, asked for one format at a time: pixels of any depth, in rows, as they are in the file.
+"""libvips: rows of pixels at the depth of the file.
 
-The format is decided by our own look at the content, so that no other loader ever sees a byte of it.
+The caller detects the format, and only the loader of that format is run.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from restore_cli.image.picture import Samples
 
 __all__ = ["describe_error", "lab_to_srgb", "make_row_fetcher", "open_image", "to_srgb", "turn_upright"]
 
-logging.getLogger("pyvips").addHandler(logging.NullHandler())  # its warnings are not for standard error
-pyvips.cache_set_max(0)  # nothing is asked for twice, and a cached operation would hold its pixels
+logging.getLogger("pyvips").addHandler(logging.NullHandler())  # keep its warnings off standard error
+pyvips.cache_set_max(0)  # no operation runs twice, and the cache would keep pixels alive
 
 LOADERS = {
     "PNG": "pngload_source",
@@ -31,7 +31,7 @@ LOADERS = {
     "WEBP": "webpload_source",
     "AVIF": "heifload_source",
 }
-# A JPEG has no checksum: what libjpeg stumbles over it only warns of. libpng warns of harmless profiles.
+# libjpeg reports damage only as warnings. libpng also warns of harmless profiles.
 STRICTNESS = {"JPEG": "warning"}
 DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 
@@ -39,21 +39,20 @@ DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 def open_image(
     format: str, file: Path | bytes, *, page: int = 0, sequential: bool = True, patch: Patch | None = None
 ) -> pyvips.Image:
-    """The image, not yet decoded, of the file as the patch changes it. Raises pyvips.Error, OSError."""
+    """Open one page of a file, with `patch` applied. Pixels are decoded later. Raises: pyvips.Error, OSError."""
     source = make_source(file, patch)
     options: dict[str, Any] = {"fail_on": STRICTNESS.get(format, "error")}
     options["access"] = "sequential" if sequential else "random"
     if format in ("TIFF", "WEBP", "AVIF"):
         options["page"] = page
     if format in ("PNG", "JPEG", "TIFF", "AVIF"):
-        options["unlimited"] = True  # libtiff's and libpng's own limits; ours, --max-pixels, was checked before
+        options["unlimited"] = True  # no limits of libtiff and libpng; --max-pixels was checked before
     image = getattr(pyvips.Image, LOADERS[format])(source, **options)
-    image._references.append(source)  # pyvips passes it on to every image made from this one, and so its bytes live
+    image._references.append(source)  # keeps the bytes alive; pyvips copies the list to derived images
     return image
 
 
 def make_source(file: Path | bytes, patch: Patch | None) -> pyvips.Source:
-    """Where libvips reads from."""
     if patch is not None:
         stream = PatchedFile(BytesIO(file) if isinstance(file, bytes) else file.open("rb"), patch)
         source = pyvips.SourceCustom()
@@ -67,16 +66,20 @@ def make_source(file: Path | bytes, patch: Patch | None) -> pyvips.Source:
 
 
 def turn_upright(image: pyvips.Image, orientation: int) -> pyvips.Image:
-    """Upright. The image must not be sequential; beyond 100 MB libvips keeps its pixels in a temporary file."""
+    """Apply an EXIF orientation of 1-8 to an image that is not sequential.
+
+    Above 100 MB libvips keeps the pixels in a temporary file.
+    """
     image = image.copy()
     image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
     return image.autorot()
 
 
 def to_srgb(image: pyvips.Image, kind: str) -> pyvips.Image:
-    """CMYK through its profile, or libvips' own where it has none, and Lab -> 16-bit sRGB.
+    """Convert an image of `kind` "cmyk", "lab" or "opaque" to sRGB: 16 bits for the first two.
 
-    "opaque" is YCbCr that libtiff has made RGB, with a fourth channel that says nothing.
+    CMYK without a profile uses the one of libvips. "opaque" is YCbCr that libtiff converted to RGB with a meaningless
+    fourth channel.
     """
     if kind == "cmyk":
         return image.icc_transform(
@@ -86,14 +89,14 @@ def to_srgb(image: pyvips.Image, kind: str) -> pyvips.Image:
 
 
 def lab_to_srgb(samples: Samples) -> pyvips.Image:
-    """(h, w, 3) uint8, L of 255, a and b signed -> 16-bit sRGB."""
+    """Convert (h, w, 3) uint8 Lab to 16-bit sRGB: L is scaled to 255, a and b are signed."""
     h, w, _ = samples.shape
     lab = np.concatenate([samples[..., :1] * np.float32(100 / 255), samples[..., 1:].view(np.int8)], 2)
     return pyvips.Image.new_from_memory(lab.tobytes(), w, h, 3, "float").copy(interpretation="lab").colourspace("rgb16")
 
 
 def make_row_fetcher(image: pyvips.Image) -> Callable[[int, int], Samples]:
-    """fetch(top, bottom) -> (n, w, c) of the image's own depth. Raises pyvips.Error where the file is damaged."""
+    """Return fetch(top, bottom) -> (n, w, c) at the image's depth, which raises pyvips.Error if the file is damaged."""
     region = pyvips.Region.new(image)
     dtype = DTYPES[image.format]
 
@@ -105,8 +108,11 @@ def make_row_fetcher(image: pyvips.Image) -> Callable[[int, int], Samples]:
 
 
 def describe_error(error: pyvips.Error) -> str:
-    """What libvips said, in one line. It has one place for all threads, which another may just have emptied."""
+    """Return an error of libvips in one line.
+
+    libvips keeps one message buffer for all threads, so the message may be empty.
+    """
     lines = dict.fromkeys(" ".join(line.split()) for line in str(error.detail).splitlines())
-    said = "; ".join(line for line in lines if line)
-    found = "damaged, or of a kind that cannot be read"
-    return f"{found} ({said[:200]})" if said else found
+    message = "; ".join(line for line in lines if line)
+    found = "damaged, or a variant that cannot be read"
+    return f"{found} ({message[:200]})" if message else found

@@ -1,1 +1,1 @@
-"""What a file says beside its pixels."""
+"""EXIF, XMP, IPTC, colour profiles and texts of a file."""

@@ -1,4 +1,4 @@
-"""Metadata of a file as Pillow found it, made fit for another file."""
+"""Metadata as read from a file, checked and converted to the form that any other format can store."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ XMP_KEYWORD = "XML:com.adobe.xmp"
 _RAW = "Raw profile type "
 _PROFILES = ("exif", "APP1", "xmp", "iptc", "8bim")
 IPTC_KEYWORD = f"{_RAW}iptc"
-_IPTC_RESOURCE = 0x0404  # of a Photoshop block
+_IPTC_RESOURCE = 0x0404  # among Photoshop image resources
 SUB_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-# EXIF shares its first folder with TIFF's layout tags (sizes, strips, compression), which belong to the old file.
+# Tags that describe the photograph. EXIF's first directory also has TIFF's layout tags (sizes, strips, compression),
+# which are true only of the source file.
 DESCRIPTIVE_TAGS = (
     ExifTags.Base.DocumentName,
     ExifTags.Base.ImageDescription,
@@ -60,18 +61,18 @@ _XMP_HEIGHT = re.compile(rb"""((?:exif:PixelYDimension|tiff:ImageLength)(?:\s*=\
 
 
 def read_orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1-8, that is still to be applied to the opened file's pixels."""
+    """Return the EXIF orientation, 1-8, that must be applied to the pixels of an opened file."""
     return reset_orientation(_read_exif(image))[0]
 
 
 def read_pillow_metadata(image: Image.Image) -> Metadata:
-    """What the opened file says beside its pixels, as it will be true of the upright picture."""
+    """Return the metadata of an opened file, as valid for the upright picture."""
     info = image.info
     comment = info.get("comment")
     text = {"Comment": comment.decode("utf-8", "replace")} if isinstance(comment, bytes) and comment else {}
     resources = info.get("photoshop")
     iptc = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
-    icc = info["icc_profile"] or b"" if "icc_profile" in info else None  # None there: its parts do not fit together
+    icc = info["icc_profile"] or b"" if "icc_profile" in info else None  # None: parts of it are missing
     return build_metadata(icc, _read_exif(image), info.get("xmp"), info.get("dpi"), text, iptc)[1]
 
 
@@ -84,56 +85,58 @@ def build_metadata(
     iptc: object,
     left_out: Iterable[str] = (),
 ) -> tuple[int, Metadata]:
-    """The orientation that is still to be applied, and the metadata as they will be true after.
+    """Return the EXIF orientation to apply, 1-8, and the metadata of the upright picture.
 
-    `left_out` is what the reader of the file could not keep; what cannot be kept here is added.
+    Values of unexpected types are ignored. `left_out` has the messages of the file's reader; messages about damaged
+    EXIF, profiles and texts are added.
     """
-    stated = exif or find_raw_profile(text, "exif", "APP1") or b""
-    turned, exif = reset_orientation(stated)
+    original_exif = exif or find_raw_profile(text, "exif", "APP1") or b""
+    orientation, exif = reset_orientation(original_exif)
     profile = _check_profile(icc)
-    block = (
-        xmp if isinstance(xmp, bytes) else text.get(XMP_KEYWORD, "").encode() or find_raw_profile(text, "xmp") or b""
-    )
-    if turned != 1:
-        block = _XMP_ORIENTATION.sub(rb"\g<1>1", block)
+    packet = text.get(XMP_KEYWORD, "").encode() or find_raw_profile(text, "xmp") or b""
+    packet = xmp if isinstance(xmp, bytes) else packet
+    if orientation != 1:
+        packet = _XMP_ORIENTATION.sub(rb"\g<1>1", packet)
     iptc = iptc if isinstance(iptc, bytes) else extract_iptc(find_raw_profile(text, "iptc", "8bim"))
     kept = {key: value for key, value in text.items() if key != XMP_KEYWORD and not key.startswith(_RAW)}
     dpi = _check_resolution(dpi) or _check_resolution(read_resolution(exif))
-    lost = [*left_out, *(f"its text {key!a} is {why} and left out" for key, why in find_unusable_profiles(text))]
+    lost = [*left_out, *find_unusable_profiles(text)]
     if icc is not None and profile is None:
         lost.append("its colour profile is damaged and left out")
-    if stated.removeprefix(EXIF_PREFIX) and exif is None:
+    if original_exif.removeprefix(EXIF_PREFIX) and exif is None:
         lost.append("its EXIF is damaged and left out")
-    return turned, Metadata(profile, exif, block or None, dpi, kept, iptc or None, left_out=tuple(dict.fromkeys(lost)))
+    return orientation, Metadata(
+        profile, exif, packet or None, dpi, kept, iptc or None, left_out=tuple(dict.fromkeys(lost))
+    )
 
 
-def find_unusable_profiles(text: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Keywords of blocks that a PNG keeps as text and that cannot be used, and why."""
+def find_unusable_profiles(text: Mapping[str, str]) -> Iterator[str]:
+    """Yield a message for each raw profile text of a PNG that cannot be used."""
     for key, value in text.items():
         if key.startswith(_RAW) and not decode_raw_profile(value):
-            yield key[:40], "damaged"
+            yield f"its text {key[:40]!a} is damaged and left out"
         elif key.startswith(_RAW) and key.removeprefix(_RAW) not in _PROFILES:
-            yield key[:40], "of an unknown kind"
+            yield f"its text {key[:40]!a} has an unknown type and is left out"
 
 
 def update_size(metadata: Metadata, width: int, height: int) -> Metadata:
-    """The same of a picture of another size: where EXIF and XMP state one, it is this."""
+    """Return the metadata with a new size, in px, wherever EXIF and XMP state one."""
     xmp = metadata.xmp and _XMP_WIDTH.sub(rb"\g<1>%d" % width, metadata.xmp)
     xmp = xmp and _XMP_HEIGHT.sub(rb"\g<1>%d" % height, xmp)
     return replace(metadata, exif=set_size(metadata.exif, width, height), xmp=xmp)
 
 
 def find_raw_profile(text: Mapping[str, str], *names: str) -> bytes | None:
-    """The first of the blocks of these names that a PNG keeps as text."""
+    """Return the first valid raw profile of these names among the texts of a PNG."""
     found = (decode_raw_profile(text.get(_RAW + name)) for name in names)
     return next((block for block in found if block), None)
 
 
 def extract_iptc(block: bytes | None) -> bytes | None:
-    """IPTC records, taken out of the Photoshop resources that they may be wrapped into."""
+    """Return IPTC records, unwrapped if they are inside Photoshop image resources."""
     while block and block.startswith(b"8BIM"):
         kind, name = int.from_bytes(block[4:6], "big"), block[6:7]
-        start = 7 + (name[0] | 1 if name else 0)  # the name with its length is of even size
+        start = 7 + (name[0] | 1 if name else 0)  # name and length byte are padded to an even size
         size = int.from_bytes(block[start : start + 4], "big")
         data, block = block[start + 4 : start + 4 + size], block[start + 4 + size + size % 2 :]
         if kind == _IPTC_RESOURCE:
@@ -142,14 +145,14 @@ def extract_iptc(block: bytes | None) -> bytes | None:
 
 
 def encode_raw_profile(name: str, data: bytes) -> bytes:
-    """A block as ImageMagick and ExifTool keep it in the text of a PNG: three lines, then hexadecimal."""
+    """Encode a block as text of a PNG, like ImageMagick and ExifTool: three lines, then hexadecimal."""
     digits = data.hex()
     lines = [digits[i : i + 72] for i in range(0, len(digits), 72)]
     return "\n".join(["", name, f"{len(data):8d}", *lines, ""]).encode()
 
 
 def decode_raw_profile(text: str | None) -> bytes | None:
-    """The block that such a text holds."""
+    """Decode a block from the text of a PNG, or return None if it is damaged or empty."""
     try:
         found = bytes.fromhex("".join(text.split("\n")[3:])) if text else b""
     except ValueError:
@@ -158,7 +161,7 @@ def decode_raw_profile(text: str | None) -> bytes | None:
 
 
 def select_descriptive_tags(exif: bytes | Image.Exif) -> Image.Exif:
-    """The tags that describe a photograph, without those that describe the layout of the file it was in."""
+    """Return the tags that describe the photograph, without those for the layout of the source file."""
     source, kept = Image.Exif(), Image.Exif()
     if isinstance(exif, bytes):
         source.load(exif)
@@ -174,23 +177,23 @@ def select_descriptive_tags(exif: bytes | Image.Exif) -> Image.Exif:
 
 
 def can_rewrite_exif(exif: bytes) -> bool:
-    """True where Pillow can write the block anew, as it does for AVIF, whose orientation stands outside of EXIF."""
+    """Whether Pillow can rewrite the block. It does so for AVIF, which stores the orientation outside EXIF."""
     block = Image.Exif()
     try:
         block.load(exif)
         block.tobytes()
-    except Exception:  # its tags may hold anything
+    except Exception:  # damaged tags can raise anything
         return False
     return True
 
 
 def fit_profile(icc: bytes | None, channels: int) -> bytes | None:
-    """The colour profile, unless it is one for gray and the file will hold three channels."""
+    """Return the profile, or None if it is for gray and the file stores at least three channels."""
     return None if icc is not None and icc[16:20] == b"GRAY" and channels >= 3 else icc
 
 
 def _check_profile(icc: object) -> bytes | None:
-    """A profile whose header is whole. A broken one would spread to every file made from this one."""
+    """Return the profile if its header is valid, so that damaged profiles are not copied to new files."""
     if not isinstance(icc, bytes) or len(icc) < 128 or icc[36:40] != b"acsp":
         return None
     return icc if int.from_bytes(icc[:4], "big") <= len(icc) else None
@@ -205,5 +208,5 @@ def _check_resolution(dpi: object) -> tuple[float, float] | None:
     if not isinstance(dpi, tuple) or len(dpi) != 2:
         return None
     across, down = float(dpi[0]), float(dpi[1])
-    sound = all(math.isfinite(value) and 0 < value < 2**31 * 0.0254 for value in (across, down))  # what a PNG holds
-    return (across, down) if sound else None
+    valid = all(math.isfinite(value) and 0 < value < 2**31 * 0.0254 for value in (across, down))  # the limit of PNG
+    return (across, down) if valid else None

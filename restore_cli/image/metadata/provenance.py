@@ -1,4 +1,4 @@
-"""What was done to a picture, said in the file: XMP, and the keyword Software where the file has texts."""
+"""A record of the restoration in the result's metadata: XMP, and the PNG keyword Software."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from restore_cli.image.picture import Metadata
 
 __all__ = ["Provenance", "add_provenance", "strip_metadata"]
 
-_SPACE = "urn:restore-cli:1.0:"
+_NAMESPACE = "urn:restore-cli:1.0:"
 _END = re.compile(rb"</(\w+):RDF\s*>")
-_RDF = b"http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _PACKET = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
     '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
@@ -22,7 +22,7 @@ _PACKET = (
 
 @dataclass(frozen=True)
 class Provenance:
-    """The task, the checkpoint with its sha256, and how many times a picture was enlarged."""
+    """How a picture was restored: the task, the checkpoint and its sha256, and the scale factor."""
 
     task: str
     model: str
@@ -38,25 +38,34 @@ class Provenance:
             return "restore"
 
 
-def add_provenance(metadata: Metadata, note: Provenance) -> Metadata:
-    """The metadata with the note in its XMP, which is begun where there is none; nothing of theirs is changed."""
-    fields = {"Task": note.task, "Model": note.model, "Sha256": note.sha256, "Scale": str(note.scale)}
+def add_provenance(metadata: Metadata, provenance: Provenance) -> Metadata:
+    """Return the metadata with a record in its XMP, which is created if there is none.
+
+    Existing properties are not changed. XMP with an earlier record, or without an rdf:RDF element, stays as it is.
+    """
+    fields = {
+        "Task": provenance.task,
+        "Model": provenance.model,
+        "Sha256": provenance.sha256,
+        "Scale": str(provenance.scale),
+    }
     values = " ".join(f"restore:{name}={quoteattr(value)}" for name, value in fields.items() if value)
-    space = f'xmlns:restore="{_SPACE}" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
-    description = f'<rdf:Description xmlns:rdf="{_RDF.decode()}" rdf:about="" {space} xmp:CreatorTool="{note.software}"'
-    own = f"{description} {values}/>".encode()
-    if metadata.xmp and b"CreatorTool" in metadata.xmp:  # a property may stand once
-        own = own.replace(f' xmp:CreatorTool="{note.software}"'.encode(), b"")
+    namespaces = (
+        f'xmlns:rdf="{_RDF}" rdf:about="" xmlns:restore="{_NAMESPACE}" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
+    )
+    stated = metadata.xmp and b"CreatorTool" in metadata.xmp  # a property may occur only once
+    tool = "" if stated else f' xmp:CreatorTool="{provenance.software}"'
     packet = metadata.xmp or _PACKET.encode()
     ends = list(_END.finditer(packet))
-    if not ends or b"urn:restore-cli" in packet:  # XMP that is none, or a picture restored before: as it was
+    if not ends or b"urn:restore-cli" in packet:
         return metadata
-    xmp = packet[: ends[-1].start()] + own + packet[ends[-1].start() :]
-    return replace(metadata, xmp=xmp, text={"Software": note.software, **metadata.text})
+    end = ends[-1].start()
+    xmp = packet[:end] + f"<rdf:Description {namespaces}{tool} {values}/>".encode() + packet[end:]
+    return replace(metadata, xmp=xmp, text={"Software": provenance.software, **metadata.text})
 
 
 def strip_metadata(metadata: Metadata) -> Metadata:
-    """Nothing but what the colours need to be right."""
+    """Return only the metadata that displays the picture correctly: colours and animation timing."""
     return Metadata(
         icc=metadata.icc,
         png=metadata.png,

@@ -200,7 +200,7 @@ class Worker:
             self.budget.acquire(turn, opened.held)
             turn = -1
             if opened.held:
-                sources = [source.decoded() for source in sources]
+                sources = [source.preload() for source in sources]
             with stating_lack_of_memory("cpu", "its pixels"):
                 opened.document = open_document(sources, output, format, self.wishes)
         except RestoreError as error:
