@@ -13,6 +13,7 @@ from restore_cli.cli.console import PipeClosed, complain, say, unwritable
 from restore_cli.cli.evaluate import add_eval
 from restore_cli.cli.models import models
 from restore_cli.cli.parsing import Group, examples
+from restore_cli.cli.signals import interruptible
 from restore_cli.cli.standard import open_missing, replace_unencodable, silence
 from restore_cli.cli.tasks import add_tasks
 from restore_cli.errors import Interrupted, RestoreError, UsageError
@@ -75,7 +76,8 @@ def main() -> None:
     replace_unencodable()
     os.environ.setdefault("VIPS_WARNING", "1")  # libvips would warn on standard error when pyvips ends before it
     try:
-        code = app(prog_name="restore", standalone_mode=False)
+        with interruptible():
+            code = app(prog_name="restore", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except MISUSE as error:
         if (line := in_one_line(error)).message:  # else its help has been shown, for want of words

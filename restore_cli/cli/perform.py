@@ -80,7 +80,7 @@ def follow(stream: Streams, watch: Watch, reports: Report, tally: Tally, options
         try:
             reports.result(result)
         except OutputError as error:  # this line is lost and later ones will be, the images are not
-            tally.ended = error
+            tally.unprinted = error
 
 
 def reports_for(options: Options, live: bool) -> Iterator[Report]:

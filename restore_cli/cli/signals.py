@@ -1,4 +1,4 @@
-"""The first Ctrl-C finishes what is at hand, the second ends the process at once; SIGTERM likewise."""
+"""The first Ctrl-C finishes what is at hand, the second ends the process at once; SIGTERM and SIGHUP likewise."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from types import FrameType
 from restore_cli.atomic import abandon
 from restore_cli.errors import Interrupted
 
-__all__ = ["Stop", "stopping"]
+__all__ = ["Stop", "interruptible", "stopping"]
 
-HEARD = (signal.SIGINT, signal.SIGTERM)
+HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ONE = 0.2
 """seconds within which several signals are one: `timeout` and managers of jobs send each twice"""
 
@@ -59,6 +59,33 @@ class Stop:
 
 
 @contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], object], *numbers: signal.Signals) -> Iterator[None]:
+    """Call `handler` for signals while the block runs.
+
+    SIGHUP stays ignored where it was, which is what `nohup` is for.
+    """
+    previous = {}
+    for number in numbers:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            previous[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP interrupt the block as Ctrl-C does, so that its temporary files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with handled_by(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP):
+        yield
+
+
+@contextmanager
 def stopping(stop: Stop) -> Iterator[None]:
     """While the block runs, signals go to `stop`; outside of the main thread, where none arrive, nothing changes."""
     if threading.current_thread() is not threading.main_thread():
@@ -68,14 +95,14 @@ def stopping(stop: Stop) -> Iterator[None]:
     os.set_blocking(writer, False)
     listener = threading.Thread(target=stop.listen, args=(reader,), daemon=True)
     listener.start()
-    previous = {number: signal.signal(number, stop.heard) for number in HEARD}
-    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
-        yield
+        with handled_by(stop.heard, *HEARD):
+            wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+            try:
+                yield
+            finally:
+                signal.set_wakeup_fd(wakeup)
     finally:
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
         os.close(writer)
         listener.join()
         os.close(reader)

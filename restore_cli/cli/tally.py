@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from restore_cli.errors import Interrupted, NothingToDo, RestoreError
+from restore_cli.errors import Interrupted, NothingToDo, OutputError, RestoreError
 from restore_cli.jobs.paths import PassedOver
 from restore_cli.jobs.types import Job, Result
 
@@ -32,6 +32,8 @@ class Tally:
     codes: set[int] = field(default_factory=set)
     ended: Exception | None = None
     """what the run ended with, other than the last picture"""
+    unprinted: OutputError | None = None
+    """why lines for standard output are lost"""
     started: float = field(default_factory=time.monotonic)
 
     def add(self, result: Result) -> None:
@@ -49,14 +51,18 @@ class Tally:
 
     def conclude(self, job: Job, stopped: bool) -> None:
         """No more will come; a job that watches is ended by a person, and well."""
-        if self.ended is not None or job.watch:
+        if self.ended is not None:
             return
-        if stopped:
+        if job.watch:
+            self.ended = self.unprinted
+        elif stopped:
             self.ended = Interrupted(f"interrupted after {pictures(self.done)}", "the same command again goes on")
         elif not self.total and job.shard is not None:
             self.ended = NothingToDo(f"nothing to do: no input is of shard {job.shard[0]}/{job.shard[1]}")
         elif not self.done and not self.failed:
             self.ended = NothingToDo("nothing to do: every output is there already", hint="--overwrite")
+        else:
+            self.ended = self.unprinted
 
     @property
     def total(self) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,9 +23,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def running(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+def running(*arguments: object, cwd: Path, before: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
     """`restore` in a process of its own."""
-    command = [sys.executable, "-m", "restore_cli", *map(str, arguments)]
+    command = [*before, sys.executable, "-m", "restore_cli", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -45,7 +47,7 @@ def parts(folder: Path) -> list[Path]:
     return list(folder.rglob(".restore-*.part"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_finishes_what_is_at_hand_and_the_same_command_goes_on(
     number: signal.Signals, tmp_path: Path, x1: Path
 ) -> None:
@@ -85,6 +87,92 @@ def test_a_second_signal_ends_at_once_and_leaves_nothing(tmp_path: Path, x1: Pat
     assert process.returncode == 130
     assert err == "restore: stopped at once (try: the same command again goes on)\n"
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+
+
+def test_a_second_lost_session_ends_at_once_and_leaves_nothing(tmp_path: Path, x1: Path) -> None:
+    save(tmp_path / "in.png", noise(3000, 3000))
+    with running("denoise", "--weights", x1, "in.png", "--tile", "0", cwd=tmp_path) as process:
+        until(process, lambda: parts(tmp_path))
+        process.send_signal(signal.SIGHUP)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("stopping: finishing 1 picture")
+        process.send_signal(signal.SIGHUP)
+        process.communicate()
+    assert process.returncode == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+
+
+def test_a_lost_terminal_finishes_what_is_at_hand(tmp_path: Path, x1: Path) -> None:
+    """The session's leader gets SIGHUP, and can write to its terminal no more."""
+    for name in "abcdefgh":
+        save(tmp_path / f"in/{name}.png", noise(500, 500))
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "restore_cli", "denoise", "--weights", str(x1), "in", "-o", "out", "--log", "log"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
+    with subprocess.Popen(
+        command, preexec_fn=lambda: os.login_tty(slave), pass_fds=[slave], env=environment, cwd=tmp_path, text=True
+    ) as process:
+        os.close(slave)
+        try:
+            until(process, lambda: read_waiting(master) and parts(tmp_path))
+            os.close(master)
+            process.wait()
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    log = (tmp_path / "log").read_text()
+    assert " stopping finishing " in log
+    assert "exit code 130; " in log
+    assert not parts(tmp_path)
+    done = list((tmp_path / "out").glob("[!.]*"))
+    assert 0 < len(done) < 8
+    for path in done:
+        with Image.open(path) as image:
+            image.load()
+
+
+def test_workers_leave_a_lost_session_to_their_parent(tmp_path: Path, x1: Path) -> None:
+    for number in range(16):
+        save(tmp_path / f"in/{number}.png", noise(500, 500))
+    command = ("denoise", "--weights", x1, "in", "-o", "out", "--device", "cpu,cpu")
+    with running(*command, cwd=tmp_path, before=["setsid"]) as process:
+        until(process, lambda: parts(tmp_path))
+        os.killpg(process.pid, signal.SIGHUP)
+        out, err = process.communicate()
+    assert process.returncode == 130, err
+    assert "died" not in err
+    done = list((tmp_path / "out").glob("[!.]*"))
+    assert 0 < len(done) == len(out.splitlines()) < 16
+    assert not parts(tmp_path)
+
+
+def read_waiting(terminal: int) -> bool:
+    """Read what a process has drawn, so that it never waits for its terminal."""
+    while select.select([terminal], [], [], 0)[0]:
+        os.read(terminal, 65536)
+    return True
+
+
+def test_nohup_keeps_a_run_from_hearing_of_a_lost_session(tmp_path: Path, x1: Path) -> None:
+    save(tmp_path / "in.png", noise(500, 500))
+    with running("denoise", "--weights", x1, "in.png", cwd=tmp_path, before=["nohup"]) as process:
+        until(process, lambda: parts(tmp_path))
+        process.send_signal(signal.SIGHUP)
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "in.png → in_denoise.png" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_a_command_without_batch_leaves_no_temporary_file(number: signal.Signals, tmp_path: Path) -> None:
+    for name in "ab":
+        save(tmp_path / f"{name}.png", noise(1500, 1500))
+    with running("compare", "a.png", "b.png", "-o", "sheet.png", "--zoom", "4", cwd=tmp_path) as process:
+        until(process, lambda: parts(tmp_path))
+        process.send_signal(number)
+        _, err = process.communicate()
+    assert (process.returncode, err) == (130, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 
 def test_with_nothing_at_hand_the_first_signal_ends(tmp_path: Path, x1: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ class Pool:
 
 def attend(line: Connection, job: Job, threads: int) -> None:
     """What the process does: it ends when its parent does, or wants it to."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # these reach the whole group; the parent decides what they mean
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # these reach the whole group, the parent decides
         signal.signal(number, signal.SIG_IGN)
     os.dup2(2, 1)  # standard output is the parent's alone
     lock = Lock()

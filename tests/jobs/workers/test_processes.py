@@ -84,7 +84,7 @@ def test_two_processes_do_what_one_does_and_leave_interrupts_to_their_parent(
     for result in run_job(job, watch):
         results.append(result)
         for child in active_children():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 os.kill(child.pid or 0, number)
     assert files(Path(job.output or "")) == expected
     assert len({result.input for result in results}) == len(results) == 12
