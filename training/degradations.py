@@ -131,7 +131,7 @@ class LowResolution:
 
     def make_pair(self, photo: Bytes, random: np.random.Generator) -> Pair:
         """The small patch (patch, patch, 3) and the large one over the same place."""
-        large = rescale(photo, random, (self.patch + 4) * self.scale, largest=1.0)
+        large = rescale(photo, random, self.patch * self.scale, largest=1.0)
         side = large.shape[0] // self.scale
         large = large[: side * self.scale, : side * self.scale]
         small = self.shrink(large, side, random)

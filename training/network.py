@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks.plain_emt import PlainEMT
 from restore_cli.errors import WeightsError
-from restore_cli.models.emt import EMT, EMTConfig
+from restore_cli.models.emt import EMTConfig
 from restore_cli.models.load import COMPUTED, computed_dropped, read_tensors, state_dict
 from restore_cli.models.restormer import Block, Restormer
 from training.recipe import Recipe
@@ -17,10 +18,10 @@ from training.recipe import Recipe
 __all__ = ["build", "initialise", "load_start"]
 
 
-def build(recipe: Recipe) -> Restormer | EMT:
-    """The recipe's network, without weights that mean anything."""
+def build(recipe: Recipe) -> Restormer | PlainEMT:
+    """The recipe's network with random weights; of EMT the published form, which trains faster."""
     config = recipe.config
-    return EMT(config) if isinstance(config, EMTConfig) else Restormer(config)
+    return PlainEMT(config) if isinstance(config, EMTConfig) else Restormer(config)
 
 
 def initialise(network: nn.Module, seed: int = 0) -> None:

@@ -25,9 +25,9 @@ class Recipe:
     """highest learning rate"""
     minutes: float
     """default length of the schedule"""
-    warm_up: int = 300
+    warm_up: int = 50
     """steps over which the learning rate rises"""
-    decay: float = 0.999
+    decay: float = 0.998
     """decay of the moving average of the weights"""
 
     @property
@@ -58,8 +58,8 @@ def _emt(scale: int) -> EMTConfig:
 
 
 RECIPES = {
-    "lite-denoise": Recipe("denoise", _UNET, patch=96, batch=6, rate=6e-4, minutes=75),
-    "lite-dejpeg": Recipe("dejpeg", _UNET, patch=96, batch=6, rate=6e-4, minutes=50),
-    "lite-real-x4": Recipe("sr", _emt(4), patch=48, batch=4, rate=2e-4, minutes=80),
+    "lite-denoise": Recipe("denoise", _UNET, patch=96, batch=4, rate=5e-4, minutes=95),
+    "lite-dejpeg": Recipe("dejpeg", _UNET, patch=96, batch=4, rate=5e-4, minutes=60),
+    "lite-real-x4": Recipe("sr", _emt(4), patch=64, batch=2, rate=2e-4, minutes=80),
     "lite-real-x2": Recipe("sr", _emt(2), patch=64, batch=2, rate=2e-4, minutes=40),
 }
