@@ -1,4 +1,4 @@
-"""Two sheets for docs/fidelity.md: an edge of transparency and a wide gamut, the plain way and restore's.
+"""Two sheets for docs/formats.md: an edge of transparency and a wide gamut, the plain way and restore's.
 
     python -m benchmarks.pictures        # writes docs/pictures/, half a minute
 

@@ -49,15 +49,26 @@ PUBLISHED: dict[tuple[str, str], tuple[float, str]] = {
 
 HEAD = """# Results
 
-Each row is one checkpoint on one benchmark, measured with `restore eval` in float32 and filled by `make results`.
-Super-resolution: PSNR and SSIM on Y (BT.601, 16..235), the scale in px cut from every side, MATLAB's bicubic, either
-the benchmark's own low-resolution images (LR) or made from the references (HR). Elsewhere: PSNR and SSIM on RGB, or on
-the one channel of gray pictures. Baseline is bicubic enlargement, or the degraded input. Published is the authors' own
-figure, or the one stated for their weights. What each number means exactly:
-[decisions/010-what-is-measured.md](decisions/010-what-is-measured.md).
+Each row is one checkpoint on one benchmark. `make results` measures it with `restore eval` in float32 and fills the
+table. [Decision 010](decisions/010-what-is-measured.md) says what each number means.
+
+- Super-resolution: PSNR and SSIM on Y (BT.601, 16..235), with as many pixels as the scale cut from every side. Inputs
+  are the benchmark's own low-resolution images (LR), or made from the references (HR) with MATLAB's bicubic.
+- Other tasks: PSNR and SSIM on RGB, or on the one channel of gray images.
+- The baseline is bicubic enlargement, or the degraded input.
+- Published is the authors' figure, or the one stated for their weights.
 
 | checkpoint | test | PSNR | SSIM | PSNR-B | baseline PSNR | published PSNR | where |
 |---|---|--:|--:|--:|--:|--:|---|
+"""
+
+UNMEASURED = """
+## Published figures
+
+Of checkpoints that have not been measured here.
+
+| checkpoint | test | published PSNR | where |
+|---|---|--:|---|
 """
 
 
@@ -131,10 +142,11 @@ def line(entry: Entry, test: Test, found: Summary) -> str:
 
 
 def kept(page: Path) -> dict[tuple[str, str], str]:
-    """The rows that are on the page, by checkpoint and test."""
+    """The measured rows that are on the page, by checkpoint and test."""
     if not page.is_file():
         return {}
-    rows = [row for row in page.read_text(encoding="utf-8").splitlines() if row.startswith("| ")][1:]
+    text = page.read_text(encoding="utf-8").partition(UNMEASURED)[0]
+    rows = [row for row in text.splitlines() if row.startswith("| ")][1:]
     return {(cells[1].strip(), cells[2].strip()): row for row in rows if len(cells := row.split("|")) > 2}
 
 
@@ -142,8 +154,12 @@ def write(page: Path, rows: dict[tuple[str, str], str], order: Sequence[str]) ->
     """The page, in the catalogue's order; rows of checkpoints that it no longer has go."""
     known = {name: place for place, name in enumerate(order)}
     lines = [row for key, row in sorted(rows.items(), key=lambda item: known.get(item[0][0], 0)) if key[0] in known]
+    missing = {name: place for name, place in known.items() if not any(name == key[0] for key in rows)}
+    others = [(name, test, *PUBLISHED[name, test]) for name, test in PUBLISHED if name in missing]
+    others.sort(key=lambda figure: missing[figure[0]])
+    published = "".join(f"| {name} | {test} | {psnr:.2f} | {where} |\n" for name, test, psnr, where in others)
     with atomic_write(page) as file:
-        file.write((HEAD + "\n".join(lines) + "\n").encode())
+        file.write((HEAD + "\n".join(lines) + "\n" + (UNMEASURED + published if published else "")).encode())
 
 
 def main() -> None:

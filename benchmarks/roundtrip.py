@@ -1,6 +1,6 @@
 """What of a file survives, per format and from each format to each other, as exiftool, libvips and ImageMagick see it.
 
-    python -m benchmarks.roundtrip        # fills the tables of docs/fidelity.md; a minute
+    python -m benchmarks.roundtrip        # fills the tables of docs/formats.md; a minute
 
 Needs the programs exiftool, vipsheader and identify. Every source holds all that its format can; exiftool writes what
 stands beside the pixels and says turned by a quarter, so that nothing here is both written and read by our own code.
@@ -24,7 +24,7 @@ from PIL import Image, ImageCms
 
 from benchmarks.memory import write_weights
 
-PAGE = Path(__file__).parents[1] / "docs" / "fidelity.md"
+PAGE = Path(__file__).parents[1] / "docs" / "formats.md"
 START, END = "<!-- measured -->", "<!-- end -->"
 FORMATS = {"PNG": ".png", "TIFF": ".tif", "JPEG": ".jpg", "WebP": ".webp", "AVIF": ".avif", "BMP": ".bmp"}
 WIDTH, HEIGHT = 96, 64

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from textwrap import dedent
 from typing import Any
 
 import typer
@@ -31,11 +32,12 @@ def tree() -> Iterator[tuple[str, Any]]:
 COMMANDS: dict[str, Any] = dict(tree())
 
 
-def blocks(text: str) -> Iterator[str]:
-    """The code blocks of a Markdown page that hold shell commands."""
-    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        if language in ("", "bash", "sh", "console"):
-            yield block
+def blocks(text: str, languages: Collection[str] = ("", "bash", "console")) -> Iterator[str]:
+    """The code blocks of a Markdown page in one of these languages: by default what is typed into a shell."""
+    for _, language, block in re.findall(r"^( *)```(\w*)\n(.*?)^\1```", text, re.DOTALL | re.MULTILINE):
+        if language in languages:
+            typed = re.findall(r"^\$ (.*\n)", block, re.MULTILINE) if language == "console" else [dedent(block)]
+            yield "".join(typed)
 
 
 def refuse_unreadable(text: str) -> int:
@@ -73,7 +75,8 @@ def read(words: list[str]) -> bool:
         return True
     context = command.make_context(name, rest)
     task = context.params.get("task", name.split()[-1])
-    if task in TASKS and "weights" in context.params and context.params["weights"] is None:
+    elsewhere = context.params.get("weights") or context.params.get("catalogue")
+    if task in TASKS and not elsewhere:
         only = {field: context.params.get(field) for field in ("model", "variant", *OF_TASK)}
         read_catalogue().select(Request(task, **only))
     return True

@@ -17,7 +17,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 def test_the_lines_in_readme_run(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
-    block = re.search(r"## As a library\n\n```python\n(.*?)```", README, re.DOTALL)
+    block = re.search(r"## Library\n\n```python\n(.*?)```", README, re.DOTALL)
     assert block is not None
     assert '"emt-x4"' in block[1]
     scope = {"image": noise(10, 12)}

@@ -192,7 +192,8 @@ class Options(Selection):
     max_pixels: Annotated[
         int,
         Option(
-            help="Refuse images of more pixels, and a --resize to more.",
+            help="Refuse images of more pixels, and a --resize to more. Default: 2 billion.",
+            show_default=False,
             metavar="N",
             rich_help_panel=INPUT,
         ),

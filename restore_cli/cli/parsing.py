@@ -1,4 +1,4 @@
-"""How every command reads its options and shows them: no empty value, no number without end, no flag with a type."""
+"""How every command reads its options and shows them: no empty value, no infinite number, no type beside a flag."""
 
 from __future__ import annotations
 
@@ -45,14 +45,20 @@ class Group(TyperGroup):
 
 def examples(*pairs: tuple[str, str]) -> str:
     """Return the end of a help page: what each command line does, and the command line."""
-    return "\n\n".join(["Examples", *(f"{purpose}:\n  {line}" for purpose, line in pairs)])
+    return "\n\n".join(["[bold]Examples[/bold]", *(f"{purpose}:\n  {line}" for purpose, line in pairs)])
+
+
+def no_type(ctx: Context) -> None:
+    """Stand for the type of an argument, which its help text describes better than `<list[str]>` does."""
 
 
 def tidy(params: list[Any]) -> list[Any]:
-    """Return `params` with no type beside a flag, and `--help` in the panel of the option before it."""
+    """Return `params` with no type beside flags and arguments, and `--help` in the panel of the option before it."""
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""
+        elif param.param_type_name == "argument":
+            param.display_type_rich = no_type
     *others, last = params
     if others and last.name == "help":
         last.rich_help_panel = getattr(others[-1], "rich_help_panel", None)

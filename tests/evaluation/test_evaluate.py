@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -272,6 +273,20 @@ def test_rows_of_checkpoints_that_are_not_at_hand_stay(tmp_path: Path) -> None:
     assert results.kept(page) == rows
     results.write(page, rows, ["a"])  # and go with their checkpoint
     assert list(results.kept(page)) == [("a", "Set5 ×2")]
+
+
+def test_published_figures_stand_apart_until_their_checkpoint_is_measured(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    names = ["a", "swinir-classical-x2", "swinir-classical-x3"]
+    rows = {("a", "Set5 ×2"): "| a | Set5 ×2 | 2.0 |"}
+    results.write(page, rows, names)
+    assert results.kept(page) == rows
+    figures = page.read_text(encoding="utf-8").split("## Published figures")[1]
+    assert re.findall(r"^\| (swinir\S+)", figures, re.MULTILINE) == names[1:]
+    rows["swinir-classical-x2", "Set5 ×2"] = "| swinir-classical-x2 | Set5 ×2 | 38.4 |"
+    results.write(page, rows, names)
+    assert results.kept(page) == rows
+    assert "swinir-classical-x2" not in page.read_text(encoding="utf-8").split("## Published figures")[1]
 
 
 def test_published_figures_are_of_tests_that_are_made() -> None:
