@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +16,7 @@ from restore_cli.pipeline.output import Finish
 from restore_cli.weights.catalogue import Catalogue, Request
 from restore_cli.weights.fetch import Progress
 
-__all__ = ["Crew", "Job", "Result", "Step", "Watch", "Work"]
+__all__ = ["Crew", "Job", "Result", "Step", "Watch", "Work", "warnings_as_notes"]
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,29 @@ class Watch:
     """filled while folders are read"""
     stopping: Callable[[], bool] = lambda: False
     """whether to take up no more pictures"""
+
+
+class Notes(logging.Handler):
+    """Passes on what modules log."""
+
+    def __init__(self, on_note: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self.on_note = on_note
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As a note."""
+        self.on_note(record.getMessage())
+
+
+@contextmanager
+def warnings_as_notes(on_note: Callable[[str], None]) -> Iterator[None]:
+    """Make notes of the warnings that this package logs while the block runs."""
+    logger, handler = logging.getLogger("restore_cli"), Notes(on_note)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 Step = Work | Result | None

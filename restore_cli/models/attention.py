@@ -6,6 +6,7 @@ lies, where it can be trusted; elsewhere by PyTorch's own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,11 +25,16 @@ from restore_cli.models.fused import fused_attention
 
 __all__ = ["surrounded_attention", "windows_attention"]
 
+LOG = logging.getLogger(__name__)
+
 CHUNK = 4 * 2**20
 """Bytes of scores at a time for each thread: enough work for a product, little enough for the cache."""
 
 EXACT = 1e-5
 """How far float32 may be from float32 by another order of sums and powers, as in the tests of the networks."""
+
+MATRIX_GPUS = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
+"""How the names of AMD's GPUs with matrix units begin."""
 
 LEAST, MOST = 2.0**-64, 2.0**96
 """Where the weights of a row add up to something between these, nothing was lost to underflow or overflow."""
@@ -157,12 +163,24 @@ def surroundings(x: Tensor, window: tuple[int, int], margin: int) -> Tensor:
 def kernel_serves(
     qkv: Sequence[Tensor], window: tuple[int, int], shift: tuple[int, int], margin: int, bias: Tensor | None
 ) -> bool:
-    """Whether `fused_attention` does it: on a GPU where it is right, and nobody asks for gradients."""
+    """Whether `fused_attention` does it: on a GPU that it is made for and where it is right, without gradients."""
     q = qkv[0]
-    if q.device.type != "cuda" or torch.is_grad_enabled():
+    if q.device.type != "cuda" or torch.is_grad_enabled() or not multiplies_matrices(q.device):
         return False
     heads, d = q.shape[3:]
     return kernel_is_right(q.device, q.dtype, (len(qkv), heads, d), window, any(shift), margin, bias is not None)
+
+
+@cache
+def multiplies_matrices(device: torch.device) -> bool:
+    """Whether Triton makes use of the matrix units of a GPU: of NVIDIA's from compute capability 8.0 on.
+
+    For older ones its products are slow, and some versions of it end the process. Of AMD's they are named.
+    """
+    if torch.version.hip is None:
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    name: str = torch.cuda.get_device_properties(device).gcnArchName
+    return name.startswith(MATRIX_GPUS)
 
 
 @cache
@@ -190,6 +208,7 @@ def kernel_is_right(
     except Exception as error:  # no Triton, no compiler for it, a GPU that it does not know: many kinds
         if is_out_of_memory(error):
             raise  # says nothing about the kernel
+        say_without_kernel(device, (str(error).splitlines() or [type(error).__name__])[0][:200])
         return False
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):  # the plain way
         exact = [part.float() for part in qkv]
@@ -198,7 +217,16 @@ def kernel_is_right(
         else:
             expected = windows_attention(exact, window, shift, bias, 0.5)
     difference = float((found.float() - expected).norm() / expected.norm())
-    return difference < max(8 * torch.finfo(dtype).eps, EXACT)
+    right = difference < max(8 * torch.finfo(dtype).eps, EXACT)
+    if not right:
+        say_without_kernel(device, "its results are wrong there")
+    return right
+
+
+@cache
+def say_without_kernel(device: torch.device, reason: str) -> None:
+    """Log once that a GPU does without the kernel, and why."""
+    LOG.warning("attention runs without its fused kernel on %s, and takes longer: %s", device, reason)
 
 
 def attention(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor) -> None:

@@ -58,12 +58,12 @@ def layout(window: tuple[int, int], margin: int, d: int, dtype: torch.dtype) -> 
     """Words of the kernel that follow from the window: its sides, and how much one program takes at a time.
 
     Chosen by what the compiler says for compute capability 8.0 and 9.0: no spilled registers, and enough programs on a
-    multiprocessor at a time to hide their reads (docs/decisions/043).
+    multiprocessor at a time to hide their reads (docs/decisions/043). Of newer GPUs and AMD's only the first is known.
     """
     small = prod(window) <= 64
     queries, keys, warps = (64, 64, 4) if small else (128, 32, 8)
-    if dtype == torch.float32:  # no tensor cores: the products take more registers
-        queries, keys, warps = 32, 32, 4
+    if dtype == torch.float32:  # no tensor cores: the products take more registers, of AMD's GPUs twice as many
+        queries, keys, warps = 32, 32, 4 if torch.version.hip is None else 8
     return {
         "WIDE_D": max(LEAST, power_of_two(d)),
         "HIGH": window[0],

@@ -13,6 +13,10 @@ from typing import Any
 import pytest
 from command import Ran, Run
 from pictures import noise, save
+from torch import Tensor
+
+from restore_cli.models import attention
+from restore_cli.models.network import Network
 
 ROOT = Path(__file__).parents[2]
 KEYS = ["input", "output", "status", "seconds", "size", "model", "sha256", "tile", "precision", "notes", "error"]
@@ -361,3 +365,22 @@ def test_linked_folders_are_reported_and_followed_where_that_is_asked_for(restor
     assert found("out") == ["b.png", "link/a.png"]
     assert objects(followed)[-1]["summary"]["passed_over"] == {"hidden": 0, "others": 0, "linked_folders": 0}
     assert objects(restore(*command, "--json"))[-1]["summary"]["passed_over"]["linked_folders"] == 1
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_warning_of_the_networks_is_a_note_said_once(
+    quiet: bool, restore: Run, x1: Path, photos: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU without the attention kernel gives one."""
+    usual = Network.__call__
+
+    def call(network: Network, x: Tensor) -> Tensor:
+        attention.say_without_kernel(network.device, "Failed to find C compiler.")
+        return usual(network, x)
+
+    monkeypatch.setattr(Network, "__call__", call)
+    attention.say_without_kernel.cache_clear()
+    ran = restore("denoise", "--weights", x1, "--device", "cpu", *photos, *(["-q"] if quiet else []))
+    assert ran.code == 0, ran.err
+    said = "attention runs without its fused kernel on cpu, and takes longer: Failed to find C compiler."
+    assert ran.err.splitlines()[:-1] == ([] if quiet else [said])

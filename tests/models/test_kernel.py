@@ -1,34 +1,22 @@
-"""The kernel of a GPU, as far as it can be judged without one: interpreted, and compiled for two generations."""
+"""The kernel of a GPU, as far as it can be judged without one: interpreted, compiled, and left out."""
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from restore_cli.models.fused import layout
-
-if TYPE_CHECKING:
-    from triton.compiler import CompiledKernel
+from restore_cli.models import attention
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not here: it exists for Linux on x86-64")
-
-FORMS: dict[str, tuple[tuple[int, int], int, int, int]] = {
-    "SwinIR-M": ((8, 8), 0, 30, 4),
-    "SwinIR-S": ((8, 8), 0, 10, 4),
-    "SwinIR JPEG": ((7, 7), 0, 30, 1),
-    "HAT": ((16, 16), 0, 30, 4),
-    "HAT, surroundings": ((16, 16), 4, 30, 1),
-    "EMT": ((32, 8), 0, 10, 0),
-}
-"""Window, margin, channels of a head, and kinds of window with a bias, of the published models."""
 
 
 def test_interpreted_on_a_cpu_it_computes_what_the_plain_way_does() -> None:
@@ -38,53 +26,107 @@ def test_interpreted_on_a_cpu_it_computes_what_the_plain_way_does() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_it_compiles_without_spilling_registers(
-    form: str, capability: int, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+PRODUCTS = {
+    "cuda 80": "mma.sync",
+    "cuda 86": "mma.sync",
+    "cuda 89": "mma.sync",
+    "cuda 90": "wgmma",
+    "cuda 100": "tcgen05.mma",
+    "cuda 120": "mma.sync",
+    "hip gfx942": "v_mfma",
+    "hip gfx1100": "v_wmma",
+}
+"""The instruction of the matrix units of each GPU."""
+
+
+@pytest.mark.parametrize("target", PRODUCTS)
+def test_it_compiles_with_matrix_products_and_without_spilling_registers(target: str, tmp_path: Path) -> None:
+    """In a process of its own: where Triton does not know what to do it may end it."""
+    command = [sys.executable, str(Path(__file__).with_name("compiled_kernel.py")), *target.split()]
+    given = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kernels = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(kernels) == 18
+    for kernel in kernels:
+        if kernel["dtype"] != "float32":
+            assert PRODUCTS[target] in kernel["products"], kernel
+        assert kernel["spilled"] <= (16 if target == "cuda 100" else 0), kernel
+        assert kernel["shared"] < 48 * 2**10, kernel
+
+
+FAKE = torch.device("cuda:0")
+
+
+def served(monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether attention on a GPU goes through the kernel, whose trial would find it right."""
+    trials: list[object] = []
+
+    def right(*form: object) -> bool:
+        trials.append(form)
+        return True
+
+    monkeypatch.setattr(attention, "kernel_is_right", right)
+    attention.multiplies_matrices.cache_clear()
+    with FakeTensorMode(), torch.inference_mode():
+        part = torch.empty(1, 16, 16, 6, 30, dtype=torch.float16, device=FAKE)
+        serves = attention.kernel_serves([part] * 3, (8, 8), (0, 0), 0, None)
+    attention.multiplies_matrices.cache_clear()
+    assert bool(trials) == serves  # where the GPU is none for it the kernel is not even tried
+    return serves
+
+
+@pytest.mark.parametrize(
+    ("capability", "serves"),
+    [
+        ((5, 2), False),
+        ((6, 1), False),
+        ((7, 0), False),
+        ((7, 5), False),
+        ((8, 0), True),
+        ((9, 0), True),
+        ((12, 0), True),
+    ],
+)
+def test_gpus_of_nvidia_before_capability_8_do_without_it(
+    capability: tuple[int, int], serves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert served(monkeypatch) == serves
+
+
+OF_AMD = {"gfx906:sramecc+:xnack-": False, "gfx1030": False, "gfx90a:sramecc+:xnack-": True, "gfx942": True}
+OF_AMD |= {"gfx1100": True, "gfx1201": True}
+
+
+@pytest.mark.parametrize(("name", "serves"), OF_AMD.items())
+def test_gpus_of_amd_without_matrix_units_do_without_it(
+    name: str, serves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(gcnArchName=name))
+    assert served(monkeypatch) == serves
+
+
+def test_a_machine_without_a_c_compiler_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Triton builds its way to the driver when it is first used."""
+    from triton.runtime.build import compile_module_from_src
+
+    def built(*given: object) -> torch.Tensor:
+        compile_module_from_src("int x;", "driver")
+        raise AssertionError("there is a compiler")
+
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    window, margin, d, kinds = FORMS[form]
-    kernel = compiled(layout(window, margin, d, dtype), margin, d, kinds, dtype, capability)
-    products = {80: "mma.sync", 90: "wgmma"}[capability]
-    assert (products in kernel.asm["ptx"]) == (dtype != torch.float32)
-    assert spilled(kernel.asm["ptx"], capability, tmp_path / "kernel.ptx") == 0
-    assert kernel.metadata.shared < 48 * 2**10
-
-
-def compiled(
-    words: dict[str, int], margin: int, d: int, kinds: int, dtype: torch.dtype, capability: int
-) -> CompiledKernel:
-    """The kernel for NVIDIA's GPUs of that compute capability, as Triton gives it."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile
-
-    from restore_cli.models.kernel import window_attention
-
-    heads = 6
-    constants: dict[str, Any] = {key: value for key, value in words.items() if key.isupper()}
-    constants |= {"BIASED": kinds > 0, "KINDS": max(1, kinds), "MARGIN": margin}
-    constants |= {"HEADS": heads, "D": d, "PIXEL": 3 * heads * d}
-    number = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
-    types = dict.fromkeys(window_attention.arg_names, "i32") | {"factor": "fp32"}
-    types |= dict.fromkeys("qkv", f"*{number}") | {"out": f"*{number}"}
-    types |= {"bias": "*fp16" if dtype == torch.float16 else "*fp32"} | dict.fromkeys(constants, "constexpr")
-    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind.startswith("*")}
-    source = ASTSource(fn=window_attention, signature=types, constexprs=constants, attrs=aligned)
-    options = {key: value for key, value in words.items() if not key.isupper()}
-    return compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-
-
-def spilled(ptx: str, capability: int, path: Path) -> int:
-    """Bytes of registers that do not fit, as NVIDIA's assembler says."""
-    import triton
-
-    path.write_text(ptx)
-    assembler = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
-    kind = f"sm_{capability}a" if capability == 90 else f"sm_{capability}"
-    command = [str(assembler), "-v", f"--gpu-name={kind}", str(path), "-o", str(path.with_suffix(".cubin"))]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    found = re.search(r"(\d+) bytes spill stores", said)
-    assert found, said
-    return int(found[1])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(attention, "fused_attention", built)
+    attention.say_without_kernel.cache_clear()
+    for heads in (2, 6):
+        form = (torch.device("cpu"), torch.float32, (3, heads, 10), (8, 8), True, 0, True)
+        assert not attention.kernel_is_right.__wrapped__(*form)
+    assert [record.getMessage() for record in caplog.records] == [
+        "attention runs without its fused kernel on cpu, and takes longer: "
+        "Failed to find C compiler. Please specify via CC environment variable or set triton.knobs.build.impl."
+    ]

@@ -29,7 +29,7 @@ from restore_cli.image.metadata.provenance import Provenance
 from restore_cli.image.picture import Samples
 from restore_cli.jobs.model_cache import Bench, notes
 from restore_cli.jobs.paths import is_remote
-from restore_cli.jobs.types import Result, Step, Work
+from restore_cli.jobs.types import Result, Step, Work, warnings_as_notes
 from restore_cli.jobs.workers.queues import Budget, Channel, Gone
 from restore_cli.models.network import Network
 from restore_cli.models.processor import cores
@@ -149,6 +149,7 @@ class Worker:
         """One Result for each step, in order."""
         threads = max(2, min(4, cores()))
         with ExitStack() as stack:
+            stack.enter_context(warnings_as_notes(self.watch.on_note))
             self.ahead = stack.enter_context(ThreadPoolExecutor(2, "decode"))
             self.behind = stack.enter_context(ThreadPoolExecutor(threads, "encode"))
             waiting: deque[Result | Future[Opened]] = deque()
