@@ -33,6 +33,9 @@ CHUNK = 4 * 2**20
 EXACT = 1e-5
 """How far float32 may be from float32 by another order of sums and powers, as in the tests of the networks."""
 
+WINDOWS = 65535
+"""Windows that PyTorch's own attention takes at a time: more blocks along that axis CUDA does not launch."""
+
 MATRIX_GPUS = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 """How the names of AMD's GPUs with matrix units begin."""
 
@@ -239,12 +242,13 @@ def attention(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Ten
         with torch.autocast("cpu", enabled=False):
             by_parts(qkv, bias, scale, out)
         return
-    flat = [part.flatten(4, 5).flatten(0, 2) for part in qkv]
-    if out.device.type == "cuda":  # heads of other widths would go the long way, with all scores in memory
-        flat = [F.pad(part, (0, -part.shape[-1] % 8)) for part in flat]
-    mask = None if bias is None else bias[None].to(flat[0].dtype)
-    found = F.scaled_dot_product_attention(flat[0], flat[-2], flat[-1], attn_mask=mask, scale=scale)
-    out.copy_(found[..., : out.shape[-1]].reshape(out.shape))
+    mask = None if bias is None else bias[None].to(out.dtype)
+    for box in boxes((out.shape[0], out.shape[1], out.shape[2]), WINDOWS):
+        flat = [part[box].flatten(4, 5).flatten(0, 2) for part in qkv]
+        if out.device.type == "cuda":  # heads of other widths would go the long way, with all scores in memory
+            flat = [F.pad(part, (0, -part.shape[-1] % 8)) for part in flat]
+        found = F.scaled_dot_product_attention(flat[0], flat[-2], flat[-1], attn_mask=mask, scale=scale)
+        out[box].copy_(found[..., : out.shape[-1]].reshape(out[box].shape))
 
 
 def by_parts(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from benchmarks.plain_emt import PlainEMT
 from restore_cli.models import attention as attention_module
 from restore_cli.models import layers
-from restore_cli.models.attention import boxes, windows_attention
+from restore_cli.models.attention import boxes, surrounded_attention, windows_attention
 from restore_cli.models.emt import EMTConfig, moved
 from restore_cli.models.layers import Activation, Mlp, beside_shortcut, linear
 from restore_cli.models.load import COMPUTED, build, computed_dropped, frozen, network
@@ -56,6 +56,46 @@ def test_attention_by_parts_equals_the_fused_kernel(
     monkeypatch.setattr(attention_module, "CHUNK", 2 * 4 * 3 * 128 * 128)
     with torch.inference_mode():
         torch.testing.assert_close(windows_attention(qkv, (8, 16), shift, bias, 0.5), plain, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("margin", [0, 2])
+@pytest.mark.parametrize("most", [1, 5, 11])
+def test_attention_of_pytorch_in_chunks_equals_the_whole(
+    margin: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qkv, pairs = [torch.randn(2, 16, 24, 3, 5) for _ in range(3)], (64, (8 + 2 * margin) ** 2)
+
+    def attended() -> Tensor:  # with gradients on, as PyTorch does it
+        if margin:
+            return surrounded_attention(qkv, (8, 8), margin, bias, 0.5)
+        return windows_attention(qkv, (8, 8), (4, 4), bias, 0.5)
+
+    bias = torch.randn(1 if margin else 4, 3, *pairs)
+    whole = attended()
+    monkeypatch.setattr(attention_module, "WINDOWS", most)
+    torch.testing.assert_close(attended(), whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["plain", "shifted", "surrounded"])
+def test_no_more_windows_at_a_time_than_cuda_launches(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map of 272×272 windows, as a large image without tiles has, of tensors without numbers."""
+    batches: list[int] = []
+    usual = F.scaled_dot_product_attention
+
+    def counted(q: Tensor, k: Tensor, v: Tensor, **given: Any) -> Tensor:  # noqa: ANN401  # passed on
+        batches.append(len(q))
+        return usual(q, k, v, **given)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+    with torch.inference_mode(), torch.device("meta"):
+        qkv = [torch.empty(1, 272 * 8, 272 * 8, 1, 10, dtype=torch.float16) for _ in range(3)]
+        if form == "surrounded":
+            out = surrounded_attention(qkv, (8, 8), 2, torch.empty(1, 1, 64, 144), 1.0)
+        else:
+            out = windows_attention(qkv, (8, 8), (4, 4) if form == "shifted" else (0, 0), None, 1.0)
+    assert out.shape == qkv[0].shape
+    assert sum(batches) == 272**2
+    assert max(batches) <= 65535
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7, 12, 50, 1000])
