@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from restore_cli.contract import Contract
 from restore_cli.models.attention import windows_attention
+from restore_cli.models.convolution import Conv2d, convolve
 from restore_cli.models.layers import FLOATS, Activation, as_stream, channels_first, channels_last, exact, linear
 
 __all__ = ["EMT", "EMTConfig"]
@@ -48,10 +49,10 @@ class EMT(nn.Module):
         super().__init__()
         self.config = config
         self.register_buffer("mean", 255 * torch.tensor(DF2K_MEAN, device="cpu").view(1, 3, 1, 1), persistent=False)
-        self.head = nn.Conv2d(3, config.dim, 3, padding=1)
+        self.head = Conv2d(3, config.dim, 3, padding=1)
         self.body = nn.Sequential(*(MixedBlock(config) for _ in range(config.blocks)))
         self.tail = nn.Sequential(
-            nn.Conv2d(config.dim, 3 * config.scale**2, 3, padding=1),
+            Conv2d(config.dim, 3 * config.scale**2, 3, padding=1),
             nn.PixelShuffle(config.scale),
         )
 
@@ -113,8 +114,8 @@ class StripedAttention(nn.Module):
         if dim % (shares * config.heads):
             raise ValueError(f"dim {dim} does not divide into {shares} windows of {config.heads} heads")
         self.heads, self.windows, self.shifted = config.heads, config.windows, shifted
-        self.attn = nn.Sequential(nn.Conv2d(dim, 2 * dim, 1), nn.BatchNorm2d(2 * dim))
-        self.proj = nn.Sequential(nn.Conv2d(dim, dim, 1))
+        self.attn = nn.Sequential(Conv2d(dim, 2 * dim, 1), nn.BatchNorm2d(2 * dim))
+        self.proj = nn.Sequential(Conv2d(dim, dim, 1))
         self.register_buffer("weight", None, persistent=False)
         self.register_buffer("bias", None, persistent=False)
 
@@ -184,7 +185,7 @@ class PixelMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c), with the shortcut."""
         weight, bias = self.folded() if self.weight is None else (self.weight, self.bias)
-        out = channels_last(F.conv2d(channels_first(x), weight, bias, padding=1, groups=x.shape[-1]))
+        out = channels_last(convolve(channels_first(x), weight, bias, groups=x.shape[-1]))
         # the convolution moves zeros in where the other edge should come
         left, right, up, down = WAYS
         out[:, :, -1, left] += weight[left, 0, 1, 2] * x[:, :, 0, left]

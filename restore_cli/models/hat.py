@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from restore_cli.contract import Contract
 from restore_cli.models.attention import surrounded_attention
+from restore_cli.models.convolution import Conv2d
 from restore_cli.models.layers import (
     DIV2K_MEAN,
     FLOATS,
@@ -61,15 +62,15 @@ class HAT(nn.Module):
         self.config = config
         dim = config.dim
         self.register_buffer("mean", torch.tensor(DIV2K_MEAN, device="cpu").view(1, 3, 1, 1), persistent=False)
-        self.conv_first = nn.Conv2d(3, dim, 3, padding=1)
+        self.conv_first = Conv2d(3, dim, 3, padding=1)
         self.patch_embed = PatchNorm(dim)
         groups = zip(config.depths, config.heads, strict=True)
         self.layers = nn.ModuleList(ResidualGroup(config, depth, heads) for depth, heads in groups)
         self.norm = LayerNorm(dim)
-        self.conv_after_body = nn.Conv2d(dim, dim, 3, padding=1)
-        self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, HEAD_WIDTH, 3, padding=1), nn.LeakyReLU())
+        self.conv_after_body = Conv2d(dim, dim, 3, padding=1)
+        self.conv_before_upsample = nn.Sequential(Conv2d(dim, HEAD_WIDTH, 3, padding=1), nn.LeakyReLU())
         self.upsample = upsampler(config.scale, HEAD_WIDTH)
-        self.conv_last = nn.Conv2d(HEAD_WIDTH, 3, 3, padding=1)
+        self.conv_last = Conv2d(HEAD_WIDTH, 3, 3, padding=1)
 
     @property
     def contract(self) -> Contract:
@@ -105,7 +106,7 @@ class ResidualGroup(nn.Module):
         self.residual_group = HybridBlocks(
             [HybridBlock(config, heads, shift) for shift in shifts], OverlappingCrossAttention(config, heads)
         )
-        self.conv = nn.Conv2d(config.dim, config.dim, 3, padding=1)
+        self.conv = Conv2d(config.dim, config.dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
@@ -149,9 +150,9 @@ class ConvolutionBranch(nn.Module):
     def __init__(self, dim: int, compress: int, squeeze: int) -> None:
         super().__init__()
         self.cab = nn.Sequential(
-            nn.Conv2d(dim, dim // compress, 3, padding=1),
+            Conv2d(dim, dim // compress, 3, padding=1),
             nn.GELU(),
-            nn.Conv2d(dim // compress, dim, 3, padding=1),
+            Conv2d(dim // compress, dim, 3, padding=1),
             ChannelAttention(dim, squeeze),
         )
 
@@ -167,9 +168,9 @@ class ChannelAttention(nn.Module):
         super().__init__()
         self.attention = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(dim, dim // squeeze, 1),
+            Conv2d(dim, dim // squeeze, 1),
             nn.ReLU(),
-            nn.Conv2d(dim // squeeze, dim, 1),
+            Conv2d(dim // squeeze, dim, 1),
             nn.Sigmoid(),
         )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_cli.models.attention import windows_attention
+from restore_cli.models.convolution import Conv2d
 
 __all__ = [
     "BLOCKED",
@@ -262,9 +263,9 @@ class Blocks(nn.Module):
 def upsampler(scale: int, dim: int) -> nn.Sequential:
     """Convolutions and pixel shuffles for ×2, ×3, ×4, ×8 (arXiv:1609.05158)."""
     if scale == 3:
-        return nn.Sequential(nn.Conv2d(dim, 9 * dim, 3, padding=1), nn.PixelShuffle(3))
+        return nn.Sequential(Conv2d(dim, 9 * dim, 3, padding=1), nn.PixelShuffle(3))
     steps = int(math.log2(scale))
     if scale < 2 or 2**steps != scale:
         raise ValueError(f"scale {scale} is neither 3 nor a power of two")
-    pairs = ((nn.Conv2d(dim, 4 * dim, 3, padding=1), nn.PixelShuffle(2)) for _ in range(steps))
+    pairs = ((Conv2d(dim, 4 * dim, 3, padding=1), nn.PixelShuffle(2)) for _ in range(steps))
     return nn.Sequential(*(layer for pair in pairs for layer in pair))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_cli.contract import Contract
+from restore_cli.models.convolution import Conv2d
 from restore_cli.models.layers import (
     as_stream,
     channels_first,
@@ -74,16 +75,16 @@ class Restormer(nn.Module):
         self.down3_4 = Downsample(4 * dim)
         self.latent = level(8 * dim, blocks[3], heads[3])
         self.up4_3 = Upsample(8 * dim)
-        self.reduce_chan_level3 = nn.Conv2d(8 * dim, 4 * dim, 1, bias=False)
+        self.reduce_chan_level3 = Conv2d(8 * dim, 4 * dim, 1, bias=False)
         self.decoder_level3 = level(4 * dim, blocks[2], heads[2])
         self.up3_2 = Upsample(4 * dim)
-        self.reduce_chan_level2 = nn.Conv2d(4 * dim, 2 * dim, 1, bias=False)
+        self.reduce_chan_level2 = Conv2d(4 * dim, 2 * dim, 1, bias=False)
         self.decoder_level2 = level(2 * dim, blocks[1], heads[1])
         self.up2_1 = Upsample(2 * dim)
         self.decoder_level1 = level(2 * dim, blocks[0], heads[0])
         self.refinement = level(2 * dim, config.refinement, heads[0])
-        self.skip_conv = nn.Conv2d(dim, 2 * dim, 1, bias=False) if config.dual_pixel else None
-        self.output = nn.Conv2d(2 * dim, config.channels_out, 3, padding=1, bias=False)
+        self.skip_conv = Conv2d(dim, 2 * dim, 1, bias=False) if config.dual_pixel else None
+        self.output = Conv2d(2 * dim, config.channels_out, 3, padding=1, bias=False)
 
     @property
     def contract(self) -> Contract:
@@ -116,7 +117,7 @@ class PatchEmbedding(nn.Module):
 
     def __init__(self, channels: int, dim: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(channels, dim, 3, padding=1, bias=False)
+        self.proj = Conv2d(channels, dim, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, dim, h, w)."""
@@ -128,7 +129,7 @@ class Downsample(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(dim, dim // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
+        self.body = nn.Sequential(Conv2d(dim, dim // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, 2·c, h/2, w/2)."""
@@ -140,7 +141,7 @@ class Upsample(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(dim, 2 * dim, 3, padding=1, bias=False), nn.PixelShuffle(2))
+        self.body = nn.Sequential(Conv2d(dim, 2 * dim, 3, padding=1, bias=False), nn.PixelShuffle(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c/2, 2·h, 2·w)."""
@@ -218,9 +219,9 @@ class TransposedAttention(nn.Module):
             raise ValueError(f"dim {dim} does not divide into {heads} heads")
         self.heads = heads
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=False)
-        self.qkv_dwconv = nn.Conv2d(3 * dim, 3 * dim, 3, padding=1, groups=3 * dim, bias=False)
-        self.project_out = nn.Conv2d(dim, dim, 1, bias=False)
+        self.qkv = Conv2d(dim, 3 * dim, 1, bias=False)
+        self.qkv_dwconv = Conv2d(3 * dim, 3 * dim, 3, padding=1, groups=3 * dim, bias=False)
+        self.project_out = Conv2d(dim, dim, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c). Attention and projection are one small matrix per picture."""
@@ -256,9 +257,9 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.project_in = nn.Conv2d(dim, 2 * hidden, 1, bias=False)
-        self.dwconv = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
-        self.project_out = nn.Conv2d(hidden, dim, 1, bias=False)
+        self.project_in = Conv2d(dim, 2 * hidden, 1, bias=False)
+        self.dwconv = Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
+        self.project_out = Conv2d(hidden, dim, 1, bias=False)
         for name in ("into", "depthwise", "out"):
             self.register_buffer(name, None, persistent=False)
 

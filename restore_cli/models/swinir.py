@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_cli.contract import Contract
+from restore_cli.models.convolution import Conv2d
 from restore_cli.models.layers import (
     DIV2K_MEAN,
     FLOATS,
@@ -60,7 +61,7 @@ class SwinIR(nn.Module):
         dim, channels = config.dim, config.channels
         mean = DIV2K_MEAN if channels == 3 else (0.0,)
         self.register_buffer("mean", torch.tensor(mean, device="cpu").view(1, channels, 1, 1), persistent=False)
-        self.conv_first = nn.Conv2d(channels, dim, 3, padding=1)
+        self.conv_first = Conv2d(channels, dim, 3, padding=1)
         self.patch_embed = PatchNorm(dim)
         groups = zip(config.depths, config.heads, strict=True)
         self.layers = nn.ModuleList(ResidualGroup(config, depth, heads) for depth, heads in groups)
@@ -72,21 +73,21 @@ class SwinIR(nn.Module):
         """The layers after the body, under their published names."""
         scale, dim, channels = config.scale, config.dim, config.channels
         if config.head in ("pixelshuffle", "nearest+conv"):
-            self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, HEAD_WIDTH, 3, padding=1), nn.LeakyReLU())
+            self.conv_before_upsample = nn.Sequential(Conv2d(dim, HEAD_WIDTH, 3, padding=1), nn.LeakyReLU())
         if config.head == "pixelshuffle":
             self.upsample = upsampler(scale, HEAD_WIDTH)
         elif config.head == "pixelshuffledirect":
-            self.upsample = nn.Sequential(nn.Conv2d(dim, scale**2 * channels, 3, padding=1), nn.PixelShuffle(scale))
+            self.upsample = nn.Sequential(Conv2d(dim, scale**2 * channels, 3, padding=1), nn.PixelShuffle(scale))
         elif config.head == "nearest+conv":
             if scale not in (2, 4):
                 raise ValueError(f"head nearest+conv knows ×2 and ×4, not ×{scale}")
-            self.conv_up1 = nn.Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1)
-            self.conv_up2 = nn.Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1) if scale == 4 else None
-            self.conv_hr = nn.Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1)
+            self.conv_up1 = Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1)
+            self.conv_up2 = Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1) if scale == 4 else None
+            self.conv_hr = Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1)
         elif config.head or scale != 1:
             raise ValueError(f"head {config.head!r} at ×{scale} is none of the published ones")
         if config.head != "pixelshuffledirect":
-            self.conv_last = nn.Conv2d(HEAD_WIDTH if config.head else dim, channels, 3, padding=1)
+            self.conv_last = Conv2d(HEAD_WIDTH if config.head else dim, channels, 3, padding=1)
 
     @property
     def contract(self) -> Contract:
@@ -132,15 +133,15 @@ def residual_convolution(config: SwinIRConfig) -> nn.Module:
     """One convolution, or the three of the large model: (b, dim, h, w) -> (b, dim, h, w)."""
     dim = config.dim
     if config.residual == "1conv":
-        return nn.Conv2d(dim, dim, 3, padding=1)
+        return Conv2d(dim, dim, 3, padding=1)
     if config.residual != "3conv":
         raise ValueError(f"residual {config.residual!r} is neither 1conv nor 3conv")
     return nn.Sequential(
-        nn.Conv2d(dim, dim // 4, 3, padding=1),
+        Conv2d(dim, dim // 4, 3, padding=1),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(dim // 4, dim // 4, 1),
+        Conv2d(dim // 4, dim // 4, 1),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(dim // 4, dim, 3, padding=1),
+        Conv2d(dim // 4, dim, 3, padding=1),
     )
 
 

@@ -1,0 +1,100 @@
+"""A GPU of tensors without numbers, on which networks run as they would on one, where PyTorch came without CUDA too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["CUDA", "Recorded", "fake_gpu", "onto_gpu"]
+
+CUDA = torch.device("cuda:0")
+
+
+class WithoutDriver(TorchFunctionMode):
+    """x[...], x[...] = y and x.contiguous() by single operators: PyTorch's own way asks for a CUDA driver."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
+        if func is Tensor.__getitem__:
+            return view(*args)
+        if func is Tensor.__setitem__:
+            place = view(*args[:2])
+            write = torch.ops.aten.copy_ if isinstance(args[2], Tensor) else torch.ops.aten.fill_
+            return write(place, args[2])
+        if func is Tensor.contiguous:
+            return args[0].clone(memory_format=torch.contiguous_format)
+        return func(*args, **(kwargs or {}))
+
+
+def view(x: Tensor, index: Any) -> Tensor:  # noqa: ANN401  # whatever stands between brackets
+    """`x[index]` of numbers, slices, None and an ellipsis."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if Ellipsis in parts:
+        at = parts.index(Ellipsis)
+        missing = x.dim() - sum(part is not None and part is not Ellipsis for part in parts)
+        parts[at : at + 1] = [slice(None)] * missing
+    dim = 0
+    for part in parts:
+        if isinstance(part, int):
+            x = x.select(dim, part)
+        elif part is None:
+            x = x.unsqueeze(dim)
+            dim += 1
+        else:
+            begin, end, step = part.indices(x.shape[dim])
+            x = torch.ops.aten.slice(x, dim, begin, end, step)
+            dim += 1
+    return x
+
+
+class Recorded(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's own
+    """Every operator that was called, with its arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch's own
+        self.calls: list[tuple[torch._ops.OpOverload, dict[str, Any]]] = []
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
+        names = [argument.name for argument in func._schema.arguments]
+        self.calls.append((func, dict(zip(names, args, strict=False)) | (kwargs or {})))
+        return func(*args, **(kwargs or {}))
+
+
+def onto_gpu(module: nn.Module) -> None:
+    """Moves the weights of a module to the GPU."""
+    for part in module.modules():
+        for name, weight in part.named_parameters(recurse=False):
+            setattr(part, name, nn.Parameter(twin(weight), requires_grad=False))
+        for name, buffer in part.named_buffers(recurse=False):
+            setattr(part, name, twin(buffer))
+
+
+def twin(x: Tensor) -> Tensor:
+    """On the GPU, in the same layout."""
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=CUDA)
+
+
+@contextmanager
+def fake_gpu() -> Iterator[Recorded]:
+    """What is on CUDA in this block has no numbers."""
+    recorded = Recorded()
+    with FakeTensorMode(), WithoutDriver(), recorded:
+        yield recorded

@@ -1,0 +1,91 @@
+"""float32 on a GPU is IEEE 754, whatever the host program allows; looked at on a GPU of tensors without numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fake_gpu import CUDA, Recorded, fake_gpu, onto_gpu
+from published import GOLDEN, golden
+from torch import Tensor
+from torch.fx import GraphModule
+
+from restore_cli.models import attention, convolution
+from restore_cli.models.convolution import Conv2d
+from restore_cli.models.load import COMPUTED, computed_dropped, network
+
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))
+
+
+@contextmanager
+def autocast(dtype: torch.dtype) -> Iterator[None]:
+    """`torch.autocast` turns itself off where CUDA is not."""
+    before = torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", dtype != torch.float32)
+    torch.set_autocast_dtype("cuda", dtype)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+        torch.set_autocast_dtype("cuda", before)
+
+
+def convolutions(recorded: Recorded) -> Iterator[tuple[torch.dtype, bool]]:
+    """The dtype of each convolution, and whether cuDNN may take TF32 for it."""
+    for operator, given in recorded.calls:
+        if "conv" in str(operator):
+            yield given["input"].dtype, given.get("allow_tf32", True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_convolution_in_float32_may_take_tf32(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "kernel_serves", lambda *form: True)
+    monkeypatch.setattr(attention, "fused_attention", lambda qkv, *form: torch.empty_like(qkv[0]))
+    architecture, ours, weights, _, _ = golden(name)
+    net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), torch.device("cpu"), dtype)
+    side = 2 * net.contract.grid
+    with fake_gpu() as recorded:
+        onto_gpu(net.module)
+        with torch.inference_mode(), autocast(dtype):
+            out: Tensor = net.module(torch.empty(1, net.contract.channels, side, side, device=CUDA))
+    assert out.device == CUDA
+    assert torch.backends.cudnn.allow_tf32  # PyTorch's default, which is the host program's to change
+    found = set(convolutions(recorded))
+    assert (torch.float32, True) not in found
+    assert (torch.float32, False) in found or (architecture == "hat" and dtype != torch.float32)
+    assert dtype in {kind for kind, _ in found}
+
+
+@pytest.mark.parametrize(("kernel", "groups"), [(3, 1), (3, 12), (1, 1), (1, 3)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_the_numbers_are_those_of_pytorch(
+    kernel: int, groups: int, biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, layer = torch.randn(2, 12, 9, 7), Conv2d(12, 24, kernel, padding=kernel // 2, groups=groups, bias=biased)
+    with torch.inference_mode():
+        expected = layer(x)
+        monkeypatch.setattr(convolution, "may_round", lambda x: True)
+        assert torch.equal(layer(x), expected)
+
+
+def test_the_compiler_leaves_float32_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs: list[str] = []
+
+    def backend(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph.code)
+        return graph.forward
+
+    monkeypatch.setattr(convolution, "may_round", lambda x: True)
+    torch._dynamo.reset()
+    x, layer = torch.randn(1, 3, 8, 8), Conv2d(3, 4, 3, padding=1)
+    with torch.inference_mode():
+        found = torch.compile(layer, backend=backend)(x)
+        assert torch.equal(found, layer(x))
+    assert ["torch.ops.restore.convolution" in graph for graph in graphs] == [True]
