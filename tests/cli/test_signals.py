@@ -22,6 +22,14 @@ from restore_cli.jobs.manifest import NAME
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def hangup_is_not_ignored() -> Iterator[None]:
+    """Under `nohup` the test run itself ignores SIGHUP, and its children would inherit that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @contextmanager
 def running(*arguments: object, cwd: Path, before: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
     """`restore` in a process of its own."""
