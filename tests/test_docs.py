@@ -169,7 +169,7 @@ def test_pages_that_the_sources_name_exist() -> None:
     files = [*ROOT.glob("*.*"), *(file for folder in folders for file in (ROOT / folder).rglob("*.*"))]
     for file in [file for file in files if file.suffix in (".py", ".md", ".toml")]:
         for path in re.findall(r"\b(?:docs|restore_cli/\w+|tests/\w+)/[\w./-]*\w", file.read_text(encoding="utf-8")):
-            assert "espcn" in path or (ROOT / path).exists() or list(ROOT.glob(f"{path}-*.md")), f"{file.name}: {path}"
+            assert "espcn" in path or (ROOT / path).exists() or list(ROOT.glob(f"{path}-*")), f"{file.name}: {path}"
 
 
 def test_the_models_in_readme_are_as_the_catalogue_and_the_measurements_say() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+from outputs import files
 from pictures import noise, save
-from test_processes import files
 
 from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.jobs.paths import Asked, PassedOver

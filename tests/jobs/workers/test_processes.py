@@ -13,10 +13,10 @@ from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
+from outputs import files, outcomes
 from pictures import noise, save
 
 from restore_cli.errors import RestoreError, UsageError
-from restore_cli.jobs.manifest import NAME, lines
 from restore_cli.jobs.paths import Asked
 from restore_cli.jobs.run import Job, Result, Watch
 from restore_cli.jobs.types import Step, Work
@@ -51,22 +51,6 @@ def expected(photos: Path, x1: Path, tmp_path_factory: pytest.TempPathFactory) -
     out = tmp_path_factory.mktemp("expected")
     assert list(run_job(Job(Request("denoise"), Catalogue((), {}), Asked((str(photos),)), str(out), weights=x1)))
     return files(out)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file below it but the manifest."""
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
-
-
-def outcomes(folder: str) -> dict[str, list[str]]:
-    """What the manifest says of each output, beginnings left out."""
-    told: dict[str, list[str]] = {}
-    for _, event in lines(Path(folder) / NAME):
-        if event.get("status", "begun") != "begun":
-            told.setdefault(event["output"], []).append(event["status"])
-            assert event["status"] == "failed" or (event["checkpoint"] and event["model"])
-    return told
 
 
 def kill(child: int) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from outputs import files, outcomes
 from pictures import noise, save
-from test_processes import files, outcomes
 
 from restore_cli.errors import INSTALL_EXTRA, UsageError
 from restore_cli.jobs.paths import Asked

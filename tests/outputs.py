@@ -1,0 +1,25 @@
+"""What a run has left in a folder: its files, and what its manifest says of each output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from restore_cli.jobs.manifest import NAME, lines
+
+__all__ = ["files", "outcomes"]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below it but the manifest."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def outcomes(folder: str) -> dict[str, list[str]]:
+    """What the manifest says of each output, beginnings left out."""
+    told: dict[str, list[str]] = {}
+    for _, event in lines(Path(folder) / NAME):
+        if event.get("status", "begun") != "begun":
+            told.setdefault(event["output"], []).append(event["status"])
+            assert event["status"] == "failed" or (event["checkpoint"] and event["model"])
+    return told
