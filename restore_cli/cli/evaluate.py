@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +19,7 @@ from typer import Argument, Option
 
 from restore_cli.cli.console import Downloads, note, say, say_json, say_table, shows
 from restore_cli.cli.options import INPUT, MEASUREMENT, REPORTING, Selection, command
+from restore_cli.cli.own_files import refuse_other_content
 from restore_cli.cli.parsing import Command, examples
 from restore_cli.errors import Interrupted, OutputError, UsageError
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_eval"]
 
+CSV_START = re.compile(rb"image,")
 TITLES = {"psnr": "PSNR", "ssim": "SSIM", "psnr_y": "PSNR Y", "ssim_y": "SSIM Y", "psnrb": "PSNR-B"}
 HELP = """Measure results against true images: PSNR and SSIM, on RGB and on Y.
 
@@ -127,8 +130,10 @@ def add_eval(app: typer.Typer) -> None:
 
 def perform(options: Evaluation) -> None:
     """Measure, then print the table or JSON lines, and write the CSV file."""
-    if options.csv is not None and options.csv.exists() and not options.overwrite:
-        raise OutputError(f"{options.csv}: is there already", hint="--overwrite")
+    if options.csv is not None:
+        refuse_other_content("--csv", options.csv, CSV_START, "table of restore eval")
+        if options.csv.exists() and not options.overwrite:
+            raise OutputError(f"{options.csv}: is there already", hint="--overwrite")
     from restore_cli.evaluation.evaluate import summary
 
     rows: list[Row] = []

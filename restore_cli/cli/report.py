@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from restore_cli.cli.console import PipeClosed, complain, note, plain, say_json
+from restore_cli.cli.own_files import refuse_other_content
 from restore_cli.cli.tally import MOST, Tally, pictures
 from restore_cli.errors import OutputError
 from restore_cli.jobs.types import Result
@@ -142,10 +144,14 @@ class Json(Report):
             say_json({"summary": summary(tally)})
 
 
+LOG_START = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
+
+
 class Log(Report):
     """Lines with their time, appended to a file. Raises OutputError where that cannot be opened."""
 
     def __init__(self, path: Path) -> None:
+        refuse_other_content("--log", path, LOG_START, "log of restore")
         try:
             self.file = path.open("a", encoding="utf-8", errors="surrogateescape", buffering=1)
         except OSError as error:

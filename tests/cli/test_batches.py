@@ -384,3 +384,20 @@ def test_a_warning_of_the_networks_is_a_note_said_once(
     assert ran.code == 0, ran.err
     said = "attention runs without its fused kernel on cpu, and takes longer: Failed to find C compiler."
     assert ran.err.splitlines()[:-1] == ([] if quiet else [said])
+
+
+def test_a_log_is_added_to_a_log_and_to_nothing_else(restore: Run, x1: Path, photos: list[str]) -> None:
+    Path("empty").touch()
+    command = ("denoise", "--weights", x1, "photos/a.png", "-o", "out/", "--overwrite")
+    for name in ("empty", "empty", "new"):
+        assert restore(*command, "--log", name).code == 0
+    assert Path("empty").read_text().count(" start ") == 2
+    for name in ("photos/b [final].png", "photos/a.png", "photos/x.png"):
+        before = Path(name).read_bytes()
+        ran = restore(*command, "--log", name)
+        assert (ran.code, ran.out) == (1, "")
+        assert (
+            ran.err
+            == f"restore: --log {name}: is there already and is no log of restore (try: --log with another file)\n"
+        )
+        assert Path(name).read_bytes() == before

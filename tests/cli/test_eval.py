@@ -65,6 +65,11 @@ def test_csv_says_the_same_and_is_not_written_over(restore: Run, x2: Path) -> No
     assert (again.code, again.out) == (1, "")
     assert "out.csv: is there already (try: --overwrite)" in again.err
     assert restore(*asked, "--overwrite").code == 0
+    before = Path("hr/a.png").read_bytes()
+    other = restore("eval", "--restored", "hr", "--reference", "hr", "--csv", "hr/a.png", "--overwrite")
+    assert (other.code, other.out) == (1, "")
+    assert "--csv hr/a.png: is there already and is no table of restore eval" in other.err
+    assert Path("hr/a.png").read_bytes() == before
 
 
 def test_two_folders_need_no_model(restore: Run) -> None:
