@@ -1,6 +1,6 @@
-"""Odd and damaged files, made here: what each should come out as, or that it should be refused.
+"""Unusual and damaged image files, with the pixels expected of each. Damaged files must be refused.
 
-`python tests/image/corpus.py FOLDER` writes them for a look with other tools.
+`python tests/image/corpus.py FOLDER` writes them to a folder for inspection.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (
 
 
 def smooth(height: int, width: int, channels: int = 3, peak: int = 255) -> Array:
-    """(h, w, c) slopes."""
+    """Return smooth gradients, (h, w, c)."""
     y, x = np.mgrid[:height, :width]
     planes = [(3 * x + 2 * y) % 256, (2 * y + x + 60) % 256, (200 - x + y) % 256, 255 - (x + y) % 200]
     kind = np.uint16 if peak > 255 else np.uint8
@@ -34,12 +34,12 @@ def smooth(height: int, width: int, channels: int = 3, peak: int = 255) -> Array
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """A part of a PNG."""
+    """Return a PNG chunk."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png(samples: Array, colour: int, *, interlaced: bool = False, extra: bytes = b"") -> bytes:
-    """A PNG without filters, of any depth, optionally interlaced."""
+    """Return a PNG without filters, of any depth, optionally interlaced."""
     height, width = samples.shape[:2]
     bits = 8 * samples.dtype.itemsize
     passes = [samples[y::down, x::across] for y, x, down, across in ADAM7] if interlaced else [samples]
@@ -52,7 +52,7 @@ def png(samples: Array, colour: int, *, interlaced: bool = False, extra: bytes =
 
 
 def pillow(samples: Array, format: str, mode: str | None = None, options: dict[str, Any] | None = None) -> bytes:
-    """What Pillow writes."""
+    """Encode samples with Pillow."""
     stream = io.BytesIO()
     image = Image.fromarray(samples.squeeze())
     (image.convert(mode) if mode else image).save(stream, format, **options or {})
@@ -60,13 +60,13 @@ def pillow(samples: Array, format: str, mode: str | None = None, options: dict[s
 
 
 def vips(samples: Array, options: dict[str, Any]) -> bytes:
-    """A TIFF as libtiff writes it."""
+    """Encode samples as TIFF with libtiff."""
     data: bytes = pyvips.Image.new_from_array(np.ascontiguousarray(samples)).tiffsave_buffer(**options)
     return data
 
 
 def tiff(samples: Array, photometric: int, tags: dict[int, Any] | None = None) -> bytes:
-    """A TIFF of one strip, (h, w, c) or bytes in any order for 56×40 px of three channels, with any tags."""
+    """Return a TIFF of one strip with any tags. Samples are (h, w, c), or raw bytes for 56×40 px in three channels."""
     folder = TiffImagePlugin.ImageFileDirectory_v2()
     height, width, channels = samples.shape if samples.ndim == 3 else (40, 56, 3)
     folder[256], folder[257], folder[258] = width, height, (8 * samples.dtype.itemsize,) * channels
@@ -80,7 +80,7 @@ def tiff(samples: Array, photometric: int, tags: dict[int, Any] | None = None) -
 
 
 def chroma(rgb: Array, across: int, down: int) -> Array:
-    """YCbCr with one chroma sample for so many px, in units as TIFF keeps them, or whole where that is 1×1."""
+    """Convert RGB to YCbCr with one chroma sample for `across`×`down` px, in the data units of TIFF."""
     ycc = np.asarray(Image.fromarray(rgb).convert("YCbCr"))
     height, width, _ = ycc.shape
     cells = ycc.reshape(height // down, down, width // across, across, 3).transpose(0, 2, 1, 3, 4)
@@ -91,7 +91,7 @@ def chroma(rgb: Array, across: int, down: int) -> Array:
 
 
 def good() -> dict[str, tuple[Callable[[], bytes], Array | None]]:
-    """Name -> (its bytes, the colours and alpha that it holds; None where these are `smooth(40, 56)`, about)."""
+    """Return, by file name, a function that makes the bytes, and the exact pixels (None: about `smooth(40, 56)`)."""
     rgb, deep, gray = smooth(40, 56), smooth(40, 56, 3, 65535), smooth(40, 56, 1)
     deep_alpha = smooth(40, 56, 2, 65535)
     bits = gray[..., 0] > 100
@@ -142,32 +142,32 @@ def good() -> dict[str, tuple[Callable[[], bytes], Array | None]]:
 
 
 STUDIO = (16, 235, 128, 240, 128, 240)
-"""ReferenceBlackWhite of television: luma from 16 to 235, chroma up to 112 from its middle."""
+"""ReferenceBlackWhite of television: luma 16 to 235, chroma 128 ± 112."""
 
 
 def studio(rgb: Array) -> Array:
-    """(h, w, 3) YCbCr in these levels."""
+    """Convert RGB to YCbCr in the STUDIO levels, (h, w, 3)."""
     ycc = np.asarray(Image.fromarray(rgb).convert("YCbCr")).astype(float)
     levels: Array = (ycc - [0, 128, 128]) * [219 / 255, 112 / 127, 112 / 127] + [16, 128, 128]
     return np.rint(levels).astype(np.uint8)
 
 
 def lab(rgb: Array, space: str) -> bytes:
-    """Lab in 16 bits ("labs") or in floating point ("lab")."""
+    """Return a TIFF of Lab in 16 bits ("labs") or floating point ("lab")."""
     image = pyvips.Image.new_from_array(np.ascontiguousarray(rgb)).copy(interpretation="srgb")
     data: bytes = image.colourspace(space).tiffsave_buffer()
     return data
 
 
 def lab_bytes(rgb: Array) -> Array:
-    """(h, w, 3) L of 255, a and b signed, as TIFF keeps Lab in 8 bits."""
+    """Convert RGB to 8-bit Lab as TIFF stores it, (h, w, 3): L scaled to 255, a and b signed."""
     image = pyvips.Image.new_from_array(np.ascontiguousarray(rgb)).copy(interpretation="srgb").colourspace("lab")
     values = np.rint(image.numpy() * np.array([255 / 100, 1, 1]))
     return np.concatenate([values[..., :1].astype(np.uint8), values[..., 1:].astype(np.int8).view(np.uint8)], 2)
 
 
 def bad() -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of files that must be refused."""
+    """Yield the name and bytes of files that must be refused."""
     rgb = smooth(40, 56)
     sound = {
         "png": png(rgb, 2),
@@ -193,7 +193,7 @@ def bad() -> Iterator[tuple[str, bytes]]:
 
 
 def bombs(sound: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    """Small files that claim 40,000×25,000 px, and more than one byte of each could stand for."""
+    """Yield small files whose headers state 40,000×25,000 px, more than their data can expand to."""
     zeros = zlib.compress(bytes(10**8), 9)
     turned = chunk(b"eXIf", b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHIHHI", 274, 3, 1, 6, 0, 0))
     for name, interlaced, extra in (("bomb", 0, b""), ("bomb-interlaced", 1, b""), ("bomb-turned", 0, turned)):
@@ -210,7 +210,7 @@ def bombs(sound: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def write_good(folder: Path) -> dict[str, Array | None]:
-    """Writes the sound files; name -> what they hold."""
+    """Write the valid files and return the expected pixels of each name."""
     files = good()
     for name, (make, _) in files.items():
         (folder / name).write_bytes(make())
@@ -218,7 +218,7 @@ def write_good(folder: Path) -> dict[str, Array | None]:
 
 
 def write_bad(folder: Path) -> list[str]:
-    """Writes the damaged files; their names."""
+    """Write the damaged files and return their names."""
     names = []
     for name, data in bad():
         (folder / name).write_bytes(data)

@@ -1,4 +1,4 @@
-"""Sound files of every format, and what damages them: the same at every run."""
+"""Reproducibly damaged files of every format, for fuzzing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from restore_cli.image.picture import Metadata, Picture
 __all__ = ["FORMATS", "damaged_files"]
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tif": "TIFF", "bmp": "BMP", "avif": "AVIF", "heic": "AVIF"}
-"""Suffix -> the format whose files are made; a HEIC is an AVIF under another brand."""
+"""The format of the files made for each suffix. A HEIC is an AVIF with another brand."""
 
 EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
 NAMES = [
@@ -38,7 +38,7 @@ NAMES = [
 
 
 def sound_files(suffix: str, folder: Path) -> list[bytes]:
-    """Files that are read without complaint, of several kinds, with metadata."""
+    """Return several valid files of a format, with metadata."""
     format, rgb = FORMATS[suffix], smooth(24, 31)
     exif = b"Exif\0\0II*\0\x08\0\0\0\1\0" + struct.pack("<HHIHHI", 274, 3, 1, 6, 0, 0)
     metadata = Metadata(P3, exif, b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>", (300.0, 300.0), {"Title": "mutated"})
@@ -58,7 +58,7 @@ def sound_files(suffix: str, folder: Path) -> list[bytes]:
 
 
 def mutated(data: bytes, other: bytes, chance: random.Random) -> bytes:
-    """The file after one to four kinds of damage; a PNG gets right checksums every second time."""
+    """Damage a file in one to four ways. Half of the PNGs get correct checksums afterwards."""
     for _ in range(chance.choice((1, 1, 2, 4))):
         data = chance.choice(DAMAGES)(data, other, chance)
     return with_checksums(data) if data.startswith(b"\x89PNG") and chance.random() < 0.5 else data
@@ -75,7 +75,7 @@ def flip_bits(data: bytes, other: bytes, chance: random.Random) -> bytes:
 
 
 def set_number(data: bytes, other: bytes, chance: random.Random) -> bytes:
-    """Somewhere near the start, where headers are, a number becomes an extreme one."""
+    """Set a number near the start, where headers are, to an extreme value."""
     size, order = chance.choice((1, 2, 4)), chance.choice("<>")
     form = f"{order}{ {1: 'B', 2: 'H', 4: 'I'}[size] }"
     at = chance.randrange(max(1, min(len(data) - size, chance.choice((64, 512, 1 << 20)))))
@@ -114,7 +114,7 @@ DAMAGES: list[Damage] = [flip_bits, set_number, cut, remove_part, repeat_part, i
 
 
 def with_checksums(data: bytes) -> bytes:
-    """The same PNG with the right checksum behind each chunk, as far as its lengths lead."""
+    """Correct the checksum of each chunk of a PNG, as far as the chunk lengths are valid."""
     out, at = bytearray(data), 8
     while at + 12 <= len(out):
         end = at + 8 + int.from_bytes(out[at : at + 4], "big")
@@ -126,7 +126,7 @@ def with_checksums(data: bytes) -> bytes:
 
 
 def damaged_files(suffix: str, folder: Path, count: int) -> list[bytes]:
-    """`count` damaged files of a format, the same at every run. `folder` is for passing files."""
+    """Return `count` damaged files of a format, the same in every run. `folder` is for temporary files."""
     files = sound_files(suffix, folder)
     chance = random.Random(suffix)
     return [mutated(files[i % len(files)], chance.choice(files), chance) for i in range(count)]

@@ -1,4 +1,4 @@
-"""TIFF written by its specification (TIFF 6.0 and BigTIFF), without compression and without a library."""
+"""A writer of uncompressed TIFF and BigTIFF from the specification (TIFF 6.0), without a library."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Array = NDArray[Any]
 Order = Literal["<", ">"]
 SHORT, LONG = 3, 4
 HEIGHT, WIDTH, ROWS, SIDE = 20, 35, 7, 16
-"""px of the pictures, rows of a strip, side of a tile"""
+"""size of the pictures, rows per strip, side of a tile, px"""
 
 
 def parts(samples: Array, tiled: bool) -> list[Array]:
-    """Strips, the last one shorter, or tiles, those at the edges filled up."""
+    """Split into strips, the last one shorter, or into tiles padded at the edges."""
     if not tiled:
         return [samples[top : top + ROWS] for top in range(0, HEIGHT, ROWS)]
     across, down = -WIDTH % SIDE, -HEIGHT % SIDE
@@ -38,7 +38,7 @@ def tiff(
     big: bool = False,
     orientation: int = 1,
 ) -> bytes:
-    """A TIFF of (HEIGHT, WIDTH, channels); ExtraSamples 1 is associated alpha, 2 unassociated."""
+    """Return a TIFF of samples (HEIGHT, WIDTH, channels). `extra` 1 is associated alpha, 2 unassociated."""
     channels, kind = samples.shape[2], samples.dtype
     groups = [samples[..., i : i + 1] for i in range(channels)] if planes else [samples]
     pieces = [part.astype(kind.newbyteorder(order)).tobytes() for group in groups for part in parts(group, tiled)]
@@ -57,7 +57,7 @@ def tiff(
 
 
 def joined(data: bytes, entries: dict[int, tuple[int, list[int]]], order: Order, big: bool) -> bytes:
-    """Header, samples, directory, and the values that do not fit into the directory."""
+    """Join header, samples, directory and the values that do not fit into the directory."""
     count, number = (order + "Q", "Q") if big else (order + "H", "I")
     room, head = struct.calcsize(number), 16 if big else 8
     at = head + len(data)

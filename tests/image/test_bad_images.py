@@ -1,4 +1,4 @@
-"""Each bad file gives one clear line, and never a wrong picture."""
+"""Damaged and unsupported files give an error of one line, never a wrong picture."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def refused(data: bytes, tmp_path: Path, name: str = "in.png") -> str:
     return line.removeprefix(f"{path}: ")
 
 
-def test_missing_folder_and_unreadable(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"none\.png: no such file"):
         decode(tmp_path / "none.png")
     with pytest.raises(ImageError, match="is a folder, not an image"):
@@ -103,7 +103,7 @@ def test_missing_folder_and_unreadable(tmp_path: Path) -> None:
         (png(0, 5, 8, 2, b""), "damaged PNG: its header states 0×5 px"),
     ],
 )
-def test_what_is_no_image(tmp_path: Path, data: bytes, line: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, data: bytes, line: str) -> None:
     assert refused(data, tmp_path).startswith(line)
 
 
@@ -121,7 +121,7 @@ def test_what_is_no_image(tmp_path: Path, data: bytes, line: str) -> None:
         (tiff_of(2, (8, 16, 8)), "channels have different depths"),
     ],
 )
-def test_what_would_be_damaged(tmp_path: Path, data: bytes, line: str) -> None:
+def test_unsupported_tiffs_are_refused_with_a_command(tmp_path: Path, data: bytes, line: str) -> None:
     found = refused(data, tmp_path, "a b.tif")
     assert found.startswith(line)
     assert "(try: magick '" in found
@@ -148,13 +148,13 @@ def test_what_would_be_damaged(tmp_path: Path, data: bytes, line: str) -> None:
         (tiff_of(8, (16,) * 3), "uint16", (4, 4, 3)),
     ],
 )
-def test_depth_and_colours_that_are_read(tmp_path: Path, data: bytes, kind: str, shape: tuple[int, ...]) -> None:
+def test_depths_and_colours_are_read(tmp_path: Path, data: bytes, kind: str, shape: tuple[int, ...]) -> None:
     (tmp_path / "in").write_bytes(data)
     found = decode(tmp_path / "in")
     assert (str(found.pixels.dtype), found.pixels.shape) == (kind, shape)
 
 
-def test_8_bit_tiff_made_the_same_way_is_read(tmp_path: Path) -> None:
+def test_tiff_with_alpha_is_read(tmp_path: Path) -> None:
     (tmp_path / "in.tif").write_bytes(tiff_of(2, (8, 8, 8, 8), extra=(2,)))
     found = decode(tmp_path / "in.tif")
     assert found.alpha is not None
@@ -162,7 +162,7 @@ def test_8_bit_tiff_made_the_same_way_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])
-def test_cmyk_without_a_profile_is_seen_through_the_stated_one(tmp_path: Path, format: str) -> None:
+def test_cmyk_without_a_profile_is_converted(tmp_path: Path, format: str) -> None:
     inks = np.zeros((8, 8, 4), np.uint8)
     inks[:, 4:, :3] = 255
     inks[4:, :, 3] = 255
@@ -174,7 +174,7 @@ def test_cmyk_without_a_profile_is_seen_through_the_stated_one(tmp_path: Path, f
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "AVIF", "TIFF"])
-def test_each_frame_is_read_by_its_number(tmp_path: Path, format: str) -> None:
+def test_frames_are_read_by_number(tmp_path: Path, format: str) -> None:
     frames = [Image.fromarray(smooth()), Image.fromarray(255 - smooth())]
     options: dict[str, Any] = {"lossless": True} if format == "WEBP" else {}
     frames[0].save(tmp_path / "a", format, save_all=True, append_images=frames[1:], **options)
@@ -195,7 +195,7 @@ def test_truncated_files_never_give_a_picture(tmp_path: Path, format: str, capfd
     assert capfd.readouterr() == ("", "")  # the libraries below do not chat either
 
 
-def test_truncated_deflate_tiff_of_ours(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_truncated_tiff_of_our_writer_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     encode(Picture(smooth()), tmp_path / "out.tif")
     data = (tmp_path / "out.tif").read_bytes()
     for end in (len(data) // 2, len(data) - 1):
@@ -203,7 +203,7 @@ def test_truncated_deflate_tiff_of_ours(tmp_path: Path, capfd: pytest.CaptureFix
     assert capfd.readouterr() == ("", "")
 
 
-def test_flipped_byte_in_a_png_never_gives_another_picture(tmp_path: Path) -> None:
+def test_each_flipped_byte_of_a_png_is_detected(tmp_path: Path) -> None:
     data = encoded("PNG", smooth(12, 12))
     for at in range(8, len(data) - 12):  # behind these is only the mark of the end
         refused(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :], tmp_path)
@@ -223,13 +223,13 @@ def test_flipped_bytes_never_crash(tmp_path: Path, format: str) -> None:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(head=st.sampled_from([encoded(format)[:count] for format in FORMATS for count in (4, 12, 40)]), tail=st.binary())
-def test_any_bytes_give_a_picture_or_an_error(tmp_path: Path, head: bytes, tail: bytes) -> None:
+def test_arbitrary_bytes_give_an_error(tmp_path: Path, head: bytes, tail: bytes) -> None:
     (tmp_path / "in").write_bytes(head + tail)
     with pytest.raises(ImageError):
         decode(tmp_path / "in", max_pixels=10**6)
 
 
-def test_absurd_size_is_refused_by_the_header(tmp_path: Path) -> None:
+def test_size_limit_applies_to_the_header(tmp_path: Path) -> None:
     bomb = png(40_000, 60_000, 8, 2, bytes(100_000))
     assert refused(bomb, tmp_path).startswith("has 40000×60000 px, the limit is 2,000,000,000 px")
     with pytest.raises(ImageError, match=r"has.*--max-pixels 2400000000"):
@@ -241,7 +241,7 @@ def test_absurd_size_is_refused_by_the_header(tmp_path: Path) -> None:
     assert "truncated" in refused(png(20_000, 20_000, 8, 2, bytes(9))[:-20], tmp_path)
 
 
-def test_broken_exif_is_left_out_and_the_picture_kept(tmp_path: Path) -> None:
+def test_damaged_exif_is_left_out(tmp_path: Path) -> None:
     for number, block in enumerate([b"nonsense", b"II*\0", b"II*\0\xff\xff\0\0", b"MM\0*\0\0\0\x08\xff\xff\1"]):
         path = tmp_path / f"{number}.jpg"
         Image.fromarray(smooth()).save(path, exif=b"Exif\0\0" + block)
@@ -250,14 +250,14 @@ def test_broken_exif_is_left_out_and_the_picture_kept(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=80))
-def test_orientation_of_any_bytes(block: bytes) -> None:
+def test_orientation_of_arbitrary_bytes_is_valid(block: bytes) -> None:
     for head in (b"", b"Exif\0\0II*\0\x08\0\0\0", b"Exif\0\0MM\0*\0\0\0\x08"):
         stated, patched = reset_orientation(head + block)
         assert 1 <= stated <= 8
         assert reset_orientation(patched)[0] == 1
 
 
-def test_exif_that_cannot_be_rewritten_stops_neither_a_tiff_nor_an_avif(tmp_path: Path) -> None:
+def test_damaged_exif_does_not_stop_tiff_and_avif(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[271] = "Maker"
     block = bytearray(exif.tobytes())
@@ -271,14 +271,14 @@ def test_exif_that_cannot_be_rewritten_stops_neither_a_tiff_nor_an_avif(tmp_path
 
 @pytest.mark.parametrize("icc", [b"broken", bytes(200), b"\xff" * 40 + bytes(200)])
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "avif"])
-def test_broken_profile_is_left_out(tmp_path: Path, icc: bytes, suffix: str) -> None:
+def test_damaged_profile_is_left_out(tmp_path: Path, icc: bytes, suffix: str) -> None:
     Image.fromarray(smooth()).save(tmp_path / f"in.{suffix}", icc_profile=icc)
     found = decode(tmp_path / f"in.{suffix}")
     assert found.metadata.icc is None
     encode(found, tmp_path / f"out.{suffix}")
 
 
-def test_corrupt_text_and_warnings_do_not_leak(tmp_path: Path) -> None:
+def test_damaged_text_and_warnings_are_ignored(tmp_path: Path) -> None:
     twice = chunk(b"acTL", struct.pack(">II", 0, 0))  # Pillow warns of an animation of no frames
     odd = chunk(b"tEXt", b"no separator") + chunk(b"zTXt", b"k\0\0garbage")
     (tmp_path / "in.png").write_bytes(png(2, 1, 8, 2, bytes([0, 1, 2, 3, 4, 5, 6]), twice, odd))

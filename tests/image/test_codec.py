@@ -1,4 +1,4 @@
-"""Laws of reading and writing: what goes in comes out."""
+"""Pixels and metadata survive encoding and decoding."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def assert_same(found: Picture, expected: Picture) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (65, 200), (2, 3000), (700, 401)])
-def test_decode_after_encode_is_the_identity(
+def test_decoding_inverts_encoding(
     tmp_path: Path, format: str, channels: int, alpha: bool, height: int, width: int
 ) -> None:
     picture = random_picture(height, width, channels, alpha and format != "BMP")
@@ -85,7 +85,7 @@ KINDS = {"PNG": ("uint8", "uint16"), "TIFF": ("uint8", "uint16", "float32"), "WE
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), format=st.sampled_from(LOSSLESS), icc=st.booleans(), exif=st.booleans())
-def test_identity_holds_for_any_small_picture(
+def test_decoding_inverts_encoding_for_arbitrary_pictures(
     tmp_path: Path, data: st.DataObject, format: str, icc: bool, exif: bool
 ) -> None:
     kind = data.draw(st.sampled_from(KINDS[format]))
@@ -164,7 +164,7 @@ def test_metadata_moves_between_formats(tmp_path: Path) -> None:
     assert b"Somebody" in (picture.metadata.exif or b"")
 
 
-def test_comment_of_a_jpeg_becomes_text_of_a_png_and_back(tmp_path: Path) -> None:
+def test_jpeg_comment_becomes_png_text_and_back(tmp_path: Path) -> None:
     Image.fromarray(smooth()).save(tmp_path / "in.jpg", comment="Grüße")
     encode(decode(tmp_path / "in.jpg"), tmp_path / "out.png")
     found = decode(tmp_path / "out.png")
@@ -173,7 +173,7 @@ def test_comment_of_a_jpeg_becomes_text_of_a_png_and_back(tmp_path: Path) -> Non
     assert decode(tmp_path / "out.jpg").metadata.text == {"Comment": "Grüße"}
 
 
-def test_gray_profile_is_not_put_on_three_channels(tmp_path: Path) -> None:
+def test_gray_profile_is_not_written_to_three_channels(tmp_path: Path) -> None:
     icc = bytearray(profile())
     icc[16:20] = b"GRAY"
     encode(Picture(smooth(channels=1), None, Metadata(bytes(icc))), tmp_path / "out.webp")
@@ -182,7 +182,7 @@ def test_gray_profile_is_not_put_on_three_channels(tmp_path: Path) -> None:
     assert decode(tmp_path / "out.png").metadata.icc == bytes(icc)
 
 
-def test_too_long_for_a_jpeg_marker_is_left_out(tmp_path: Path) -> None:
+def test_metadata_too_long_for_a_jpeg_marker_is_left_out(tmp_path: Path) -> None:
     metadata = Metadata(profile(), photo_exif() + bytes(70_000), b"x" * 70_000, text={"Comment": "x" * 70_000})
     encode(Picture(smooth(), None, metadata), tmp_path / "out.jpg")
     found = decode(tmp_path / "out.jpg").metadata
@@ -227,7 +227,7 @@ def test_orientation_is_applied_once(tmp_path: Path, orientation: int, format: s
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_of_a_jpeg_and_of_an_avif(tmp_path: Path, orientation: int) -> None:
+def test_orientation_is_applied_to_jpeg_and_avif(tmp_path: Path, orientation: int) -> None:
     expected = ORIENTATIONS[orientation](smooth()).astype(int)
     for format in ("JPEG", "AVIF"):
         Image.fromarray(smooth()).save(tmp_path / "in", format, exif=photo_exif(orientation), quality=95)
@@ -238,7 +238,7 @@ def test_orientation_of_a_jpeg_and_of_an_avif(tmp_path: Path, orientation: int) 
         assert exif.get(ExifTags.Base.Orientation, 1) == 1
 
 
-def test_alpha_turns_with_the_colours(tmp_path: Path) -> None:
+def test_orientation_is_applied_to_alpha(tmp_path: Path) -> None:
     rgba = np.dstack([smooth(), smooth(channels=1)])
     Image.fromarray(rgba).save(tmp_path / "in.png", exif=photo_exif(6))
     found = decode(tmp_path / "in.png")
@@ -267,7 +267,7 @@ def palette_image(alpha: bytes | int | None) -> tuple[Image.Image, dict[str, byt
     ("transparency", "alpha"),
     [(None, None), (1, [255, 0, 255, 255]), (bytes([0, 100, 200, 255]), [0, 100, 200, 255])],
 )
-def test_palette_becomes_rgb_and_its_transparency_alpha(
+def test_palette_becomes_rgb_and_alpha(
     tmp_path: Path, transparency: bytes | int | None, alpha: list[int] | None
 ) -> None:
     image, parameters = palette_image(transparency)
@@ -295,7 +295,7 @@ def test_one_transparent_colour_becomes_alpha(tmp_path: Path, mode: str, key: in
 
 
 @pytest.mark.parametrize("bits", [2, 4])
-def test_transparent_gray_of_a_shallow_png(tmp_path: Path, bits: int) -> None:
+def test_transparent_gray_of_2_and_4_bits_becomes_alpha(tmp_path: Path, bits: int) -> None:
     values = np.arange(2**bits, dtype=np.uint8)[None] * (255 // (2**bits - 1))
     Image.fromarray(values >> (8 - bits)).save(tmp_path / "in.png", bits=bits, transparency=1)
     found = decode(tmp_path / "in.png")
@@ -316,20 +316,20 @@ def test_rgb_with_equal_channels_stays_rgb(tmp_path: Path) -> None:
     assert not decode(tmp_path / "in.png").gray
 
 
-def test_progressive_and_interlaced_files(tmp_path: Path) -> None:
+def test_progressive_and_interlaced_files_are_read(tmp_path: Path) -> None:
     Image.fromarray(smooth()).save(tmp_path / "in.jpg", progressive=True, quality=95)
     assert np.abs(decode(tmp_path / "in.jpg").pixels.astype(int) - smooth()).mean() < 4
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_deflate", "packbits"])
-def test_tiff_of_others_is_read(tmp_path: Path, compression: str) -> None:
+def test_compressed_tiff_is_read(tmp_path: Path, compression: str) -> None:
     Image.fromarray(smooth()).save(tmp_path / "in.tif", compression=compression, dpi=(72, 72))
     found = decode(tmp_path / "in.tif")
     assert np.array_equal(found.pixels, smooth())
     assert found.metadata.dpi == (72.0, 72.0)
 
 
-def test_tiff_that_we_write_reads_through_libtiff(tmp_path: Path) -> None:
+def test_libtiff_reads_our_tiff(tmp_path: Path) -> None:
     picture = random_picture(300, 500, 3, alpha=True)  # several strips
     encode(picture, tmp_path / "out.tif")
     with Image.open(tmp_path / "out.tif") as image:
@@ -338,7 +338,7 @@ def test_tiff_that_we_write_reads_through_libtiff(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(image)[:, :, :3], picture.pixels)
 
 
-def test_name_does_not_decide_the_format(tmp_path: Path) -> None:
+def test_content_decides_the_format(tmp_path: Path) -> None:
     Image.fromarray(smooth()).save(tmp_path / "in.jpg", "PNG")
     found = decode(tmp_path / "in.jpg")
     assert found.format == "PNG"
@@ -353,7 +353,7 @@ def test_streams_are_read_and_left_open() -> None:
     assert not stream.closed
 
 
-def test_pixels_may_be_written_to(tmp_path: Path) -> None:
+def test_decoded_pixels_are_writable(tmp_path: Path) -> None:
     encode(random_picture(4, 5, 3, alpha=True), tmp_path / "a.png")
     found = decode(tmp_path / "a.png")
     assert found.pixels.flags.writeable
@@ -362,7 +362,7 @@ def test_pixels_may_be_written_to(tmp_path: Path) -> None:
     assert found.alpha.flags.writeable
 
 
-def test_camera_file_with_a_preview_behind_it_is_its_photograph(tmp_path: Path) -> None:
+def test_preview_after_a_photograph_is_ignored(tmp_path: Path) -> None:
     preview = Image.fromarray(smooth(6, 8))
     Image.fromarray(smooth()).save(tmp_path / "in.jpg", "MPO", save_all=True, append_images=[preview], quality=95)
     found = decode(tmp_path / "in.jpg")
@@ -371,7 +371,7 @@ def test_camera_file_with_a_preview_behind_it_is_its_photograph(tmp_path: Path) 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF", "AVIF"])
-def test_probe_says_what_decode_gives(tmp_path: Path, mode: str, format: str) -> None:
+def test_probe_agrees_with_decode(tmp_path: Path, mode: str, format: str) -> None:
     Image.fromarray(smooth()).convert(mode).save(tmp_path / "in", format)
     header, picture = probe(tmp_path / "in"), decode(tmp_path / "in")
     assert (header.height, header.width, header.channels) == picture.pixels.shape
@@ -379,7 +379,7 @@ def test_probe_says_what_decode_gives(tmp_path: Path, mode: str, format: str) ->
     assert header.format == picture.format
 
 
-def test_settings_of_pillow_are_put_back(tmp_path: Path) -> None:
+def test_pillow_settings_are_restored_after_decoding(tmp_path: Path) -> None:
     limit, truncated = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     encode(Picture(smooth()), tmp_path / "out.png")
     decode(tmp_path / "out.png")
@@ -388,7 +388,7 @@ def test_settings_of_pillow_are_put_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
-def test_transparency_is_not_dropped_in_silence(tmp_path: Path, suffix: str) -> None:
+def test_transparency_is_not_dropped_silently(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
     with pytest.raises(OutputError, match=r"cannot store transparency; PNG, WebP, TIFF, AVIF can.*out\.png"):
         encode(random_picture(3, 3, 3, alpha=True), path)
@@ -398,7 +398,7 @@ def test_transparency_is_not_dropped_in_silence(tmp_path: Path, suffix: str) -> 
     assert decode(path).alpha is None
 
 
-def test_output_that_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_impossible_output_is_refused(tmp_path: Path) -> None:
     wide = Picture(np.zeros((1, 16_384, 3), np.uint8))
     with pytest.raises(OutputError, match="has 16384×1 px, the limit of WebP is 16383 px per side"):
         encode(wide, tmp_path / "out.webp")
@@ -411,7 +411,7 @@ def test_output_that_cannot_be_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_picture_refuses_what_is_not_one() -> None:
+def test_invalid_pictures_are_refused() -> None:
     for pixels in (np.zeros((3, 3), np.uint8), np.zeros((3, 3, 2), np.uint8), np.zeros((0, 3, 3), np.uint8)):
         with pytest.raises(ValueError, match="expected uint8"):
             Picture(pixels)
@@ -434,7 +434,7 @@ def test_colour_chunks_of_a_png_survive(tmp_path: Path) -> None:
     assert decode(tmp_path / "out.png").metadata.png == chunks
 
 
-def test_long_iptc_in_a_tiff_is_read_whole(tmp_path: Path) -> None:
+def test_iptc_of_type_long_in_a_tiff_is_read(tmp_path: Path) -> None:
     directory = TiffImagePlugin.ImageFileDirectory_v2()
     directory.tagtype[33723] = 4  # long integers, as most programs state it
     block = b"\x1c\x02\x19\x00\x04key1\x1c\x02\x05\0\x02ab"
@@ -457,7 +457,7 @@ def test_every_depth_survives_in_tiff_and_png(tmp_path: Path, kind: str, channel
         assert_same(found, picture)
 
 
-def test_a_tiff_beyond_4_gib_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_tiff_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiff, "_BIGTIFF_BYTES", 1000)
     picture = random_picture(300, 200, 3, alpha=True)
     encode(picture, tmp_path / "out.tif")
@@ -467,7 +467,7 @@ def test_a_tiff_beyond_4_gib_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("bits", [10, 12])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_deep_avif_is_read_deep(tmp_path: Path, bits: int, channels: int) -> None:
+def test_deep_avif_is_read_in_16_bits(tmp_path: Path, bits: int, channels: int) -> None:
     samples = np.dstack([smooth(), smooth(channels=1)])[..., :channels].astype(np.uint16) * 256
     image = pyvips.Image.new_from_array(samples).copy(interpretation="rgb16")
     (tmp_path / "in.avif").write_bytes(
@@ -481,7 +481,7 @@ def test_deep_avif_is_read_deep(tmp_path: Path, bits: int, channels: int) -> Non
 
 
 @pytest.mark.parametrize("bits", [10, 12])
-def test_white_of_a_deep_avif_is_white_and_opaque_is_opaque(tmp_path: Path, bits: int) -> None:
+def test_white_and_opaque_stay_so_in_deep_avif(tmp_path: Path, bits: int) -> None:
     image = pyvips.Image.new_from_array(np.full((16, 16, 4), 65535, np.uint16)).copy(interpretation="rgb16")
     (tmp_path / "in.avif").write_bytes(image.heifsave_buffer(compression="av1", bitdepth=bits, lossless=True))
     found = decode(tmp_path / "in.avif")

@@ -1,4 +1,4 @@
-"""Every odd file comes out right, every damaged one gives one clear line."""
+"""Unusual files are decoded correctly, and each damaged file gives one line."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from restore_cli.image.picture import Picture, Samples
 
 
 def joined(picture: Picture) -> Samples:
-    """Colours and alpha in one array."""
+    """Return colours and alpha in one array."""
     return picture.pixels if picture.alpha is None else np.concatenate([picture.pixels, picture.alpha[..., None]], 2)
 
 
 @pytest.mark.parametrize("name", good())
-def test_odd_files_are_read_as_they_are(tmp_path: Path, name: str) -> None:
+def test_unusual_files_are_decoded_correctly(tmp_path: Path, name: str) -> None:
     make, held = good()[name]
     (tmp_path / name).write_bytes(make())
     found = joined(decode(tmp_path / name))
@@ -34,7 +34,7 @@ def test_odd_files_are_read_as_they_are(tmp_path: Path, name: str) -> None:
         assert np.array_equal(found, held)
 
 
-def test_a_file_that_claims_a_gigapixel_takes_no_memory(tmp_path: Path) -> None:
+def test_false_sizes_allocate_no_memory(tmp_path: Path) -> None:
     names = [name for name in write_bad(tmp_path) if name.startswith("bomb")]
     code = """
 import sys, resource
@@ -56,7 +56,7 @@ print(grown // 1024)
     assert int(ran.stdout) < 300, f"{ran.stdout} MiB"
 
 
-def test_a_folder_of_odd_and_damaged_files(restore: Run, x2: Path) -> None:
+def test_folder_of_unusual_and_damaged_files(restore: Run, x2: Path) -> None:
     Path("good").mkdir()
     Path("bad").mkdir()
     sound, damaged = write_good(Path("good")), write_bad(Path("bad"))

@@ -1,4 +1,4 @@
-"""Damaged files of seven formats through the real command: a result or one line for each, and nothing stays behind."""
+"""Fuzzing of the command with damaged files of seven formats: each gives a result or one line, and leaves no files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from restore_cli.image.codec import probe
 from restore_cli.jobs.manifest import NAME
 
 COUNT = 75
-"""Files of each format; seven of them make more than 500."""
+"""files per format"""
 MEMORY = 6 * 2**30
 OURS = re.compile(r"restore: in/|failed: \d+ of \d+$|  in/|  and \d+ more$|\d+ pictures: ")
 OPTIONS = {

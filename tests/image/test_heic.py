@@ -1,4 +1,4 @@
-"""HEIC is read at its depth where the extra is there, and named where it is not."""
+"""HEIC is read at its own depth, or the error names the missing extra."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ def smooth(channels: int) -> NDArray[np.uint16]:
 
 
 @pytest.mark.parametrize("head", [HEAD % (b"heic", b"mif1"), HEAD % (b"mif1", b"heic")])
-def test_without_the_extra_the_line_says_what_to_type(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes
-) -> None:
+def test_error_names_the_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "in.heic").write_bytes(head)
     with pytest.raises(
@@ -35,14 +33,14 @@ def test_without_the_extra_the_line_says_what_to_type(
         probe(tmp_path / "in.heic")
 
 
-def test_it_is_not_written(tmp_path: Path) -> None:
+def test_heic_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"HEIC files can be read but not written .*out\.png"):
         encode(Picture(np.zeros((9, 9, 3), np.uint8)), tmp_path / "out.heic")
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("bits", [8, 10])
-def test_it_is_read_at_its_depth(tmp_path: Path, bits: int, channels: int) -> None:
+def test_heic_is_read_at_its_depth(tmp_path: Path, bits: int, channels: int) -> None:
     library: Any = pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
     samples = smooth(channels)
     stored = samples if bits > 8 else (samples >> 8).astype(np.uint8)
@@ -58,7 +56,7 @@ def test_it_is_read_at_its_depth(tmp_path: Path, bits: int, channels: int) -> No
 
 
 @pytest.mark.parametrize("tenth", range(1, 10))
-def test_a_truncated_one_is_refused(tmp_path: Path, tenth: int) -> None:
+def test_truncated_heic_is_refused(tmp_path: Path, tenth: int) -> None:
     library: Any = pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
     library.from_bytes(mode="RGB;16", size=(64, 48), data=smooth(3).tobytes()).save(tmp_path / "in.heic")
     data = (tmp_path / "in.heic").read_bytes()

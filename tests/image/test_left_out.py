@@ -1,4 +1,4 @@
-"""What a file says beside its pixels and the result does not is named in a note, and nothing else is."""
+"""Every part of the metadata that is missing from the result is named in a note, and nothing else is."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def saved(format: str, **options: Any) -> Callable[[], bytes]:  # noqa: ANN401  
 
 
 def jpeg_without_a_part() -> bytes:
-    """The second of the two parts that its colour profile has is not there."""
+    """Return a JPEG without the second of its profile's two parts."""
     data = pillow(RGB, "JPEG", options={"icc_profile": P3 + bytes(70_000)})
     start = data.rindex(b"ICC_PROFILE\0") - 4
     (length,) = struct.unpack_from(">H", data, start + 2)
@@ -42,28 +42,28 @@ def jpeg_without_a_part() -> bytes:
 
 
 def tiff_with(tag: int, value: bytes, kind: int = 7) -> bytes:
-    """A TIFF of RGB; its entry of that tag claims more bytes than the file has."""
+    """Return a TIFF whose entry of `tag` states more bytes than the file has."""
     made = tiff(RGB, 2, {tag: value})
     place = made.index(struct.pack("<HH", tag, kind))
     return made[: place + 4] + struct.pack("<II", 10**6, 8) + made[place + 12 :]
 
 
 def tiff_with_odd_exif() -> bytes:
-    """The folder of the photograph begins beyond the end of the file."""
+    """Return a TIFF whose EXIF directory begins beyond the end of the file."""
     made = tiff(RGB, 2, {34665: 7})
     place = made.index(struct.pack("<HH", 34665, 4))
     return made[: place + 8] + struct.pack("<I", 10**6) + made[place + 12 :]
 
 
 def tiff_with_rational(tag: int) -> bytes:
-    """A number where a text is expected."""
+    """Return a TIFF with a number where text is expected."""
     made = tiff(RGB, 2, {tag: "2026:01:01 00:00:00"})
     place = made.index(struct.pack("<HH", tag, 2))
     return made[: place + 2] + struct.pack("<HI", 5, 1) + made[place + 8 :]
 
 
 def tiff_with_empty_folder() -> bytes:
-    """A folder of the photograph that holds no tag, behind the pixels."""
+    """Return a TIFF with an empty EXIF directory after the pixels."""
     made = tiff(RGB, 2, {34665: 7})
     place = made.index(struct.pack("<HH", 34665, 4))
     return made[: place + 8] + struct.pack("<I", len(made)) + made[place + 12 :] + bytes(6)
@@ -122,7 +122,7 @@ DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_what_is_damaged_is_left_out_with_a_note(tmp_path: Path, name: str) -> None:
+def test_damaged_metadata_is_left_out_with_a_note(tmp_path: Path, name: str) -> None:
     make, expected = DAMAGED[name]
     (tmp_path / name).write_bytes(make())
     found = decode(tmp_path / name)
@@ -131,14 +131,14 @@ def test_what_is_damaged_is_left_out_with_a_note(tmp_path: Path, name: str) -> N
     assert found.pixels.shape == RGB.shape
 
 
-def test_sound_files_have_no_notes(tmp_path: Path) -> None:
+def test_valid_files_have_no_notes(tmp_path: Path) -> None:
     noted = {name for name in write_good(tmp_path) if decode(tmp_path / name).metadata.left_out}
     assert noted == {"broken-icc.png", "broken-exif.jpg"}
     assert decode(io.BytesIO(tiff_with_empty_folder())).metadata.left_out == ()
 
 
 @pytest.mark.parametrize("name", ["iccp-garbage.png", "ztxt-bomb.png", "icc-part.jpg", "exif.webp", "icc-cut.tif"])
-def test_the_note_is_in_the_result(name: str, restore: Run, x1: Path) -> None:
+def test_note_is_in_the_result(name: str, restore: Run, x1: Path) -> None:
     make, expected = DAMAGED[name]
     Path(name).write_bytes(make())
     asked = ["denoise", "--weights", x1, name, "-o", "out.png"]
@@ -149,7 +149,7 @@ def test_the_note_is_in_the_result(name: str, restore: Run, x1: Path) -> None:
 
 
 def photo(**parts: int) -> bytes:
-    """A PNG with blocks of so many bytes, and a comment."""
+    """Return a PNG with metadata blocks of the given sizes in bytes."""
     exif = Image.Exif()
     exif[270] = "x" * parts.get("exif", 10)
     extra = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
@@ -174,7 +174,9 @@ def photo(**parts: int) -> bytes:
         ({"density": 2**23}, ["its resolution is left out: a JPEG can store at most 65535 dpi"]),
     ],
 )
-def test_what_a_jpeg_cannot_hold_is_noted(parts: dict[str, int], expected: list[str], restore: Run, x1: Path) -> None:
+def test_metadata_too_large_for_a_jpeg_is_noted(
+    parts: dict[str, int], expected: list[str], restore: Run, x1: Path
+) -> None:
     Path("in.png").write_bytes(photo(**parts))
     ran = restore("denoise", "--weights", x1, "in.png", "-o", "out.jpg", "--json")
     assert (ran.code, json.loads(ran.out.splitlines()[0])["notes"]) == (0, expected)

@@ -1,4 +1,4 @@
-"""What stands beside the pixels arrives wherever a format has a place for it, and stays true."""
+"""Metadata survives conversion to every format that can store it, and stays correct."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def loaded(exif: bytes | None) -> Image.Exif:
 
 @pytest.mark.parametrize("first", FORMATS)
 @pytest.mark.parametrize("second", FORMATS)
-def test_resolution_moves_between_all_formats(tmp_path: Path, first: str, second: str) -> None:
+def test_resolution_survives_between_all_formats(tmp_path: Path, first: str, second: str) -> None:
     encode(Picture(PLAIN.pixels, None, Metadata(dpi=(300.0, 150.0))), tmp_path / f"a{first}")
     encode(decode(tmp_path / f"a{first}"), tmp_path / f"b{second}")
     assert decode(tmp_path / f"b{second}").metadata.dpi == pytest.approx((300, 150), abs=0.02)
@@ -54,7 +54,7 @@ def test_no_resolution_is_invented(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png"])
-def test_the_resolution_of_a_microscope_survives(tmp_path: Path, suffix: str) -> None:
+def test_very_high_resolution_survives(tmp_path: Path, suffix: str) -> None:
     fine = (254_000.0, 254_000.0)  # a tenth of a micrometre, more than a JPEG can say
     encode(Picture(PLAIN.pixels, None, Metadata(dpi=fine)), tmp_path / f"a{suffix}")
     found = decode(tmp_path / f"a{suffix}")
@@ -64,7 +64,7 @@ def test_the_resolution_of_a_microscope_survives(tmp_path: Path, suffix: str) ->
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_a_resolution_is_put_into_exif_that_has_none_and_moves_nothing(order: str) -> None:
+def test_adding_a_resolution_to_exif_moves_no_other_data(order: str) -> None:
     head = b"II*\0" if order == "<" else b"MM\0*"
     body = struct.pack(order + "IHHHIIHHI4sI", 8, 2, 271, 2, 6, 38, 34665, 4, 1, struct.pack(order + "I", 44), 0)
     block = b"Exif\0\0" + head + body + b"Maker\0" + struct.pack(order + "HHHI4sI", 1, 0x9003, 2, 4, b"2020", 0)
@@ -78,7 +78,7 @@ def test_a_resolution_is_put_into_exif_that_has_none_and_moves_nothing(order: st
     assert read_resolution(add_resolution(None, (96.0, 96.0))) == (96.0, 96.0)
 
 
-def test_stated_sizes_are_the_true_ones() -> None:
+def test_stated_sizes_are_updated() -> None:
     block = exif_of({256: 24, 257: 16, 271: "Maker"}, {0xA002: 24, 0xA003: 16, 0x9003: "2020:01:02 03:04:05"})
     found = update_size(Metadata(exif=block, xmp=XMP % (24, 16)), 100_000, 32)
     tags = loaded(found.exif)
@@ -92,7 +92,7 @@ def test_stated_sizes_are_the_true_ones() -> None:
 
 
 @pytest.mark.parametrize("tail", [b"", b"what stands behind it"])
-def test_no_byte_of_a_thumbnail_stays(tail: bytes) -> None:
+def test_thumbnail_is_erased(tail: bytes) -> None:
     thumbnail = b"\xff\xd8" + b"the face that was cropped away" + b"\xff\xd9"
     first = struct.pack("<IHHHI4sI", 8, 1, 271, 2, 4, b"Mak\0", 26)
     second = struct.pack("<HHHIIHHIII", 2, 0x201, 4, 1, 56, 0x202, 4, 1, len(thumbnail), 0)
@@ -108,7 +108,7 @@ def test_no_byte_of_a_thumbnail_stays(tail: bytes) -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("big", [False, True])
-def test_folders_of_exif_keep_their_kinds_in_a_tiff(
+def test_exif_directories_keep_their_types_in_a_tiff(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, big: bool
 ) -> None:
     if big:
@@ -127,7 +127,7 @@ def test_folders_of_exif_keep_their_kinds_in_a_tiff(
         assert struct.pack("<HHQ" if big else "<HHI", 0x9000, 7, 4) + b"0232" in (tmp_path / name).read_bytes()
 
 
-def test_an_animation_keeps_what_one_png_keeps(tmp_path: Path) -> None:
+def test_animated_png_keeps_all_metadata(tmp_path: Path) -> None:
     metadata = Metadata(
         None, exif_of({271: "Maker"}), XMP % (24, 16), (300.0, 300.0), {"Title": "Größe", "A": "b"}, IPTC
     )
@@ -139,7 +139,7 @@ def test_an_animation_keeps_what_one_png_keeps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["iptc", "8bim"])
 @pytest.mark.parametrize("before", [b"", b"8BIM\x03\xed\0\0\0\0\0\x03abc\0", b"8BIM\x03\xed\x03abc\0\0\0\x02ab"])
-def test_iptc_inside_photoshop_resources_of_a_png(tmp_path: Path, name: str, before: bytes) -> None:
+def test_iptc_inside_photoshop_resources_of_a_png_is_read(tmp_path: Path, name: str, before: bytes) -> None:
     wrapped = before + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC
     info = PngImagePlugin.PngInfo()
     info.add_text(f"Raw profile type {name}", encode_raw_profile(name, wrapped).decode())
@@ -149,7 +149,7 @@ def test_iptc_inside_photoshop_resources_of_a_png(tmp_path: Path, name: str, bef
         assert decode(tmp_path / f"out{suffix}").metadata.iptc == IPTC
 
 
-def test_exif_and_xmp_that_a_png_keeps_as_text(tmp_path: Path) -> None:
+def test_exif_and_xmp_in_png_texts_are_read(tmp_path: Path) -> None:
     blocks = {"APP1": exif_of({271: "Maker"}), "xmp": XMP % (24, 16)}
     info = PngImagePlugin.PngInfo()
     for name, block in blocks.items():
@@ -160,7 +160,7 @@ def test_exif_and_xmp_that_a_png_keeps_as_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".jpg", ".png", ".webp", ".avif"])
-def test_what_windows_writes_into_a_tiff_moves_on(tmp_path: Path, suffix: str) -> None:
+def test_windows_tags_of_a_tiff_survive(tmp_path: Path, suffix: str) -> None:
     tags: dict[int, object] = {0x4746: 4, 0x9C9B: "Titel".encode("utf-16-le"), 269: "Folio 3"}
     encode(Picture(PLAIN.pixels, None, Metadata(exif=exif_of(tags))), tmp_path / "in.tif")
     encode(decode(tmp_path / "in.tif"), tmp_path / f"out{suffix}")

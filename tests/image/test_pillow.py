@@ -1,4 +1,4 @@
-"""Pillow's settings are the whole process's: put as wanted while anybody is inside, put back after."""
+"""Pillow's process-wide settings hold while any thread needs them, and are restored afterwards."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from PIL import Image, ImageFile
 from restore_cli.image.formats.pillow import pillow_settings
 
 
-def test_settings_hold_for_all_who_are_inside_and_are_put_back_after_the_last() -> None:
+def test_settings_hold_in_all_threads_and_are_restored() -> None:
     before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)
     inside, left = Barrier(8), Barrier(8)
 
     def work(number: int) -> bool:
         found = []
         with pillow_settings():
-            inside.wait()  # all at once, the lock keeps nobody out
+            inside.wait()  # all threads are inside at once
             found.append(Image.MAX_IMAGE_PIXELS is None)
         if number % 2:
             with pillow_settings():

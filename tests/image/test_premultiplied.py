@@ -1,4 +1,4 @@
-"""Colours that a file keeps multiplied by transparency are divided by it once, whatever libvips does itself."""
+"""Premultiplied colours are divided by alpha exactly once, with every version of libvips."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PEAK = {"uint8": 255, "uint16": 65535, "float32": 1}
 
 
 def premultiplied(kind: str, channels: int) -> Array:
-    """(h, w, c + alpha): every alpha of 8 bits, zero and one among them; some colours are brighter than that allows."""
+    """Return (h, w, c + alpha) with all 8-bit alpha values, and some colours brighter than alpha allows."""
     random = np.random.default_rng(1)
     alpha = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH, 1) % 256 / 255
     values = np.concatenate([random.random((HEIGHT, WIDTH, channels)) * np.minimum(1, alpha * 1.1), alpha], 2)
@@ -36,7 +36,7 @@ def premultiplied(kind: str, channels: int) -> Array:
 
 
 def straight(stored: Array, white_is_zero: bool = False) -> Array:
-    """The same with colours divided by alpha in exact arithmetic, rounded once, half to even."""
+    """Divide colours by alpha in exact arithmetic, rounded once, half to even."""
     peak = PEAK[str(stored.dtype)]
 
     def colour(value: Any, alpha: Any) -> Any:  # noqa: ANN401  # a number of the kind
@@ -49,7 +49,7 @@ def straight(stored: Array, white_is_zero: bool = False) -> Array:
 
 
 def read(file: Path | io.BytesIO) -> Array:
-    """(h, w, c + alpha)."""
+    """Decode a file to (h, w, c + alpha)."""
     picture = decode(file)
     assert picture.alpha is not None
     return np.dstack([picture.pixels, picture.alpha])
@@ -64,21 +64,21 @@ def test_associated_alpha_of_a_tiff_is_divided_once(tmp_path: Path, kind: str, c
     orders: tuple[Order, ...] = "<", ">"
     for order, big in product(orders, (False, True)):
         file.write_bytes(tiff(stored, photometric, extra=1, tiled=tiled, order=order, big=big))
-        assert np.array_equal(tifffile.imread(file), stored)  # the file is one that another reader understands
+        assert np.array_equal(tifffile.imread(file), stored)  # another reader agrees on the file
         assert np.array_equal(read(file), expected)
         assert np.array_equal(read(io.BytesIO(file.read_bytes())), expected)
     file.write_bytes(tiff(stored, photometric, extra=2, tiled=tiled))
     assert np.array_equal(read(file), stored)
 
 
-def test_the_example_of_a_pixel(tmp_path: Path) -> None:
+def test_one_pixel_is_divided_as_computed_by_hand(tmp_path: Path) -> None:
     stored = np.broadcast_to(np.array([65, 60, 70, 129], np.uint8), (HEIGHT, WIDTH, 4))
     (tmp_path / "in.tif").write_bytes(tiff(stored, 2, extra=1))
     assert read(tmp_path / "in.tif")[0, 0].tolist() == [128, 119, 138, 129]  # 65 · 255 / 129 = 128.49
 
 
 @pytest.mark.parametrize("kind", PEAK)
-def test_planes_and_turned_pictures_are_divided_once(tmp_path: Path, kind: str) -> None:
+def test_planes_and_rotated_pictures_are_divided_once(tmp_path: Path, kind: str) -> None:
     stored, file = premultiplied(kind, 3), tmp_path / "in.tif"
     file.write_bytes(tiff(stored, 2, extra=1, planes=True))
     assert np.array_equal(read(file), straight(stored))
@@ -87,13 +87,13 @@ def test_planes_and_turned_pictures_are_divided_once(tmp_path: Path, kind: str) 
 
 
 @pytest.mark.parametrize("kind", ["uint8", "uint16"])
-def test_gray_whose_zero_is_white_is_divided_as_it_is_stored(tmp_path: Path, kind: str) -> None:
+def test_inverted_gray_is_divided_as_stored(tmp_path: Path, kind: str) -> None:
     stored = premultiplied(kind, 1)
     (tmp_path / "in.tif").write_bytes(tiff(stored, 0, extra=1))
     assert np.array_equal(read(tmp_path / "in.tif"), straight(stored, white_is_zero=True))
 
 
-def test_the_command_sees_the_divided_colours(restore: Run) -> None:
+def test_command_reads_divided_colours(restore: Run) -> None:
     stored = premultiplied("uint8", 3)
     Path("in.tif").write_bytes(tiff(stored, 2, extra=1))
     Image.fromarray(straight(stored)[..., :3]).save("reference.png")
@@ -120,7 +120,7 @@ def test_premultiplied_colours_of_a_deep_avif_are_divided_once(tmp_path: Path, b
 
 @pytest.mark.parametrize("offset", [0, 3, 9, 10, 12])
 @pytest.mark.parametrize("size", [1, 4, 100])
-def test_a_patch_replaces_its_bytes_however_the_file_is_read(offset: int, size: int) -> None:
+def test_patch_replaces_bytes_for_any_read_size(offset: int, size: int) -> None:
     whole = bytes(range(12))
     file = PatchedFile(io.BytesIO(whole), Patch(offset, b"xyz"))
     found = b"".join(iter(lambda: file.read(size), b""))
@@ -129,7 +129,7 @@ def test_a_patch_replaces_its_bytes_however_the_file_is_read(offset: int, size: 
     assert file.read(2) == b"xyz"[: max(0, 12 - offset)][:2]
 
 
-def test_an_offset_that_no_file_has_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_invalid_offset_gives_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     whole, kinds = tiff(premultiplied("uint8", 3), 2, extra=1, big=True), struct.pack("<HHQ", 339, SHORT, 4)
     many = struct.pack("<HHQ", 339, SHORT, 50_000)  # so that the four kinds of sample are taken for an offset
     (tmp_path / "in.tif").write_bytes(whole.replace(kinds, many))
@@ -141,6 +141,6 @@ def test_an_offset_that_no_file_has_is_one_line(tmp_path: Path, capfd: pytest.Ca
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file that cannot be read")
-def test_what_the_system_cannot_read_ends_the_file() -> None:
+def test_read_error_ends_the_file() -> None:
     with Path("/proc/self/mem").open("rb") as stream:  # its first page is never mapped
         assert PatchedFile(stream, Patch(0, b"x")).read(10) == b""

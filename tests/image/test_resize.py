@@ -1,4 +1,4 @@
-"""Resampling: what a size means, and memory that does not grow with it."""
+"""Resizing in blocks: equal results, bounded memory, and the forms of `--resize`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from restore_cli.pipeline.output import resized
 
 
 def whole(pixels: NDArray[np.float32], target: tuple[int, int]) -> NDArray[np.float32]:
-    """Both passes over the whole image at once."""
+    """Resize the whole image at once, in two passes."""
     height, width = pixels.shape[:2]
     wide = apply_taps(pixels.swapaxes(0, 1), *compute_taps(width, target[0], resize.LANCZOS)).swapaxes(0, 1)
     return apply_taps(wide, *compute_taps(height, target[1], resize.LANCZOS)).astype(np.float32)
@@ -34,7 +34,7 @@ def test_blocks_of_rows_change_nothing(target: tuple[int, int], monkeypatch: pyt
             np.testing.assert_array_equal(out, expected)
 
 
-def test_memory_does_not_grow_with_the_size() -> None:
+def test_memory_does_not_grow_with_the_target_size() -> None:
     pixels = noise(40, 60).astype(np.float32)
     tracemalloc.start()
     rows = sum(block.shape[0] for block in resized(iter([pixels]), (60, 40), (600, 20_000)))
@@ -45,7 +45,7 @@ def test_memory_does_not_grow_with_the_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "size"),
+    ("value", "size"),
     [
         ("2x", (80, 64)),
         ("0.5x", (20, 16)),
@@ -58,11 +58,11 @@ def test_memory_does_not_grow_with_the_size() -> None:
         ("400x", (400, 320)),
     ],
 )
-def test_what_a_size_means(wish: str, size: tuple[int, int]) -> None:
-    assert compute_size(wish, (40, 32)) == size
+def test_sizes_are_parsed(value: str, size: tuple[int, int]) -> None:
+    assert compute_size(value, (40, 32)) == size
 
 
-@pytest.mark.parametrize("wish", ["", "x", "2", "2.5x3", "-1x", "1e3x", "nanx", "infx", "٣x", "9" * 5000 + "x", "2xx"])
-def test_other_words_are_no_size(wish: str) -> None:
+@pytest.mark.parametrize("value", ["", "x", "2", "2.5x3", "-1x", "1e3x", "nanx", "infx", "٣x", "9" * 5000 + "x", "2xx"])
+def test_invalid_sizes_are_refused(value: str) -> None:
     with pytest.raises(UsageError, match="expected 2x, WIDTHxHEIGHT, WIDTHx or xHEIGHT"):
-        compute_size(wish, (40, 32))
+        compute_size(value, (40, 32))

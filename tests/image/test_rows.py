@@ -1,4 +1,4 @@
-"""Rows that wait."""
+"""RowBuffer returns rows in the order in which they were pushed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from restore_cli.image.rows import RowBuffer
 
 
 @given(pushed=st.lists(st.integers(1, 9), min_size=1), popped=st.lists(st.integers(1, 9)))
-def test_what_comes_first_goes_first(pushed: list[int], popped: list[int]) -> None:
+def test_rows_come_out_in_order(pushed: list[int], popped: list[int]) -> None:
     rows = np.arange(sum(pushed), dtype=np.float32)[:, None, None]
     queue, done = RowBuffer(), 0
     for part in np.split(rows, np.cumsum(pushed)[:-1]):

@@ -1,4 +1,4 @@
-"""The quality of a JPEG is read from its tables."""
+"""The quality of a JPEG is estimated from its quantisation tables."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def test_every_quality_of_libjpeg_is_found_exactly(mode: str) -> None:
         assert probe(jpeg(quality, mode)).jpeg_quality == quality
 
 
-def test_no_two_qualities_share_a_table() -> None:
+def test_each_quality_has_its_own_table() -> None:
     assert len({tuple(compute_luminance_table(quality)) for quality in range(1, 101)}) == 100
 
 
 @pytest.mark.parametrize("quality", [10, 25, 40, 60, 90])
-def test_small_departures_do_not_mislead(quality: int) -> None:
+def test_estimate_tolerates_small_differences(quality: int) -> None:
     table = compute_luminance_table(quality) + np.random.default_rng(quality).integers(-1, 2, 64)
     assert abs(estimate_quality({0: np.maximum(table, 1).tolist()}) - quality) <= 2
 
 
-def test_tables_of_another_maker_are_in_order() -> None:
+def test_estimates_for_other_encoders_are_ordered() -> None:
     names = ("web_low", "low", "medium", "high", "maximum")
     found = [probe(jpeg(name)).jpeg_quality or 0 for name in names]
     assert found == sorted(found)
@@ -55,7 +55,7 @@ def test_only_a_jpeg_has_a_quality() -> None:
     assert decode(stream).subsampling is None
 
 
-def test_no_table_is_a_mistake_of_the_caller() -> None:
+def test_invalid_arguments_raise_value_error() -> None:
     with pytest.raises(ValueError, match="no quantisation table"):
         estimate_quality({})
     with pytest.raises(ValueError, match="3 entries, expected 64"):

@@ -1,4 +1,4 @@
-"""TIFF whose channels stand one behind the other: read as when they stand side by side, or refused."""
+"""TIFF with separate planes is read like interleaved channels, or refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNASSOCIATED = 2
 
 
 def samples(kind: str, channels: int) -> NDArray[Any]:
-    """(h, w, c) random."""
+    """Return random samples, (h, w, c)."""
     values = np.random.default_rng(2).random((HEIGHT, WIDTH, channels))
     return values.astype(kind) if kind == "float32" else (values * np.iinfo(kind).max).astype(kind)
 
@@ -33,18 +33,18 @@ def samples(kind: str, channels: int) -> NDArray[Any]:
         (LAB, 3, None, "float32"),
     ],
 )
-def test_planes_are_read_as_channels_side_by_side(
+def test_planes_are_read_like_interleaved_channels(
     tmp_path: Path, photometric: int, channels: int, extra: int | None, kind: str
 ) -> None:
     pictures = []
     for planes in (False, True):
         (tmp_path / "in.tif").write_bytes(tiff(samples(kind, channels), photometric, extra=extra, planes=planes))
         pictures.append(decode(tmp_path / "in.tif"))
-    side_by_side, behind = pictures
-    assert np.array_equal(side_by_side.pixels, behind.pixels)
-    if side_by_side.alpha is not None and behind.alpha is not None:
-        assert np.array_equal(side_by_side.alpha, behind.alpha)
-    assert (side_by_side.alpha is None) == (behind.alpha is None) == (extra is None)
+    interleaved, separate = pictures
+    assert np.array_equal(interleaved.pixels, separate.pixels)
+    if interleaved.alpha is not None and separate.alpha is not None:
+        assert np.array_equal(interleaved.alpha, separate.alpha)
+    assert (interleaved.alpha is None) == (separate.alpha is None) == (extra is None)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_planes_are_read_as_channels_side_by_side(
     ],
 )
 @pytest.mark.parametrize("tiled", [False, True])
-def test_planes_that_libvips_mixes_up_are_refused(
+def test_planes_that_libvips_misreads_are_refused(
     tmp_path: Path, photometric: int, channels: int, extra: int | None, kind: str, tiled: bool
 ) -> None:
     file = tmp_path / "in.tif"
@@ -65,7 +65,7 @@ def test_planes_that_libvips_mixes_up_are_refused(
         probe(file)
 
 
-def test_tiles_in_planes_are_refused_with_the_next_command(tmp_path: Path) -> None:
+def test_tiles_in_planes_are_refused_with_a_command(tmp_path: Path) -> None:
     file = tmp_path / "in.tif"
     file.write_bytes(tiff(samples("uint16", 3), RGB, planes=True, tiled=True))
     with pytest.raises(ImageError, match=r"tiles in separate planes; strips are supported \(try: magick "):
