@@ -19,6 +19,7 @@ from restore_cli.image.formats.tiff_reader import ICC, IPTC, PREDICTOR, XMP
 from restore_cli.image.metadata.collect import SUB_DIRECTORIES, select_descriptive_tags
 from restore_cli.image.metadata.exif import relocate_directory
 from restore_cli.image.picture import Metadata, Samples
+from restore_cli.image.rows import RowBuffer
 from restore_cli.image.stream import PixelStream
 
 __all__ = ["can_write_exif", "write_tiff"]
@@ -37,7 +38,8 @@ def write_tiff(pages: Iterator[PixelStream], sink: IO[bytes], size: int) -> None
         starts, counts = write_strips(page, sink, rows)
         pointers = write_exif_directories(page.metadata.exif, sink, big)
         at = align_to_even(sink)
-        directory = build_directory(page, rows, starts, counts, at, big, pointers)
+        data = collect_tags(page, rows, counts, big, pointers).tobytes(at)
+        directory = fill_strip_offsets(data, starts, at, big)
         link = link_directory(sink, link, at, directory, big)
 
 
@@ -72,14 +74,13 @@ def write_strips(page: PixelStream, sink: IO[bytes], rows: int) -> tuple[list[in
 
 def cut_strips(page: PixelStream, rows: int) -> Iterator[Samples]:
     """Yield the rows of a page in strips of `rows` rows."""
-    held: Samples | None = None
+    buffer = RowBuffer()
     for block in page.blocks:
-        held = block if held is None or not held.shape[0] else np.concatenate([held, block])
-        while held.shape[0] >= rows:
-            yield held[:rows]
-            held = held[rows:]
-    if held is not None and held.shape[0]:
-        yield held
+        buffer.push(block)
+        while buffer.size >= rows:
+            yield buffer.pop(rows)
+    if buffer.size:
+        yield buffer.pop(buffer.size)
 
 
 def apply_predictor(rows: Samples) -> bytes:
@@ -96,14 +97,6 @@ def apply_predictor(rows: Samples) -> bytes:
     return difference.tobytes()
 
 
-def build_directory(
-    page: PixelStream, rows: int, starts: list[int], counts: list[int], at: int, big: bool, pointers: dict[int, int]
-) -> bytes:
-    """Return the bytes of a page's directory at offset `at`."""
-    data = collect_tags(page, rows, counts, big, pointers).tobytes(at)
-    return fill_strip_offsets(data, starts, at, big)
-
-
 def can_write_exif(exif: bytes) -> bool:
     """Whether the tags of an EXIF block can be written to a TIFF directory. Damaged tags cannot."""
     directory = ImageFileDirectory_v2()
@@ -116,7 +109,7 @@ def can_write_exif(exif: bytes) -> bool:
 
 
 def fill_strip_offsets(data: bytes, starts: list[int], at: int, big: bool) -> bytes:
-    """Return the directory with its strip offsets filled in. Pillow would move them behind the directory."""
+    """Return the directory with its strip offsets filled in. Pillow itself would shift them."""
     out = bytearray(data)
     head, entry, value, word = ("<Q", 20, 12, "Q") if big else ("<H", 12, 8, "I")
     (entries,) = struct.unpack_from(head, out)
