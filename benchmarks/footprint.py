@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from restore_cli.models.load import PRECISIONS, build, network
-from restore_cli.models.processor import release_freed_memory
+from restore_cli.models.processor import keep_freed_memory, release_freed_memory, use_granted_cores
 from restore_cli.pipeline.memory import demand, field
 from restore_cli.weights.catalogue import read_catalogue
 
@@ -26,6 +26,8 @@ CPU = torch.device("cpu")
 
 def measure(name: str, precision: str, side: int) -> tuple[int, int, int]:
     """(px of the tile's side, bytes that it takes, bytes that the contract says)."""
+    keep_freed_memory()
+    use_granted_cores()
     entry = read_catalogue().entry(name)
     weights = build(entry.architecture, entry.config).state_dict()
     model = network(entry.architecture, entry.config, weights, Path(name), CPU, PRECISIONS[precision])

@@ -26,6 +26,7 @@ from restore_cli.jobs.model_cache import Bench
 from restore_cli.jobs.paths import Asked
 from restore_cli.jobs.types import Job, Watch
 from restore_cli.jobs.workers.executors import run_job
+from restore_cli.models.processor import keep_freed_memory
 from restore_cli.pipeline.array import default_tiling
 from restore_cli.pipeline.file import Document, Wishes, open_document, open_sources, restored, write_document
 from restore_cli.tiling.engine import Trace
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="restore-pipeline-") as name:
         folder = Path(name)

@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.peers import CASES, Case, ours, peer, weights
 from benchmarks.report import write_report
 from restore_cli.models import attention
+from restore_cli.models.processor import keep_freed_memory, use_granted_cores
 from restore_cli.pipeline.array import BATCH
 from restore_cli.pipeline.memory import field
 
@@ -180,6 +181,9 @@ def form(case: Case, state: dict[str, Tensor], device: torch.device, name: str) 
 
 def work(case: Case, who: str, device: torch.device, side: int) -> None:
     """Be a Worker's process: the memory of the first call, then the seconds of one round for each line that comes."""
+    if who != "peer":  # as the command does; the peer runs as in any program
+        keep_freed_memory()
+        use_granted_cores()
     state, x = weights(case), picture(side).to(device)
     together = x.expand(tiles_at_a_time(device), -1, -1, -1).contiguous()
     call = one_by_one(Peer(peer(case, state, device), device)) if who == "peer" else form(case, state, device, who)

@@ -163,6 +163,7 @@ def measured(options: Evaluation) -> Iterator[Row]:
     from restore_cli.cli.progress import Display, displayed
     from restore_cli.evaluation.evaluate import evaluate, evaluate_folders
     from restore_cli.jobs.run import Watch
+    from restore_cli.models.processor import use_granted_cores
 
     if options.border is not None and options.border < 0:
         raise UsageError(f"--border {options.border}: expected 0 or more")
@@ -177,6 +178,7 @@ def measured(options: Evaluation) -> Iterator[Row]:
     downloads = Downloads(job.catalogue.entry, options.json, live)
     display = Display(downloads, options.device)
     with displayed(display, live):
+        use_granted_cores()
         watch = Watch(downloads, note, on_picture=display.only, on_tile=display.tile)
         for row in evaluate(job, trial_for(options), watch):
             for text in row.notes:

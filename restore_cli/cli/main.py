@@ -17,6 +17,7 @@ from restore_cli.cli.signals import interruptible
 from restore_cli.cli.standard import open_missing, replace_unencodable, silence
 from restore_cli.cli.tasks import add_tasks
 from restore_cli.errors import Interrupted, RestoreError, UsageError
+from restore_cli.models.processor import keep_freed_memory
 
 __all__ = ["app", "main"]
 
@@ -72,6 +73,7 @@ def in_one_line(error: Exception) -> RestoreError:
 
 def main() -> None:
     """Run the command; a failure is one line and its exit code, a traceback only under RESTORE_DEBUG=1."""
+    keep_freed_memory()
     open_missing()
     replace_unencodable()
     os.environ.setdefault("VIPS_WARNING", "1")  # libvips would warn on standard error when pyvips ends before it

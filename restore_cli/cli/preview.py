@@ -16,6 +16,7 @@ from restore_cli.jobs.estimate import Forecast, Sample, forecast
 from restore_cli.jobs.model_cache import Bench
 from restore_cli.jobs.run import Job, Result, Watch, look, nothing_found
 from restore_cli.jobs.types import Work
+from restore_cli.models.processor import use_granted_cores
 
 __all__ = ["preview"]
 
@@ -32,6 +33,8 @@ def preview(job: Job, options: Options) -> None:
     if not tally.total and not sample.count and not job.shard:
         raise nothing_found(job, plan.passed)
     manifests = [Path(path) for manifest in plan.manifests.values() for path in manifest.files]
+    if sample.count:
+        use_granted_cores()
     found = forecast(job, bench, sample, manifests)
     for result in found.refused:
         tally.add(result)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from restore_cli.errors import is_out_of_memory
 from restore_cli.models.fused import fused_attention
+from restore_cli.shared_context import SharedContext
 
 __all__ = ["surrounded_attention", "windows_attention"]
 
@@ -300,14 +301,14 @@ def weighted(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scores: Tenso
     """
     q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
     for shift in (False, True):
-        with onednn_products():
+        with ONEDNN_PRODUCTS:
             torch.bmm(q, k.mT, out=scores.flatten(0, 1))
         if bias is not None:
             scores += bias
         if shift:
             scores -= scores.amax(-1, keepdim=True)
         scores.exp2_()
-        with onednn_products():
+        with ONEDNN_PRODUCTS:
             sums = torch.bmm(scores.flatten(0, 1), v)
         low, high = sums[..., -1].aminmax()
         if low > LEAST and high < MOST:
@@ -316,15 +317,21 @@ def weighted(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scores: Tenso
 
 
 @contextmanager
-def onednn_products() -> Iterator[None]:
-    """oneDNN instead of MKL for batched products in float32, by allowing it to round to bfloat16."""
+def allow_bfloat16_products() -> Iterator[None]:
+    """Allow oneDNN to round float32 products to bfloat16, in the whole process, and restore the setting afterwards."""
     matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # made when it is imported
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:
         yield
     finally:
-        matmul.fp32_precision = before
+        matmul.fp32_precision = "none"  # inherit, as it may have been before
+        if matmul.fp32_precision != before:
+            matmul.fp32_precision = before
+
+
+ONEDNN_PRODUCTS = SharedContext(allow_bfloat16_products)
+"""Computes batched float32 products with oneDNN instead of MKL. PyTorch uses it only where it may round them."""
 
 
 @cache
@@ -335,7 +342,7 @@ def onednn_is_exact() -> bool:
         return False
     steps = torch.arange(2.0 * 64 * 64).view(2, 64, 64)
     a, b = steps.sin(), steps.cos()
-    with torch.autocast("cpu", enabled=False), onednn_products():
+    with torch.autocast("cpu", enabled=False), ONEDNN_PRODUCTS:
         found = torch.bmm(a, b)
     exact = a.double() @ b.double()
     return float((found - exact).norm() / exact.norm()) < 1e-6

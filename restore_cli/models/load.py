@@ -17,7 +17,6 @@ from restore_cli.errors import UsageError, WeightsError, stating_lack_of_memory
 from restore_cli.models.detect import detect
 from restore_cli.models.network import ARCHITECTURES, Network
 from restore_cli.models.pickles import check_pickles
-from restore_cli.models.processor import prepare_processor
 from restore_cli.weights.catalogue import Entry
 
 __all__ = ["DEVICES", "PRECISIONS", "build", "load_entry", "load_file", "pick_device", "pick_precision"]
@@ -137,7 +136,6 @@ def network(
     except WeightsError as error:
         raise WeightsError(f"{path}: {error.message}") from None
     check(module.state_dict(), state, path, architecture)
-    prepare_processor()
     with stating_lack_of_memory(str(device), f"the weights of {path}"):
         weights = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
         check_finite(weights, path)

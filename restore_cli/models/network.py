@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +16,7 @@ from restore_cli.models.restormer import Restormer, RestormerConfig
 from restore_cli.models.swinir import SwinIR, SwinIRConfig
 from restore_cli.pinned import PINNED
 
-__all__ = ["ARCHITECTURES", "Network", "as_written"]
+__all__ = ["ARCHITECTURES", "Network"]
 
 ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "swinir": (SwinIRConfig, SwinIR),
@@ -31,16 +29,6 @@ BLOCKS = (emt.MixedBlock, hat.HybridBlock, hat.OverlappingCrossAttention, restor
 """What a network has many of, alike: PyTorch's compiler sees one of each kind."""
 
 
-@contextmanager
-def as_written(wanted: bool) -> Iterator[None]:
-    """Whether blocks run as they are written, compiled or not."""
-    if not wanted or "torch._dynamo" not in sys.modules:  # then nothing has been compiled
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
 class Network:
     """A module on its device; weights stay float32, half precisions run under autocast."""
 
@@ -50,6 +38,7 @@ class Network:
         self.module, self.device, self.precision = module, device, precision
         self.compiled: tuple[int, int] | None = None
         """the sides of tiles whose blocks run compiled, others as they are written"""
+        self.has_compiled_blocks = False
 
     @property
     def contract(self) -> Contract:
@@ -65,16 +54,26 @@ class Network:
     @property
     def exact(self) -> Network | None:
         """The same weights in float32, or None where this is it."""
-        full = torch.float32
-        return None if self.precision == full else Network(self.module, self.device, full)
+        if self.precision == torch.float32:
+            return None
+        exact = Network(self.module, self.device, torch.float32)
+        exact.has_compiled_blocks = self.has_compiled_blocks
+        return exact
 
     def __call__(self, x: Tensor) -> Tensor:
         """(b, c, h, w) float32 in [0, 1] -> (b, c, h·scale, w·scale) float32, on the device."""
         half = self.precision != torch.float32
-        plainly = as_written(x.shape[-2:] != self.compiled)
-        with plainly, torch.inference_mode(), torch.autocast(self.device.type, self.precision, enabled=half):
+        with self.as_written(x), torch.inference_mode(), torch.autocast(self.device.type, self.precision, enabled=half):
             out: Tensor = self.module(self.brought(x))
             return out.float()
+
+    def as_written(self, x: Tensor) -> AbstractContextManager[None]:
+        """Run compiled blocks without the compiler for tiles of other sizes than they were compiled for.
+
+        The compiler's stance is process-wide, so it changes only if this model has compiled blocks.
+        """
+        plainly = self.has_compiled_blocks and x.shape[-2:] != self.compiled
+        return torch.compiler.set_stance("force_eager") if plainly else nullcontext()
 
     def brought(self, x: Tensor) -> Tensor:
         """The same on the device. A GPU fetches it from pinned memory, and the program does not wait."""

@@ -6,13 +6,10 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from math import ceil
 from pathlib import Path
 
-import torch
-
-__all__ = ["cgroups", "cores", "numbers", "prepare_processor", "release_freed_memory"]
+__all__ = ["cgroups", "cores", "keep_freed_memory", "numbers", "release_freed_memory", "use_granted_cores"]
 
 CGROUPS = Path("/sys/fs/cgroup")
 MMAP_MAX, TRIM_THRESHOLD, ARENA_MAX = -4, -1, -8
@@ -46,16 +43,22 @@ def cores(folders: Iterable[Path] | None = None) -> int:
     return max(1, count)
 
 
-@cache
-def prepare_processor() -> None:
-    """As many threads as there are cores for them, and freed memory kept; once in a process."""
+def use_granted_cores() -> None:
+    """Give PyTorch no more threads than there are cores for this process.
+
+    Only the command's processes call this: a program that imports the package chooses its own number of threads.
+    """
+    import torch  # takes seconds, and every command imports this module at its start
+
     if "OMP_NUM_THREADS" not in os.environ and cores() < torch.get_num_threads():
         torch.set_num_threads(cores())
-    keep_freed_memory()
 
 
 def keep_freed_memory() -> None:
     """Let glibc reuse large blocks instead of asking the kernel for each anew, which clears them page by page.
+
+    Only the command's processes call this, before they start threads: a program that imports the package chooses how
+    its own heap works.
 
     Without this, feature maps beyond 32 MiB take half of the time of a tile of 256 px. Not under `ulimit -v`: a kept
     block still counts as address space, and oneDNN wants some for the code that it writes. There all threads share

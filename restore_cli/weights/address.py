@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import CRITICAL
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from restore_cli.errors import WeightsUnavailable
+from restore_cli.shared_context import NO_WARNINGS, SharedContext
 
 if TYPE_CHECKING:
     from httpx2 import Response
@@ -38,18 +38,26 @@ class WebPage(WeightsUnavailable):
 
 
 @contextmanager
-def quiet_client() -> Iterator[None]:
-    """The hub's library neither logs nor warns: what went wrong is in our own error."""
+def _no_log() -> Iterator[None]:
+    """Silence the log of the hub's library."""
     from huggingface_hub.utils import logging
 
     before = logging.get_verbosity()
     logging.set_verbosity(CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         logging.set_verbosity(before)
+
+
+_NO_LOG = SharedContext(_no_log)
+
+
+@contextmanager
+def quiet_client() -> Iterator[None]:
+    """The hub's library neither logs nor warns: what went wrong is in our own error."""
+    with NO_WARNINGS, _NO_LOG:
+        yield
 
 
 def is_offline() -> bool:

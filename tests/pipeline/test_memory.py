@@ -144,6 +144,13 @@ def test_a_forecast_without_room_for_a_tile_says_so(restore: Run, x1: Path, monk
     assert "unknown: out of memory: cpu has no room for a tile of 128 px\n" in ran.err
 
 
+def test_measuring_takes_no_random_numbers_from_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "peak", lambda model, tile, device: tile.numel())
+    before = torch.get_rng_state()
+    memory.demand(Hungry(), torch.device("cuda"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @linux
 @pytest.mark.parametrize("name", ["emt-x2", "swinir-lightweight-x4", "lite-denoise", "lite-dejpeg"])
 def test_a_model_takes_what_its_contract_says_at_most(name: str) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import IO
 
 import numpy as np
@@ -19,6 +17,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from restore_cli.image.picture import Header, Pixels
 from restore_cli.image.reasons import UnsupportedImage
+from restore_cli.shared_context import NO_WARNINGS, SharedContext
 
 __all__ = ["PLUGINS", "apply_orientation", "match_channels", "pillow_settings", "read_array"]
 
@@ -44,33 +43,18 @@ _TURNS: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF orientation -> upright
 }
 
 
-class _SettingsGuard:
-    """Counts the threads inside `pillow_settings` and keeps the settings to restore."""
-
-    def __init__(self) -> None:
-        self.lock, self.inside = threading.Lock(), 0
-        self.restore = ExitStack()
-
-    def enter(self) -> None:
-        """The first thread to enter changes the settings."""
-        with self.lock:
-            self.inside += 1
-            if self.inside == 1:
-                self.restore.enter_context(warnings.catch_warnings())
-                warnings.simplefilter("ignore")
-                self.restore.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-                self.restore.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
-                Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
-
-    def leave(self) -> None:
-        """The last thread to leave restores them."""
-        with self.lock:
-            self.inside -= 1
-            if not self.inside:
-                self.restore.close()
+@contextmanager
+def _own_limits() -> Iterator[None]:
+    """Let Pillow accept images of any size, and refuse truncated ones."""
+    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-_guard = _SettingsGuard()
+_LIMITS = SharedContext(_own_limits)
 
 
 @contextmanager
@@ -80,11 +64,8 @@ def pillow_settings() -> Iterator[None]:
     These settings belong to the whole process. Any number of threads may be inside; when the last one leaves, Pillow's
     settings and Python's warning filters are restored.
     """
-    _guard.enter()
-    try:
+    with NO_WARNINGS, _LIMITS:
         yield
-    finally:
-        _guard.leave()
 
 
 def apply_orientation(pixels: Pixels, orientation: int) -> Pixels:

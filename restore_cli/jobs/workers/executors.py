@@ -8,6 +8,7 @@ from restore_cli.errors import UsageError
 from restore_cli.jobs.model_cache import Bench
 from restore_cli.jobs.run import run
 from restore_cli.jobs.types import Crew, Job, Result, Watch
+from restore_cli.models.processor import use_granted_cores
 
 __all__ = ["choose_executor", "run_job"]
 
@@ -30,7 +31,10 @@ def check_executor(job: Job) -> None:
 
 
 def choose_executor(bench: Bench) -> Crew:
-    """A Ray cluster, a process for each of several devices, or this process. Raises UsageError."""
+    """A Ray cluster, a process for each of several devices, or this process. Raises UsageError.
+
+    If this process does the work, it also limits PyTorch's threads to the granted cores: call this in the command only.
+    """
     job, watch = bench.job, bench.watch
     if job.cluster is not None:
         from restore_cli.jobs.workers.dispatcher import Foreman
@@ -44,4 +48,5 @@ def choose_executor(bench: Bench) -> Crew:
         return Foreman(Pool(job, devices(job.device)), job, watch)
     from restore_cli.jobs.workers.worker import Worker
 
+    use_granted_cores()
     return Worker(bench)

@@ -15,6 +15,7 @@ from restore_cli.image.picture import Header
 from restore_cli.jobs.model_cache import Bench
 from restore_cli.jobs.paths import Asked
 from restore_cli.jobs.types import Job, Result, Step, Watch, Work
+from restore_cli.models.processor import keep_freed_memory, use_granted_cores
 
 if TYPE_CHECKING:
     from restore_cli.models.network import Network
@@ -116,6 +117,8 @@ class Desk:
 
             from restore_cli.jobs.workers.worker import Worker
 
+            keep_freed_memory()
+            use_granted_cores()
             torch.set_num_threads(min(self.threads, torch.get_num_threads()))
             self.tell(Ready())
             for result in Worker(self.bench).results(self.steps()):
