@@ -66,14 +66,16 @@ class Messages(Console):
 
 STYLES: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
 
-out = Screen(highlight=False, soft_wrap=True, color_system=STYLES)
-err = Messages(stderr=True, highlight=False, soft_wrap=True, color_system=STYLES)
+# Without emoji=False rich would show the name a:b:c.png as a🅱c.png.
+out = Screen(highlight=False, soft_wrap=True, color_system=STYLES, emoji=False)
+err = Messages(stderr=True, highlight=False, soft_wrap=True, color_system=STYLES, emoji=False)
 
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that move the cursor, break the line, or change the order in which a terminal shows the others."""
 
 
 def plain(text: str) -> str:
-    """One line without control characters, which a file's name may hold."""
+    """Return `text` with an escape in place of each control character, which the name of a file may contain."""
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
@@ -153,7 +155,7 @@ class Downloads:
             return
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         self.bar = Progress(*columns, TimeRemainingColumn(), console=err, transient=True)
-        self.bar.add_task(escape(f"fetching {name}"), total=total)
+        self.bar.add_task(escape(plain(f"fetching {name}")), total=total)
         self.bar.start()
 
     def tell(self, name: str) -> None:

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer import Argument, Option
 
-from restore_cli.cli.console import Downloads, note, say, say_json, say_table, shows
+from restore_cli.cli.console import Downloads, note, plain, say, say_json, say_table, shows
 from restore_cli.cli.options import INPUT, MEASUREMENT, REPORTING, Selection, command
 from restore_cli.cli.own_files import refuse_other_content
 from restore_cli.cli.parsing import Command, examples
@@ -233,7 +233,7 @@ def show(rows: Sequence[Row], found: Summary) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         seconds = [] if row.seconds is None else [f"{row.seconds:.2f}"]
-        table.add_row(escape(row.image), *numbers(row.measures), *seconds)
+        table.add_row(escape(plain(row.image)), *numbers(row.measures), *seconds)
     table.add_section()
     table.add_row("mean", *numbers(found.mean), style="bold")
     if found.baseline is not None:

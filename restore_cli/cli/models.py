@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from restore_cli.cli.console import Downloads, complain, note, say, say_table
+from restore_cli.cli.console import Downloads, complain, note, plain, say, say_table
 from restore_cli.cli.parsing import Command, Group, examples
 from restore_cli.cli.sources import sources
 from restore_cli.errors import NothingToDo, WeightsError, WeightsUnavailable
@@ -71,7 +71,7 @@ def show(task: Task = None, model: Family = None, catalogue: Extra = None) -> No
         numeric = heading in ("scale", "parameters", "size")
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading != "licence")
     for entry in entries:
-        table.add_row(*(escape(cell) for cell in cells(entry)))
+        table.add_row(*(escape(plain(cell)) for cell in cells(entry)))
     say_table(table)
 
 

@@ -101,7 +101,7 @@ class Display(Report):
         """The checkpoint that is being fetched."""
         done, total = self.downloads.done, self.downloads.total
         ends = f"{done / 1e6:.1f}/{total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
-        return Text(shortened(f"fetching {name}", err.width // 2)), bar(done, total), Text(ends)
+        return Text(shortened(plain(f"fetching {name}"), err.width // 2)), bar(done, total), Text(ends)
 
     def facts(self) -> Iterator[str]:
         """What stands below."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -249,3 +250,42 @@ def test_a_picture_of_one_tile_is_not_compiled_for(restore: Run, x2: Path) -> No
     save(Path("in.png"), noise(20, 30))
     ran = restore("sr", "--weights", x2, "in.png", "--compile")
     assert (ran.code, ran.err) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["a:b:c:smile:.png", "[red]a[bold].png", "a\\[b].png", "100%.png", "{a}.png"])
+def test_names_are_shown_as_they_are(name: str, restore: Run, x1: Path) -> None:
+    missing = restore("denoise", "--weights", x1, name)
+    assert missing.err.startswith("restore: ")
+    assert name in missing.err
+    save(Path("in") / name, noise(12, 12))
+    ran = restore("denoise", "--weights", x1, "in", "-o", "out")
+    assert ran.out.startswith(f"in/{name} → out/{name}  (")
+    again = restore("denoise", "--weights", x1, f"in/{name}", "-o", "out/")
+    assert again.err.startswith(f"in/{name} → out/{name}: done before")
+    measured = restore("eval", "--restored", "out", "--reference", "in")
+    assert measured.out.splitlines()[1].startswith(name)
+
+
+BIDIRECTIONAL = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+@pytest.mark.parametrize("odd", ["\x1b[31m\n", "\u2028\x85", BIDIRECTIONAL])
+def test_control_characters_of_names_are_escaped_in_lines_tables_and_logs(odd: str, restore: Run, x1: Path) -> None:
+    shown = "a" + repr(odd)[1:-1]
+    save(Path(f"in/a{odd}.png"), noise(12, 12))
+    Path(f"in/a{odd}.jpg").write_bytes(b"no image")
+    ran = restore("denoise", "--weights", x1, "in", "-o", "out", "--log", "run.log")
+    assert ran.code == 1
+    assert ran.out.startswith(f"in/{shown}.png → out/{shown}.png  (")
+    assert f"restore: in/{shown}.jpg" in ran.err
+    assert {shown in line and odd not in line for line in Path("run.log").read_text().split("\n") if "/a" in line} == {
+        True
+    }
+    missing = restore("denoise", "--weights", x1, f"b{odd}.png")
+    assert f"b{shown[1:]}.png" in missing.err
+    measured = restore("eval", "--restored", "out", "--reference", "out")
+    assert measured.code == 0
+    assert measured.out.split("\n")[1].startswith(shown[:9])
+    assert odd not in measured.out
+    told = restore("denoise", "--weights", x1, f"in/a{odd}.png", "-o", "json/", "--json")
+    assert json.loads(told.out.split("\n")[0])["input"] == f"in/a{odd}.png"
