@@ -18,7 +18,7 @@ CUDA = torch.device("cuda:0")
 
 
 class WithoutDriver(TorchFunctionMode):
-    """x[...], x[...] = y and x.contiguous() by single operators: PyTorch's own way asks for a CUDA driver."""
+    """Replaces functions that ask for the driver of the device by single operators."""
 
     def __torch_function__(
         self,
@@ -35,6 +35,8 @@ class WithoutDriver(TorchFunctionMode):
             return write(place, args[2])
         if func is Tensor.contiguous:
             return args[0].clone(memory_format=torch.contiguous_format)
+        if func is Tensor.copy_:
+            return torch.ops.aten.copy_(*args)
         return func(*args, **(kwargs or {}))
 
 
@@ -78,23 +80,23 @@ class Recorded(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's
         return func(*args, **(kwargs or {}))
 
 
-def onto_gpu(module: nn.Module) -> None:
+def onto_gpu(module: nn.Module, device: torch.device = CUDA) -> None:
     """Moves the weights of a module to the GPU."""
     for part in module.modules():
         for name, weight in part.named_parameters(recurse=False):
-            setattr(part, name, nn.Parameter(twin(weight), requires_grad=False))
+            setattr(part, name, nn.Parameter(twin(weight, device), requires_grad=False))
         for name, buffer in part.named_buffers(recurse=False):
-            setattr(part, name, twin(buffer))
+            setattr(part, name, twin(buffer, device))
 
 
-def twin(x: Tensor) -> Tensor:
+def twin(x: Tensor, device: torch.device) -> Tensor:
     """On the GPU, in the same layout."""
-    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=CUDA)
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=device)
 
 
 @contextmanager
 def fake_gpu() -> Iterator[Recorded]:
-    """What is on CUDA in this block has no numbers."""
+    """Let tensors on a GPU have a shape and a dtype, but no values, inside this block."""
     recorded = Recorded()
     with FakeTensorMode(), WithoutDriver(), recorded:
         yield recorded

@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from fake_gpu import fake_gpu, onto_gpu
 from pictures import noise, save
+from published import golden
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
+
+from restore_cli.models.load import COMPUTED, computed_dropped, network
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,3 +44,24 @@ def test_pictures_are_restored_without_the_functions_that_linux_alone_has(
     done = subprocess.run([*command, "--device", device], cwd=tmp_path, env=given, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["swinir_classical_x4", "swinir_color_jpeg", "hat_x4", "restormer_withbias", "emt_x2"])
+def test_networks_run_on_mps_and_use_no_float64_there(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Apple's GPUs have no float64. The tensors have shapes and dtypes, but no values."""
+    mps = torch.device("mps:0")
+    architecture, ours, weights, _, _ = golden(name)
+    net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), torch.device("cpu"), dtype)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, **given: torch.empty_like(q))
+    side = 2 * net.contract.grid
+    with fake_gpu() as recorded:
+        onto_gpu(net.module, mps)
+        net.device = mps
+        out = net(torch.empty(1, net.contract.channels, side, side))
+    assert (out.device, out.dtype) == (mps, torch.float32)
+    tensors = [leaf for _, given in recorded.calls for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
+    assert mps in {tensor.device for tensor in tensors}
+    assert torch.float64 not in {tensor.dtype for tensor in tensors}

@@ -177,14 +177,24 @@ def kernel_serves(
 
 @cache
 def multiplies_matrices(device: torch.device) -> bool:
-    """Whether Triton makes use of the matrix units of a GPU: of NVIDIA's from compute capability 8.0 on.
+    """Return whether Triton uses the matrix units of a GPU: NVIDIA's from compute capability 8.0 on, and AMD's by name.
 
-    For older ones its products are slow, and some versions of it end the process. Of AMD's they are named.
+    On other GPUs its products are slow, or it ends the process, as Triton 3.2 does at 7.0 and from 10.0 on.
     """
-    if torch.version.hip is None:
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    name: str = torch.cuda.get_device_properties(device).gcnArchName
-    return name.startswith(MATRIX_GPUS)
+    if torch.version.hip is not None:
+        name: str = torch.cuda.get_device_properties(device).gcnArchName
+        return name.startswith(MATRIX_GPUS)
+    capability = torch.cuda.get_device_capability(device)
+    return capability >= (8, 0) and not (capability >= (10, 0) and triton_is_older_than(3, 3))
+
+
+def triton_is_older_than(*version: int) -> bool:
+    """Return whether Triton is installed in an older version than this one."""
+    try:
+        import triton
+    except ImportError:
+        return False
+    return tuple(int(part) for part in triton.__version__.split(".")[:2]) < version
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -25,20 +26,29 @@ ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "emt": (EMTConfig, EMT),
 }
 
+LOG = logging.getLogger(__name__)
+
+HALF_PRECISION_TILES = 4
+"""Tiles that run in half precision before it may be given up."""
+
 BLOCKS = (emt.MixedBlock, hat.HybridBlock, hat.OverlappingCrossAttention, restormer.Block, swinir.Block)
 """What a network has many of, alike: PyTorch's compiler sees one of each kind."""
 
 
 class Network:
-    """A module on its device; weights stay float32, half precisions run under autocast."""
+    """A module on its device. Weights stay float32; half precisions run under autocast, unless most tiles overflow."""
 
     blocks = BLOCKS
 
-    def __init__(self, module: nn.Module, device: torch.device, precision: torch.dtype) -> None:
-        self.module, self.device, self.precision = module, device, precision
+    def __init__(
+        self, module: nn.Module, device: torch.device, precision: torch.dtype, half: Network | None = None
+    ) -> None:
+        self.module, self.device = module, device
+        self.requested = self.precision = precision
         self.compiled: tuple[int, int] | None = None
         """the sides of tiles whose blocks run compiled, others as they are written"""
         self.has_compiled_blocks = False
+        self.half, self.tiles, self.overflowed = half, 0, 0
 
     @property
     def contract(self) -> Contract:
@@ -53,17 +63,21 @@ class Network:
 
     @property
     def exact(self) -> Network | None:
-        """The same weights in float32, or None where this is it."""
-        if self.precision == torch.float32:
+        """The same weights in float32, for tiles that overflow; None if float32 was requested."""
+        if self.requested == torch.float32:
             return None
-        exact = Network(self.module, self.device, torch.float32)
+        exact = Network(self.module, self.device, torch.float32, half=self)
         exact.has_compiled_blocks = self.has_compiled_blocks
         return exact
 
     def __call__(self, x: Tensor) -> Tensor:
         """(b, c, h, w) float32 in [0, 1] -> (b, c, h·scale, w·scale) float32, on the device."""
-        half = self.precision != torch.float32
-        with self.as_written(x), torch.inference_mode(), torch.autocast(self.device.type, self.precision, enabled=half):
+        precision = self.precision  # another thread may change it
+        half = precision != torch.float32
+        self.tiles += len(x)
+        if self.half is not None:
+            self.half.count_overflows(len(x))
+        with self.as_written(x), torch.inference_mode(), torch.autocast(self.device.type, precision, enabled=half):
             out: Tensor = self.module(self.brought(x))
             return out.float()
 
@@ -74,6 +88,13 @@ class Network:
         """
         plainly = self.has_compiled_blocks and x.shape[-2:] != self.compiled
         return torch.compiler.set_stance("force_eager") if plainly else nullcontext()
+
+    def count_overflows(self, tiles: int) -> None:
+        """Change to float32 once most tiles have overflowed, as all do on a GPU whose float16 is broken."""
+        self.overflowed += tiles
+        if self.precision != torch.float32 and self.tiles >= HALF_PRECISION_TILES and 2 * self.overflowed > self.tiles:
+            half, self.precision, self.compiled = self.precision, torch.float32, None
+            LOG.warning("most tiles overflow in %s: going on in float32", str(half).removeprefix("torch."))
 
     def brought(self, x: Tensor) -> Tensor:
         """The same on the device. A GPU fetches it from pinned memory, and the program does not wait."""

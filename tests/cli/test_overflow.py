@@ -20,6 +20,7 @@ from torch import Tensor
 
 ROOT = Path(__file__).parents[2]
 BLOCK = "layers.0.residual_group.blocks.0"
+PRECISIONS = {"fp16": "float16", "bf16": "bfloat16"}
 HALVES = pytest.mark.parametrize("precision", ["fp16", "bf16"])
 Change = Callable[[dict[str, Tensor]], None]
 
@@ -77,7 +78,8 @@ def test_one_file_has_the_pixels_of_float32(precision: str, restore: Run, weight
     command = ("sr", "in.png", "--weights", weights(only_float32_holds), "--device", "cpu", "--tile", "40")
     ran = restore(*command, "-o", "half.png", "--precision", precision)
     assert ran.code == 0, ran.err
-    assert "; 25 of 25 tiles overflowed and were run again in float32)" in ran.out
+    assert "; 4 of 25 tiles overflowed and were run again in float32)" in ran.out
+    assert ran.err.startswith(f"most tiles overflow in {PRECISIONS[precision]}: going on in float32\n")
     assert restore(*command, "-o", "full.png", "--precision", "fp32").code == 0
     assert np.array_equal(pixels("half.png"), pixels("full.png"))
 
@@ -97,6 +99,25 @@ def test_a_folder_is_finished_and_each_picture_has_its_line(
     assert restore(*command, "-o", "full", "--precision", "fp32").code == 0
     for name in "abc":
         assert np.array_equal(pixels(f"half/{name}.png"), pixels(f"full/{name}.png"))
+
+
+@HALVES
+def test_a_folder_goes_on_in_float32_after_four_images_overflowed(
+    precision: str, restore: Run, weights: Callable[[Change], Path]
+) -> None:
+    """A GPU whose float16 is broken would otherwise restore each image twice."""
+    for i in range(8):
+        save(Path(f"photos/{i}.png"), noise(40, 56, seed=i))
+    command = ("sr", "photos", "--weights", weights(only_float32_holds), "--device", "cpu")
+    ran = restore(*command, "-o", "half", "--json", "--precision", precision)
+    assert ran.code == 0, ran.err
+    assert ran.err.count(f"most tiles overflow in {PRECISIONS[precision]}: going on in float32") == 1
+    each = sorted(objects(ran.out)[:-1], key=lambda one: str(one["input"]))
+    assert [bool(one["notes"]) for one in each] == [True] * 4 + [False] * 4
+    assert [one["precision"] for one in each[4:]] == ["fp32"] * 4
+    assert restore(*command, "-o", "full", "--precision", "fp32").code == 0
+    for i in range(8):
+        assert np.array_equal(pixels(f"half/{i}.png"), pixels(f"full/{i}.png"))
 
 
 @pytest.mark.parametrize("batch", [1, 4])

@@ -39,11 +39,16 @@ PRODUCTS = {
 """The instruction of the matrix units of each GPU."""
 
 
+SPARE = {"cuda 100": 16, "hip gfx1100": 80 if attention.triton_is_older_than(3, 6) else 0}
+"""Most bytes (registers on AMD's GPUs) that may be spilled."""
+
+
 @pytest.mark.parametrize("target", PRODUCTS)
 def test_it_compiles_with_matrix_products_and_without_spilling_registers(target: str, tmp_path: Path) -> None:
     """In a process of its own: where Triton does not know what to do it may end it."""
     command = [sys.executable, str(Path(__file__).with_name("compiled_kernel.py")), *target.split()]
     given = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    given["TRITON_HIP_LLD_PATH"] = "/bin/true"  # Triton before 3.5 needs AMD's linker; the test does not use its output
     done = subprocess.run(command, env=given, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     kernels = [json.loads(line) for line in done.stdout.splitlines()]
@@ -51,7 +56,7 @@ def test_it_compiles_with_matrix_products_and_without_spilling_registers(target:
     for kernel in kernels:
         if kernel["dtype"] != "float32":
             assert PRODUCTS[target] in kernel["products"], kernel
-        assert kernel["spilled"] <= (16 if target == "cuda 100" else 0), kernel
+        assert kernel["spilled"] <= SPARE.get(target, 0), kernel
         assert kernel["shared"] < 48 * 2**10, kernel
 
 
@@ -76,23 +81,18 @@ def served(monkeypatch: pytest.MonkeyPatch) -> bool:
     return serves
 
 
-@pytest.mark.parametrize(
-    ("capability", "serves"),
-    [
-        ((5, 2), False),
-        ((6, 1), False),
-        ((7, 0), False),
-        ((7, 5), False),
-        ((8, 0), True),
-        ((9, 0), True),
-        ((12, 0), True),
-    ],
-)
-def test_gpus_of_nvidia_before_capability_8_do_without_it(
-    capability: tuple[int, int], serves: bool, monkeypatch: pytest.MonkeyPatch
+OF_NVIDIA = {(5, 2): False, (6, 1): False, (7, 0): False, (7, 5): False}
+OF_NVIDIA |= {(8, 0): True, (8, 9): True, (9, 0): True, (10, 0): True, (12, 0): True}
+
+
+@pytest.mark.parametrize("version", ["3.2.0", "3.3.1", "3.7.1+git"])
+@pytest.mark.parametrize(("capability", "serves"), OF_NVIDIA.items())
+def test_gpus_of_nvidia_that_triton_does_not_support_do_without_it(
+    capability: tuple[int, int], serves: bool, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("triton.__version__", version)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert served(monkeypatch) == serves
+    assert served(monkeypatch) == (serves and (version != "3.2.0" or capability < (10, 0)))
 
 
 OF_AMD = {"gfx906:sramecc+:xnack-": False, "gfx1030": False, "gfx90a:sramecc+:xnack-": True, "gfx942": True}
