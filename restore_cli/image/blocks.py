@@ -1,0 +1,65 @@
+"""Detects the 8×8 blocks that strong JPEG compression leaves in an image, whatever file it is stored in."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restore_cli.image.picture import Samples
+
+__all__ = ["BlockDetector"]
+
+BLOCK = 8
+VISIBLE = 0.3
+"""Lowest mean step across block borders that counts, in parts of 255.
+
+Photographs without blocks stay below 0.1. JPEG files exceed it in half of the cases at quality 80, nearly always at 40.
+"""
+LIMIT = 8
+"""Steps are cut to this many parts of 255, so that contours of the image do not dominate."""
+
+
+class BlockDetector:
+    """Measures how much larger the steps between pixels are every eight columns and every eight rows.
+
+    Blocks of a cropped image do not begin at its corner, so each of the eight phases is measured.
+    """
+
+    def __init__(self, peak: float) -> None:
+        """`peak` is the value of white."""
+        self.unit = 255 / peak
+        self.sums = np.zeros((2, BLOCK))
+        self.counts = np.zeros((2, BLOCK))
+        self.above: NDArray[np.float32] | None = None
+        self.top = 0
+
+    def add(self, rows: Samples) -> None:
+        """Measure the next rows of the image: (h, w, c)."""
+        plane = rows[..., rows.shape[-1] // 2].astype(np.float32) * np.float32(self.unit)  # green, or gray
+        self.record(0, excess_of_steps(plane.T), 0)
+        joined = plane if self.above is None else np.concatenate([self.above, plane])
+        self.record(1, excess_of_steps(joined), self.top)
+        kept = min(3, len(joined))  # a step needs one neighbour on each side
+        self.above, self.top = joined[-kept:], self.top + len(joined) - kept
+
+    def record(self, axis: int, steps: NDArray[np.float32], first: int) -> None:
+        """Add the means of the steps, (n, ...), the first of which is at `first`."""
+        means = steps.mean(axis=tuple(range(1, steps.ndim)))
+        phases = (np.arange(len(means)) + first) % BLOCK
+        weight = steps[0].size if len(steps) else 0
+        self.sums[axis] += np.bincount(phases, means * weight, BLOCK)
+        self.counts[axis] += np.bincount(phases, minlength=BLOCK) * weight
+
+    @property
+    def found(self) -> bool:
+        """Whether the rows so far have visible blocks in both directions."""
+        if not self.counts.all():
+            return False
+        means = np.sort(self.sums / self.counts, axis=1)
+        return bool((means[:, -1] - means[:, -2]).min() > VISIBLE)
+
+
+def excess_of_steps(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much each step along the first axis exceeds the mean of its two neighbours: (n, w) -> (n - 3, w)."""
+    steps = np.abs(np.diff(plane, axis=0))
+    return (steps[1:-1] - (steps[:-2] + steps[2:]) / 2).clip(-LIMIT, LIMIT)
