@@ -1,4 +1,4 @@
-"""Enlarges small, compressed images and compares them with the originals: `python -m benchmarks.compressed_sr 4 emt-x4`.
+"""Compares enlarged small, compressed images with their originals: `python -m benchmarks.compressed_sr 4 emt-x4`.
 
 The images are Set5 and the first ten of CBSD68, made small with MATLAB's bicubic filter, then noise from
 `default_rng(0)`, then JPEG by Pillow (4:2:0). PSNR on Y without a border of `scale` px, mean of the fifteen.
@@ -43,10 +43,11 @@ def main() -> None:
     sys.stdout.write(f"{' | '.join(['low resolution', *ways])}\n")
     for level, (sigma, quality) in LEVELS.items():
         pairs = [(degrade(large, options.scale, sigma, quality), large) for large in originals(options)]
-        means = [
+        found = [
             np.mean([compare(way(small), large, options.scale) for small, large in pairs]) for way in ways.values()
         ]
-        print(" | ".join([level, *(f"{mean:.2f}" for mean in means)]), flush=True)
+        sys.stdout.write(f"{' | '.join([level, *(f'{mean:.2f}' for mean in found)])}\n")
+        sys.stdout.flush()
 
 
 def originals(options: argparse.Namespace) -> Iterator[Bytes]:

@@ -9,12 +9,10 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import distribution
 from pathlib import Path
 
-import hatchling
-import pip
 import pytest
-import torch
 import uv
 from pictures import noise, save
 
@@ -24,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINES = sorted({line.strip() for line in re.findall(r"(?:\b(?:uv tool|pip) install|`make demo)[^`\n#]*", README)})
+# pip is not imported here: setuptools would hide its distutils in this process, which PyTorch's compiler needs.
+SITE = {str(distribution(name).locate_file("")) for name in ("torch", "hatchling", "pip")}
 SAID = {
     path.relative_to(ROOT): path.read_text(encoding="utf-8")
     for path in (
@@ -47,7 +47,7 @@ def made_environment(folder: Path) -> dict[str, str]:
         "HOME": str(folder),
         "HF_HUB_OFFLINE": "1",
         "PATH": os.pathsep.join(map(str, (folder / "venv/bin", folder / "bin", "/usr/bin", "/bin"))),
-        "PYTHONPATH": os.pathsep.join({str(Path(str(part.__file__)).parents[1]) for part in (torch, hatchling, pip)}),
+        "PYTHONPATH": os.pathsep.join(SITE),
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_INDEX": "1",
