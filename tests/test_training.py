@@ -65,6 +65,15 @@ def test_a_run_stopped_and_resumed_is_the_run_not_stopped(tiny: str, photos: Pat
     assert {path.name for path in (tmp_path / "b" / tiny).iterdir()} == {"state.pt", "log.jsonl", "curve.svg"}
 
 
+def test_a_gradient_that_explodes_changes_no_weight(
+    tiny: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = train(Plan(tiny, photos, tmp_path / "a", steps=4, stop=0)).network.state_dict()
+    monkeypatch.setattr("training.train.EXPLODED", 0.0)
+    after = train(Plan(tiny, photos, tmp_path / "b", steps=4, stop=2)).network.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
 def test_an_export_is_half_precision_and_says_what_it_is(tiny: str, photos: Path, tmp_path: Path) -> None:
     run = train(Plan(tiny, photos, tmp_path, steps=1))
     with safe_open(export(tiny, tmp_path, tmp_path / "out"), "pt") as file:

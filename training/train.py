@@ -34,6 +34,8 @@ __all__ = ["Plan", "Run", "main", "train"]
 
 HELD = 60
 """the last photographs, never trained on"""
+EXPLODED = 5.0
+"""Steps whose gradient has a larger norm are skipped. Usual norms are 0.05 to 0.5."""
 LOG = logging.getLogger("training")
 
 
@@ -123,7 +125,8 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
+        if norm < EXPLODED:
+            self.optimizer.step()
         self.step += 1
         self.follow()
         return loss.item(), norm.item()
