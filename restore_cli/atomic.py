@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from restore_cli.errors import OutputError
+from restore_cli.special_files import refuse_special_file
 
-__all__ = ["abandon", "atomic_write", "sweep", "sync_folder"]
+__all__ = ["abandon", "atomic_write", "describe_refusal", "make_folder", "sweep", "sync_folder"]
 
 # What is said for each reason, and the next step; any other reason is said in the system's words.
 _REASONS: dict[int, tuple[str, str]] = {
@@ -44,13 +45,13 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     try:
         part, file = _part(target.parent)
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise describe_refusal(path, error) from error
     try:
         try:
             yield file
         except OSError as error:
             if error.errno in _DISK:
-                raise _refusal(path, error) from error
+                raise describe_refusal(path, error) from error
             raise
         _publish(file, part, target, path)
     except BaseException:  # also an interrupt: nothing half-written may stay
@@ -97,10 +98,9 @@ def _target(path: Path) -> Path:
         target = path.resolve()
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if target.exists() and not target.is_file():
-            raise OutputError(f"{path}: is a device or a pipe, not an ordinary file", "name a file with -o")
+        refuse_special_file(path)
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise describe_refusal(path, error) from error
     except RuntimeError as error:  # Python 3.11 and 3.12 say so of links that go round in a circle
         raise OutputError(f"{path}: cannot be written: its link leads back to itself") from error
     return target
@@ -114,7 +114,7 @@ def _publish(file: BinaryIO, part: Path, target: Path, path: Path) -> None:
         part.replace(target)
         sync_folder(target.parent)
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise describe_refusal(path, error) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -127,8 +127,33 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _refusal(path: Path, error: OSError) -> OutputError:
+def make_folder(folder: Path) -> None:
+    """Make the folder and those above it. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OutputError(f"{folder}: is a file, not a folder", "choose another folder with -o") from error
+    except OSError as error:
+        raise describe_refusal(folder, error) from error
+
+
+def describe_refusal(path: Path, error: OSError) -> OutputError:
+    """Return what to say where the system refuses to write `path`."""
     if error.errno == errno.ENOENT:
-        return OutputError(f"{path}: cannot be written: there is no folder {path.parent}", f"mkdir -p {path.parent}")
+        if not path.is_absolute() and not _working_folder_exists():
+            return OutputError(f"{path}: cannot be written: the working folder was deleted", "cd to another folder")
+        if not path.parent.is_dir():
+            line = f"{path}: cannot be written: there is no folder {path.parent}"
+            return OutputError(line, f"mkdir -p {path.parent}")
+        line = f"{path}: cannot be written: {path.parent} accepts no new files"
+        return OutputError(line, "choose another folder with -o")
     reason, step = _REASONS.get(error.errno or 0, (error.strerror or str(error), "choose another folder with -o"))
     return OutputError(f"{path}: cannot be written: {reason}", step)
+
+
+def _working_folder_exists() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True

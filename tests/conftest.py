@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from command import Ran, Run
+from command_server import Server
 from huggingface_hub import constants
 from hypothesis import HealthCheck, settings
 from pictures import checkpoint
@@ -55,6 +57,14 @@ def restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         return Ran(code, out, err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A process that has loaded the program and runs command lines in forks."""
+    server = Server()
+    yield server
+    server.process.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from restore_cli.atomic import atomic_write
+from restore_cli.atomic import atomic_write, make_folder
 from restore_cli.errors import OutputError
 from restore_cli.image.codec import decode, encode
 from restore_cli.image.picture import Picture
@@ -95,6 +95,15 @@ def test_bad_places_are_told_apart(tmp_path: Path) -> None:
         write(Path(os.devnull))
     assert Path(os.devnull).is_char_device()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_accepts_no_files_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        OutputError, match=r"^/proc/x\.png: cannot be written: (/proc accepts no new files|no permission)"
+    ):
+        write(Path("/proc/x.png"))
+    with pytest.raises(OutputError, match=r"^/proc/x: cannot be written: (/proc accepts no new files|no permission)"):
+        make_folder(Path("/proc/x"))
 
 
 def test_longest_name_is_possible(tmp_path: Path) -> None:

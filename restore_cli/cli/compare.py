@@ -11,6 +11,7 @@ from typer import Argument, Option
 from restore_cli.cli.console import say
 from restore_cli.cli.parsing import Command, examples
 from restore_cli.errors import OutputError, UsageError
+from restore_cli.special_files import refuse_special_file
 
 if TYPE_CHECKING:
     from restore_cli.evaluation.comparison import Crop
@@ -53,6 +54,9 @@ def compare(
     overwrite: Annotated[bool, Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Put images side by side; smaller ones are enlarged so that their pixels line up."""
+    if str(output) == "-":
+        raise UsageError("-o -: a comparison is written to a file, not to standard output", hint="-o sheet.png")
+    refuse_special_file(output)
     from restore_cli.evaluation import comparison
     from restore_cli.image.codec import decode_finite
 
@@ -102,6 +106,7 @@ def refuse_input(pictures: list[Path], output: Path) -> None:
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
     """OutputError where something is there that was not to be replaced."""
+    refuse_special_file(path)
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: is there already", hint="--overwrite")
 

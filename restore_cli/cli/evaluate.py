@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +23,7 @@ from restore_cli.cli.options import INPUT, MEASUREMENT, REPORTING, Selection, co
 from restore_cli.cli.own_files import refuse_other_content
 from restore_cli.cli.parsing import Command, examples
 from restore_cli.errors import Interrupted, OutputError, UsageError
+from restore_cli.special_files import find_descriptor, refuse_special_file
 
 if TYPE_CHECKING:
     from restore_cli.evaluation.evaluate import Row, Summary, Trial
@@ -131,9 +133,7 @@ def add_eval(app: typer.Typer) -> None:
 def perform(options: Evaluation) -> None:
     """Measure, then print the table or JSON lines, and write the CSV file."""
     if options.csv is not None:
-        refuse_other_content("--csv", options.csv, CSV_START, "table of restore eval")
-        if options.csv.exists() and not options.overwrite:
-            raise OutputError(f"{options.csv}: is there already", hint="--overwrite")
+        refuse_unusable(options.csv, options.overwrite)
     from restore_cli.evaluation.evaluate import summary
 
     rows: list[Row] = []
@@ -155,6 +155,18 @@ def perform(options: Evaluation) -> None:
     for tile in by_tile(rows, cut):
         say_json(tile)
     say_json(last(found))
+
+
+def refuse_unusable(table: Path, overwrite: bool) -> None:
+    """Raise OutputError where --csv names something that it may not replace; a stream is written where it is."""
+    if find_descriptor(table) is not None:
+        return
+    refuse_special_file(table, "--csv")
+    if table.is_dir():
+        raise OutputError(f"--csv {table}: is a folder", hint="--csv with the name of a file")
+    refuse_other_content("--csv", table, CSV_START, "table of restore eval")
+    if table.exists() and not overwrite:
+        raise OutputError(f"{table}: is there already", hint="--overwrite")
 
 
 def measured(options: Evaluation) -> Iterator[Row]:
@@ -308,8 +320,8 @@ def last(found: Summary) -> dict[str, Any]:
 
 
 def write_csv(rows: Sequence[Row], found: Summary, path: Path) -> None:
-    """A line per picture, then the mean and the baseline, whole or not at all."""
-    from restore_cli.atomic import atomic_write
+    """Write a line for each image, then the mean and the baseline: a whole file or none. Raises OutputError."""
+    from restore_cli.atomic import atomic_write, describe_refusal
 
     names = list(found.mean)
     text = io.StringIO(newline="")
@@ -320,5 +332,13 @@ def write_csv(rows: Sequence[Row], found: Summary, path: Path) -> None:
     for title, measures in (("mean", found.mean), ("baseline", found.baseline)):
         if measures is not None:
             lines.writerow([title, *(measures[n] for n in names), None, None, None])
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode(errors="surrogateescape"))
+    content = text.getvalue().encode(errors="surrogateescape")
+    if (descriptor := find_descriptor(path)) is None:
+        with atomic_write(path) as file:
+            file.write(content)
+        return
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as stream:
+            stream.write(content)
+    except OSError as error:
+        raise describe_refusal(path, error) from None

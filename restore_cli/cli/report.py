@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shlex
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from restore_cli.cli.console import PipeClosed, complain, note, plain, say_json
 from restore_cli.cli.own_files import refuse_other_content
 from restore_cli.cli.tally import MOST, Tally, pictures
 from restore_cli.errors import OutputError
 from restore_cli.jobs.types import Result
+from restore_cli.special_files import find_descriptor
 
 __all__ = ["AtHand", "Json", "Lines", "Log", "Report", "Reports", "as_json", "summary"]
 
@@ -147,15 +150,30 @@ class Json(Report):
 LOG_START = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
 
 
+def open_log(path: Path) -> TextIO:
+    """Open the log to add lines at its end; a stream is written where it is. Raises OSError, OutputError.
+
+    A pipe is opened only if a program reads from it. Otherwise the run would wait for one.
+    """
+    descriptor = find_descriptor(path)
+    if descriptor is None:
+        refuse_other_content("--log", path, LOG_START, "log of restore")
+        number = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        os.set_blocking(number, True)
+    else:
+        number = os.dup(descriptor)
+    return os.fdopen(number, "w", encoding="utf-8", errors="surrogateescape", buffering=1)
+
+
 class Log(Report):
     """Lines with their time, appended to a file. Raises OutputError where that cannot be opened."""
 
     def __init__(self, path: Path) -> None:
-        refuse_other_content("--log", path, LOG_START, "log of restore")
         try:
-            self.file = path.open("a", encoding="utf-8", errors="surrogateescape", buffering=1)
+            self.path, self.file = path, open_log(path)
         except OSError as error:
-            raise OutputError(f"--log {path}: cannot be written: {error.strerror}", "--log with another file") from None
+            reason = "no program reads from it" if error.errno == errno.ENXIO else error.strerror
+            raise OutputError(f"--log {path}: cannot be written: {reason}", "--log with another file") from None
         self.broken = False
         self.line("start", shlex.join(["restore", *sys.argv[1:]]))
 
@@ -167,7 +185,7 @@ class Log(Report):
             self.file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {word} {plain(text)}\n")
         except OSError as error:
             self.broken = True
-            note(f"--log {self.file.name}: {error.strerror}; it ends here, the run goes on")
+            note(f"--log {self.path}: {error.strerror}; it ends here, the run goes on")
 
     def note(self, text: str) -> None:
         self.line("note", text)

@@ -21,6 +21,7 @@ from restore_cli.image.codec import probe
 from restore_cli.image.formats.capabilities import SUFFIX_BY_FORMAT
 from restore_cli.jobs.paths import Asked
 from restore_cli.jobs.run import Job, Result
+from restore_cli.special_files import find_descriptor
 
 __all__ = ["Streams", "refuse_contradictions", "streams", "uses_standard"]
 
@@ -56,15 +57,22 @@ class Streams:
 
 def uses_standard(options: Options) -> tuple[bool, bool]:
     """Whether the picture comes from standard input, and whether it goes to standard output."""
-    incoming = options.inputs == [STANDARD]
-    return incoming, options.output == STANDARD or (incoming and options.output is None)
+    incoming = options.inputs is not None and len(options.inputs) == 1 and names_stream(options.inputs[0], 0)
+    return incoming, incoming if options.output is None else names_stream(options.output, 1)
+
+
+def names_stream(name: str, descriptor: int) -> bool:
+    """Return whether `name` is "-" or a path of that standard stream, such as /dev/stdout."""
+    return name == STANDARD or find_descriptor(name) == descriptor
 
 
 def refuse_contradictions(options: Options) -> None:
     """UsageError for what cannot be done with streams."""
     incoming, outgoing = uses_standard(options)
     if outgoing and not incoming and not one_file(options):
-        raise UsageError("-o - is for one picture", hint="-o with a folder")
+        raise UsageError(f"-o {options.output}: standard output takes one image", hint="-o with a folder")
+    if outgoing and options.log is not None and find_descriptor(options.log) == 1:
+        raise UsageError(f"--log {options.log}: standard output is for the image", hint="--log with a file")
     for word in ("json", "compare", "dry_run", "watch"):
         if getattr(options, word) and (outgoing or (incoming and word != "json")):
             raise UsageError(f"--{word.replace('_', '-')} does not go with - for a picture", hint="name files")

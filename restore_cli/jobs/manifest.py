@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from restore_cli.errors import OutputError
+from restore_cli.atomic import describe_refusal, make_folder
 
 __all__ = ["BEGUN", "FAILED", "NAME", "Manifest", "fingerprint", "options_digest"]
 
@@ -122,8 +122,7 @@ class Manifest:
             place = self.append(event)
         except OSError as error:
             self.close()
-            step = "free some space, or -o with another folder"
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}", step) from None
+            raise describe_refusal(self.path, error) from None
         number = self.files.index(self.path)
         self.fresh[key_of(event["output"])] = self.print_of(event), number << 48 | place
 
@@ -136,7 +135,7 @@ class Manifest:
 
     def open(self) -> None:
         """For appending; a last line that a kill or a full disk has torn is ended first."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         size = os.fstat(self.descriptor).st_size
         if size and os.pread(self.descriptor, 1, size - 1) != b"\n":

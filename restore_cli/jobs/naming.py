@@ -10,8 +10,9 @@ from pathlib import Path
 from string import Formatter
 from typing import NamedTuple
 
-from restore_cli.errors import UsageError
+from restore_cli.errors import OutputError, UsageError
 from restore_cli.jobs.paths import Input, absolute, split
+from restore_cli.special_files import refuse_special_file
 
 __all__ = ["Naming", "Outputs", "outputs", "sheet_path"]
 
@@ -48,6 +49,7 @@ class Naming:
             return None
         suffix = os.path.splitext(self.output)[1].lower()
         if os.path.isdir(self.output) or self.output.endswith(("/", "\\")) or suffix not in self.suffixes:
+            refuse_file(self.output)
             return self.output
         refuse_contradiction(self, suffix)
         if several:
@@ -123,6 +125,14 @@ def sheet_path(output: str) -> str:
     stem, suffix = os.path.splitext(output)
     inner = os.path.splitext(stem)[1]
     return f"{stem if suffix == '.png' and not inner else output}_compare.png"
+
+
+def refuse_file(output: str) -> None:
+    """Raise OutputError where -o names a folder, but something else exists there."""
+    path = Path(output)
+    if os.path.lexists(path) and not path.is_dir():
+        refuse_special_file(path)
+        raise OutputError(f"-o {output}: exists, and is not a folder", "-o with another name")
 
 
 def refuse_contradiction(naming: Naming, suffix: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from restore_cli.jobs.naming import Naming, outputs
 from restore_cli.jobs.paths import Input, PassedOver, absolute, is_remote
 from restore_cli.jobs.types import Job, Result, Step, Work
 from restore_cli.jobs.watch import INTERVAL, Appearing
+from restore_cli.special_files import refuse_special_file
 
 __all__ = ["Plan"]
 
@@ -224,7 +226,7 @@ class Plan:
 
 
 def looked_at(path: str) -> Facts | None:
-    """(bytes, time of last change in ns) of what is there. Raises OutputError where a server does not say."""
+    """(bytes, time of last change in ns) of what is there. Raises OutputError for a device, a pipe or a socket."""
     if is_remote(path):
         from restore_cli.jobs.storage import look_at
 
@@ -233,6 +235,8 @@ def looked_at(path: str) -> Facts | None:
         facts = os.stat(path)
     except OSError:
         return None
+    if not stat.S_ISREG(facts.st_mode):
+        refuse_special_file(Path(path))
     return facts.st_size, facts.st_mtime_ns
 
 

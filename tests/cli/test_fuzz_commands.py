@@ -5,27 +5,21 @@ A command writes only where its command line says. It changes no input and leave
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_lines import COMMANDS
-from pictures import noise, save
+from command_server import Server, fill
 
 from restore_cli.jobs.naming import sheet_path
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
-SERVER = Path(__file__).with_name("forked_commands.py")
 EXIT_CODES = REFERENCE.split("\n## Exit codes")[1].split("\n## ")[0]
 CODES = {int(code) for code in re.findall(r"^\| (\d+) \|", EXIT_CODES, re.MULTILINE)} - {130, 141}
 """The documented ones, without those of an interrupted command and of a closed standard output."""
@@ -106,46 +100,6 @@ def command_line(name: str, first: Parameter, chance: random.Random) -> list[str
         parts += [[option, text] for option, text in usual.items() if option not in given and chance.random() < 0.85]
     chance.shuffle(parts)
     return [*name.split(), *(word for part in parts for word in part)]
-
-
-class Server:
-    """Runs command lines in forks of a process that has loaded the program."""
-
-    def __init__(self) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RESTORE_", "NO_COLOR"))}
-        environment = {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, str(SERVER)]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True)
-
-    def run(self, arguments: list[str], box: Path) -> dict[str, Any]:
-        """Return the exit code, the output, the messages and the refused changes of a command."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{json.dumps({'arguments': arguments, 'box': str(box)})}\n")
-        self.process.stdin.flush()
-        found: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return found
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.process.communicate()
-
-
-def fill(box: Path, weights: Path) -> Path:
-    """Write the files that commands read; return the working folder, so deep that ../.. is inside the box."""
-    work = box / "a/b/work"
-    for name in ("home", "tmp", "cache"):
-        (box / name).mkdir(parents=True)
-    save(work / "in.png", noise(12, 16))
-    save(work / "photos/1.png", noise(12, 16))
-    save(work / "photos/2.jpg", noise(9, 8))
-    (work / "list.txt").write_text("in.png\n")
-    shutil.copy(weights, work / "weights.safetensors")
-    return work
 
 
 def contents(box: Path) -> dict[Path, bytes]:

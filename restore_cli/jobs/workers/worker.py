@@ -16,6 +16,7 @@ from tempfile import mkdtemp
 
 import torch
 
+from restore_cli.atomic import make_folder
 from restore_cli.errors import (
     ImageError,
     OutputError,
@@ -386,12 +387,3 @@ def copy_time(source: Path, path: Path) -> None:
     """Gives a file another's times."""
     facts = source.stat()
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-
-
-def make_folder(folder: Path) -> None:
-    """The folder and those above it. OutputError where that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = f"{folder}: no folder can be made there: {error.strerror}"
-        raise OutputError(reason, hint="-o with another one") from None

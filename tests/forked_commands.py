@@ -75,7 +75,7 @@ def run_here(arguments: list[str], box: Path) -> int:
     os.chdir(box / "a/b/work")
     os.environ.update(HOME=f"{box}/home", TMPDIR=f"{box}/tmp", RESTORE_CACHE=f"{box}/cache")
     tempfile.tempdir = None  # forget the folder that was found before the fork
-    new = os.O_WRONLY | os.O_CREAT
+    new = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     for number, (path, flags) in enumerate(((Path("in.png"), os.O_RDONLY), (box / "out", new), (box / "err", new))):
         os.dup2(os.open(path, flags, 0o600), number)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
