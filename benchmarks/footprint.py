@@ -17,7 +17,7 @@ import torch
 
 from restore_cli.models.load import PRECISIONS, build, network
 from restore_cli.models.processor import keep_freed_memory, release_freed_memory, use_granted_cores
-from restore_cli.pipeline.memory import demand, field
+from restore_cli.pipeline.memory import measure_demand, read_field
 from restore_cli.weights.catalogue import read_catalogue
 
 STATUS = Path("/proc/self/status")
@@ -32,14 +32,14 @@ def measure(name: str, precision: str, side: int) -> tuple[int, int, int]:
     weights = build(entry.architecture, entry.config).state_dict()
     model = network(entry.architecture, entry.config, weights, Path(name), CPU, PRECISIONS[precision])
     contract = model.contract
-    side = contract.grid * round(side / contract.grid)
-    model(torch.rand(1, contract.channels, contract.grid, contract.grid))
+    side = contract.tile_multiple * round(side / contract.tile_multiple)
+    model(torch.rand(1, contract.channels, contract.tile_multiple, contract.tile_multiple))
     release_freed_memory()
     tile = torch.rand(1, contract.channels, side, side)
-    before = field(STATUS, "VmRSS")
+    before = read_field(STATUS, "VmRSS")
     model(tile)
-    took = field(STATUS, "VmHWM") - before
-    constant, per_pixel = demand(model, CPU)
+    took = read_field(STATUS, "VmHWM") - before
+    constant, per_pixel = measure_demand(model, CPU)
     return side, took, constant + per_pixel * side**2
 
 

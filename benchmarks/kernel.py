@@ -17,7 +17,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from restore_cli.models import attention, fused
+from restore_cli.models import attention, triton_attention
 
 FORMS: dict[str, tuple[tuple[int, int], int, tuple[int, int, int], bool]] = {
     "SwinIR-M": ((8, 8), 0, (3, 6, 30), True),
@@ -56,19 +56,19 @@ def line(name: str, device: torch.device, side: int, rounds: int) -> str:
     bias = torch.randn(4 if shifted else 1, heads, *pairs, device=device) if biased else None
 
     def kernel() -> Tensor:
-        return fused.fused_attention(qkv, window, shift, margin, bias, 0.2)
+        return triton_attention.triton_attention(qkv, window, shift, margin, bias, 0.2)
 
     def plain() -> Tensor:
         with patch.object(attention, "kernel_serves", return_value=False):
             if margin and bias is not None:
-                return attention.surrounded_attention(qkv, window, margin, bias, 0.2)
+                return attention.overlapping_window_attention(qkv, window, margin, bias, 0.2)
             return attention.windows_attention(qkv, window, shift, bias, 0.2)
 
     with torch.inference_mode():
         times = {"plain": milliseconds(plain, device, rounds), "kernel": milliseconds(kernel, device, rounds)}
         others = {}
         for words in LAYOUTS:
-            with patch.object(fused, "layout", laid_out(words)):
+            with patch.object(triton_attention, "launch_config", laid_out(words)):
                 try:
                     others[words] = milliseconds(kernel, device, rounds)
                 except Exception as error:  # too much for a multiprocessor: Triton raises many kinds
@@ -80,14 +80,14 @@ def line(name: str, device: torch.device, side: int, rounds: int) -> str:
 
 
 def laid_out(words: tuple[int, int, int, int]) -> Layout:
-    """`fused.layout` with other numbers."""
-    usual = fused.layout
+    """`triton_attention.launch_config` with other numbers."""
+    usual = triton_attention.launch_config
 
-    def layout(window: tuple[int, int], margin: int, d: int, dtype: torch.dtype) -> dict[str, int]:
+    def launch_config(window: tuple[int, int], margin: int, d: int, dtype: torch.dtype) -> dict[str, int]:
         names = ("QUERIES", "KEYS", "num_warps", "num_stages")
         return usual(window, margin, d, dtype) | dict(zip(names, words, strict=True))
 
-    return layout
+    return launch_config
 
 
 def milliseconds(call: Callable[[], Tensor], device: torch.device, rounds: int) -> float:

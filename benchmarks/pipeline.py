@@ -28,12 +28,19 @@ from restore_cli.jobs.types import Job, Watch
 from restore_cli.jobs.workers.executors import run_job
 from restore_cli.models.processor import keep_freed_memory
 from restore_cli.pipeline.array import default_tiling
-from restore_cli.pipeline.file import Document, Wishes, open_document, open_sources, restored, write_document
+from restore_cli.pipeline.file import (
+    FileOptions,
+    FilePipeline,
+    open_file_pipeline,
+    open_sources,
+    restore_pages,
+    write_file,
+)
 from restore_cli.tiling.engine import Trace
 from restore_cli.weights.catalogue import Request, read_catalogue
 
 CAT = Path(__file__).parents[1] / "examples" / "cat.png"
-WISHES = Wishes()
+OPTIONS = FileOptions()
 
 
 def main() -> None:
@@ -81,20 +88,20 @@ class Stages:
         self.opened = [self.open(path) for path in self.paths]
         _, self.model = self.bench.model(self.opened[0].header)
         self.tiling = default_tiling(self.model.contract)
-        self.rows: list[list[list[Samples]]] = [self.rows_of(document) for document in self.opened]
+        self.rows: list[list[list[Samples]]] = [self.rows_of(pipeline) for pipeline in self.opened]
 
     def all(self) -> dict[str, Callable[[], object]]:
         """By name."""
         return {"decode": self.decode, "restore": self.restore, "encode": self.encode, "job": self.whole}
 
-    def open(self, path: Path) -> Document:
+    def open(self, path: Path) -> FilePipeline:
         """Decoded, ready to be restored."""
-        sources = [source.preload() for source in open_sources(path, "PNG", WISHES)]
-        return open_document(sources, self.folder / "alone" / path.name, "PNG", WISHES)
+        sources = [source.preload() for source in open_sources(path, "PNG", OPTIONS)]
+        return open_file_pipeline(sources, self.folder / "alone" / path.name, "PNG", OPTIONS)
 
-    def rows_of(self, document: Document) -> list[list[Samples]]:
+    def rows_of(self, pipeline: FilePipeline) -> list[list[Samples]]:
         """Through the model."""
-        return [list(page) for page in restored(document, self.model, Trace(self.tiling))]
+        return [list(page) for page in restore_pages(pipeline, self.model, Trace(self.tiling))]
 
     def decode(self) -> None:
         """All files."""
@@ -103,15 +110,15 @@ class Stages:
 
     def restore(self) -> None:
         """All pictures, from memory to memory."""
-        for document in self.opened:
-            self.rows_of(document)
+        for pipeline in self.opened:
+            self.rows_of(pipeline)
 
     def encode(self) -> None:
         """All results, from memory to the disk."""
         (self.folder / "alone").mkdir(exist_ok=True)
         note = Provenance("sr", "emt-x4", "0" * 64, 4)
-        for document, pages in zip(self.opened, self.rows, strict=True):
-            write_document(document, (iter(page) for page in pages), 4, note)
+        for pipeline, pages in zip(self.opened, self.rows, strict=True):
+            write_file(pipeline, (iter(page) for page in pages), 4, note)
 
     def whole(self) -> None:
         """The job, into a folder of its own each time."""

@@ -33,12 +33,12 @@ from benchmarks.report import write_report
 from restore_cli.models import attention
 from restore_cli.models.processor import keep_freed_memory, use_granted_cores
 from restore_cli.pipeline.array import BATCH
-from restore_cli.pipeline.memory import field
+from restore_cli.pipeline.memory import read_field
 
 RESULTS = Path(__file__).parent / "results"
 
 PLAIN = ", plain attention"
-"""Behind the dtype of ours without the kernel of models/fused.py."""
+"""Behind the dtype of ours without the kernel of models/triton_attention.py."""
 
 Call = Callable[[Tensor], Tensor]
 
@@ -259,7 +259,7 @@ def high_water(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
-    return field(status, "VmHWM") if status.exists() else 0
+    return read_field(status, "VmHWM") if status.exists() else 0
 
 
 def machine(device: torch.device) -> dict[str, str]:

@@ -99,12 +99,14 @@ def as_on_a_gpu(kernel: bool, halves: bool) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(attention, "kernel_serves", return_value=kernel))
-        stack.enter_context(patch.object(attention, "fused_attention", fused))
+        stack.enter_context(patch.object(attention, "triton_attention", fused))
         stack.enter_context(patch.object(attention, "onednn_is_exact", return_value=False))
         for module in (swinir, hat):
-            stack.enter_context(patch.object(module, "beside_shortcut", whole))
+            stack.enter_context(patch.object(module, "residual_in_chunks", whole))
         for family in (emt, hat, restormer, swinir):
-            stack.enter_context(patch.object(family, "as_stream", layers.as_stream if halves else lambda x: x))
+            stack.enter_context(
+                patch.object(family, "to_residual_dtype", layers.to_residual_dtype if halves else lambda x: x)
+            )
         yield
 
 

@@ -38,11 +38,11 @@ def restore(
     Tiled like the command, as memory allows; `tile` and `overlap` in input px, a tile of 0 for none. Raises ValueError
     for another kind of array, UsageError where the channels do not suit the model, OutOfMemory at the smallest tile.
     """
-    from restore_cli.pipeline.array import restore_array, suited_tiling
+    from restore_cli.pipeline.array import choose_tiling, restore_array
 
     if image.dtype not in ("uint8", "uint16", "float32") or image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(f"image is {image.dtype} {image.shape}, not uint8, uint16 or float32 of (h, w) or (h, w, c)")
     pixels = image if image.ndim == 3 else image[..., None]
-    tiling = suited_tiling(model, model.device, max(pixels.shape[:2]), tile=tile, overlap=overlap)
+    tiling = choose_tiling(model, model.device, max(pixels.shape[:2]), tile=tile, overlap=overlap)
     out = restore_array(model, pixels, tiling)[0]
     return out if image.ndim == 3 else out[..., 0]

@@ -13,13 +13,15 @@ __all__ = ["Nearest"]
 class Nearest:
     """Enlarges each px to a square, and runs out of memory when it is told to."""
 
-    exact = None
+    fp32_fallback = None
     device, precision = torch.device("cpu"), torch.float32
 
     def __init__(
         self, scale: int = 2, channels: int = 3, most: int | None = None, faults: tuple[int, ...] = ()
     ) -> None:
-        self.contract = Contract(scale, channels, 8, 8, 8, overlap=8, tile=None, floats=4 * channels * scale**2)
+        self.contract = Contract(
+            scale, channels, 8, 8, 8, overlap=8, tile=None, activation_floats_per_px=4 * channels * scale**2
+        )
         self.most, self.faults, self.calls, self.sides = most, faults, 0, [0]
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -25,11 +25,11 @@ from restore_cli.models import attention
 from restore_cli.models import compile as compile_module
 from restore_cli.models.attention import kernel_is_right, multiplies_matrices
 from restore_cli.models.convolution import Conv2d
-from restore_cli.models.layers import exact
+from restore_cli.models.layers import in_float32
 from restore_cli.models.load import COMPUTED, computed_dropped, load_file, network, pick_device, pick_precision
 from restore_cli.pinned import PinnedMemory
-from restore_cli.pipeline.array import default_tiling, restore_array, suited_tiling
-from restore_cli.pipeline.memory import tiling_for
+from restore_cli.pipeline.array import choose_tiling, default_tiling, restore_array
+from restore_cli.pipeline.memory import fit_tiling
 from restore_cli.weights.catalogue import Request, read_catalogue
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
@@ -40,7 +40,7 @@ CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 def test_output_equals_the_reference(name: str) -> None:
     architecture, ours, weights, x, reference = golden(name)
     net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CUDA, torch.float32)
-    span, multiple = 255 if architecture == "emt" else 1, net.contract.multiple
+    span, multiple = 255 if architecture == "emt" else 1, net.contract.pad_multiple
     h, w = x.shape[-2:]
     x = F.pad(x / span, (0, -w % multiple, 0, -h % multiple), mode="reflect")
     out = net(x.float()).cpu()[..., : reference.shape[-2], : reference.shape[-1]] * span
@@ -61,7 +61,7 @@ def test_convolutions_that_are_exact_in_half_precision_are_ieee(kernel: int, gro
     expected = F.conv2d(x.double(), layer.weight.double(), padding=kernel // 2, groups=groups)
     layer.to(CUDA)
     with torch.inference_mode(), torch.autocast("cuda", torch.float16):
-        assert relative(exact(layer, x.to(CUDA)), expected) < 1e-6
+        assert relative(in_float32(layer, x.to(CUDA)), expected) < 1e-6
         assert layer(x.to(CUDA)).dtype == torch.float16
 
 
@@ -70,7 +70,7 @@ def test_convolutions_that_are_exact_in_half_precision_are_ieee(kernel: int, gro
 def test_compiled_float32_is_ieee_too(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     architecture, config, state, _, _ = golden(name)
     net = network(architecture, config, computed_dropped(state, COMPUTED), Path(name), CUDA, torch.float32)
-    side, times = 4 * net.contract.grid, iter([2.0, 1.0])
+    side, times = 4 * net.contract.tile_multiple, iter([2.0, 1.0])
     tile = torch.rand(1, 3, side, side)
     expected = net(tile)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
@@ -187,7 +187,7 @@ def test_auto_takes_the_gpu() -> None:
 @pytest.mark.parametrize("limit", [300, 1500])
 def test_a_model_keeps_to_its_memory(limit: int, tmp_path: Path) -> None:
     net = load_file(checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float32)
-    tiling = tiling_for(net, default_tiling(net.contract, 0), 2000, CUDA, limit * 2**20)
+    tiling = fit_tiling(net, default_tiling(net.contract, 0), 2000, CUDA, limit * 2**20)
     before = torch.cuda.memory_allocated(CUDA)
     torch.cuda.reset_peak_memory_stats(CUDA)
     restore_array(net, noise(2000, 2000), tiling)
@@ -198,7 +198,7 @@ def test_a_model_keeps_to_its_memory(limit: int, tmp_path: Path) -> None:
 def test_hat_takes_little_memory_for_twelve_megapixels(memory: int | None, bar: int) -> None:
     case = next(case for case in CASES if case.architecture == "hat")
     net = ours(case, weights(case), CUDA, torch.float16)
-    tiling = suited_tiling(net, CUDA, 4000, memory=memory)
+    tiling = choose_tiling(net, CUDA, 4000, memory=memory)
     torch.cuda.reset_peak_memory_stats(CUDA)
     out, _ = restore_array(net, noise(3000, 4000), tiling)
     assert out.shape == (12000, 16000, 3)
@@ -219,7 +219,7 @@ def test_a_gpu_that_another_process_fills_is_enough(share: float, tmp_path: Path
     with subprocess.Popen([sys.executable, "-c", OTHER, size], stdin=pipe, stdout=pipe) as other:
         assert other.stdout
         assert other.stdout.readline()
-        tiling = suited_tiling(net, CUDA, 2000, memory=int(1e12))
+        tiling = choose_tiling(net, CUDA, 2000, memory=int(1e12))
         out, _ = restore_array(net, pixels, tiling)
         other.communicate(b"\n")
     assert psnr(out, expected) > 40

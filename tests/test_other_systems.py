@@ -56,7 +56,7 @@ def test_networks_run_on_mps_and_use_no_float64_there(
     architecture, ours, weights, _, _ = golden(name)
     net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), torch.device("cpu"), dtype)
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, **given: torch.empty_like(q))
-    side = 2 * net.contract.grid
+    side = 2 * net.contract.tile_multiple
     with fake_gpu() as recorded:
         onto_gpu(net.module, mps)
         net.device = mps

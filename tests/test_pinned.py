@@ -20,7 +20,7 @@ from restore_cli.models import network
 from restore_cli.models.network import Network
 from restore_cli.pinned import PinnedMemory
 from restore_cli.tiling import batches
-from restore_cli.tiling.batches import begin
+from restore_cli.tiling.batches import submit
 
 CUDA = torch.device("cuda:0")
 ERRORS = ["CUDA error: out of memory", "CUDA error: invalid argument"]
@@ -94,9 +94,9 @@ class OnGpu(Nearest):
 def test_a_result_comes_back_through_plain_memory(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(0, message)
     with gpu(driver, monkeypatch):
-        begun = begin(OnGpu(), torch.empty(2, 3, 16, 16))
-        assert (begun.out.device.type, begun.out.shape, begun.event) == ("cpu", (2, 3, 32, 32), None)
-        begin(OnGpu(), torch.empty(2, 3, 16, 16))
+        pending = submit(OnGpu(), torch.empty(2, 3, 16, 16))
+        assert (pending.out.device.type, pending.out.shape, pending.event) == ("cpu", (2, 3, 32, 32), None)
+        submit(OnGpu(), torch.empty(2, 3, 16, 16))
     assert driver.asked == [2 * 3 * 32 * 32 * 4]  # what was refused is not asked for again
 
 

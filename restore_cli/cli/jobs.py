@@ -11,7 +11,7 @@ from restore_cli.errors import UsageError
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX, SUFFIX_BY_FORMAT
 from restore_cli.image.resize import check_resize
 from restore_cli.jobs.run import Job
-from restore_cli.pipeline.output import Finish
+from restore_cli.pipeline.output import OutputOptions
 from restore_cli.weights.catalogue import Request, read_catalogue
 
 __all__ = ["job_for", "with_files"]
@@ -59,7 +59,9 @@ def with_files(job: Job, options: Options) -> Job:
         frame=options.frame,
         jpeg_quality=options.jpeg_quality,
         max_pixels=options.max_pixels,
-        finish=Finish(options.bit_depth, options.dither, options.alpha, options.icc, options.resize, options.strip),
+        output_options=OutputOptions(
+            options.bit_depth, options.dither, options.alpha, options.icc, options.resize, options.strip
+        ),
     )
 
 

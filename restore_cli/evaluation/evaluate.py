@@ -34,7 +34,7 @@ from restore_cli.jobs.discovery import collect
 from restore_cli.jobs.model_cache import Bench, check_request, notes, request_for
 from restore_cli.jobs.paths import Input
 from restore_cli.jobs.types import Job, Watch
-from restore_cli.tiling.geometry import WHOLE, Tiling, padded, plan_axis
+from restore_cli.tiling.geometry import WHOLE, Tiling, padded_side, plan_axis
 from restore_cli.weights.catalogue import Request
 
 if TYPE_CHECKING:
@@ -367,7 +367,7 @@ def tiled(model: Network, given: Array, sides: Sequence[int], job: Job) -> Itera
 def borders(length: int, tiling: Tiling, model: Network) -> list[tuple[int, int]]:
     """(first, end) of the output px over which neighbouring tiles of a side of `length` input px fade."""
     contract = model.contract
-    axis = plan_axis(padded(length, contract), tiling.tile, tiling.overlap, contract.grid)
+    axis = plan_axis(padded_side(length, contract), tiling.tile, tiling.overlap, contract.tile_multiple)
     fades = [axis.fade(i) for i in range(len(axis.starts) - 1)]
     return [(first * contract.scale, end * contract.scale) for first, end in fades if first < length]
 

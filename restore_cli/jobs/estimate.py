@@ -98,7 +98,7 @@ def headers_of(works: Iterable[Work], job: Job) -> tuple[list[Header], tuple[Res
     for work in works:
         try:
             header = probe(Path(work.input), max_pixels=job.max_pixels)
-            check_final_size(job.finish, header, job.max_pixels)
+            check_final_size(job.output_options, header, job.max_pixels)
         except UsageError as error:
             error = UsageError(f"{work.input}: {error.message}", error.hint)
             refused.append(Result(work.input, work.output, "failed", error=error))
@@ -178,10 +178,10 @@ def measured(network: Network) -> float:
     """Seconds per px of a tile, the second time it is run. Raises OutOfMemory where it does not fit."""
     import torch
 
-    from restore_cli.tiling.geometry import padded
+    from restore_cli.tiling.geometry import padded_side
 
     contract = network.contract
-    side = padded(min(SIDE, contract.tile or SIDE), contract)
+    side = padded_side(min(SIDE, contract.tile or SIDE), contract)
     tile = torch.rand(1, contract.channels, side, side)
     with stating_lack_of_memory(str(network.device), f"a tile of {side} px"):
         for _ in range(2):
@@ -193,12 +193,12 @@ def measured(network: Network) -> float:
 def work_of(network: Network, job: Job, header: Header) -> float:
     """Px that go through the model for a picture: more than it has, for tiles overlap."""
     from restore_cli.pipeline.array import default_tiling
-    from restore_cli.tiling.geometry import padded, plan_axis
+    from restore_cli.tiling.geometry import padded_side, plan_axis
 
     contract = network.contract
     tiling = default_tiling(contract, job.tile, job.overlap, job.batch)
-    sides = (padded(side, contract) for side in (header.height, header.width))
-    down, across = (plan_axis(side, tiling.tile, tiling.overlap, contract.grid) for side in sides)
+    sides = (padded_side(side, contract) for side in (header.height, header.width))
+    down, across = (plan_axis(side, tiling.tile, tiling.overlap, contract.tile_multiple) for side in sides)
     return float(len(down.starts) * down.tile * len(across.starts) * across.tile * header.frames)
 
 

@@ -76,11 +76,11 @@ class Bench:
 
     def tiling(self, name: str, model: Network, side: int) -> Tiling:
         """For a picture of `side` px: as asked, as went through before, or as memory allows at the first one."""
-        from restore_cli.pipeline.array import suited_tiling
+        from restore_cli.pipeline.array import choose_tiling
 
         job = self.job
         if name not in self.tilings:
-            self.tilings[name] = suited_tiling(
+            self.tilings[name] = choose_tiling(
                 model,
                 model.device,
                 side,
@@ -171,8 +171,8 @@ def request_for(request: Request, header: Header) -> Request:
 def notes(trace: Trace, asked: Tiling) -> tuple[str, ...]:
     """What a person should know of how it went."""
     found = []
-    if trace.exact_tiles:
-        found.append(f"{trace.exact_tiles} of {trace.tiles} tiles overflowed and were run again in float32")
+    if trace.fp32_tiles:
+        found.append(f"{trace.fp32_tiles} of {trace.tiles} tiles overflowed and were run again in float32")
     if trace.tiling.tile != asked.tile:
         found.append(f"memory ran out: went on with tiles of {trace.tiling.tile} px")
     elif trace.tiling.batch != asked.batch:

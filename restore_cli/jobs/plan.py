@@ -255,4 +255,4 @@ def asked_for(job: Job, weights: str | None) -> dict[str, Any]:
     request = {name: value for name, value in asdict(job.request).items() if name != "channels"}
     words = ("precision", "tile", "overlap", "format", "frame", "jpeg_quality")
     given = {name: getattr(job, name) for name in words}
-    return {**request, **given, **asdict(job.finish), "weights": weights}
+    return {**request, **given, **asdict(job.output_options), "weights": weights}

@@ -12,7 +12,7 @@ from typing import Protocol
 from restore_cli.errors import RestoreError
 from restore_cli.image.source import MAX_PIXELS
 from restore_cli.jobs.paths import Asked, PassedOver
-from restore_cli.pipeline.output import Finish
+from restore_cli.pipeline.output import OutputOptions
 from restore_cli.weights.catalogue import Catalogue, Request
 from restore_cli.weights.fetch import Progress
 
@@ -64,7 +64,7 @@ class Job:
     """counted from 1; None for every one"""
     jpeg_quality: int | None = None
     max_pixels: int = MAX_PIXELS
-    finish: Finish = field(default_factory=Finish)
+    output_options: OutputOptions = field(default_factory=OutputOptions)
 
     @property
     def several_devices(self) -> bool:

@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restore_cli.errors import is_out_of_memory
-from restore_cli.models.fused import fused_attention
+from restore_cli.models.triton_attention import triton_attention
 from restore_cli.shared_context import SharedContext
 
-__all__ = ["surrounded_attention", "windows_attention"]
+__all__ = ["overlapping_window_attention", "windows_attention"]
 
 LOG = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def windows_attention(
         found: Tensor = torch.ops.restore.windows_attention(list(qkv), window, shift, bias, scale)
         return found
     if kernel_serves(qkv, window, shift, 0, bias):
-        return fused_attention(qkv, window, shift, 0, bias, scale)
+        return triton_attention(qkv, window, shift, 0, bias, scale)
     out = torch.empty_like(qkv[0], memory_format=torch.contiguous_format)
     biases: Sequence[Tensor | None] = [None] * 4 if bias is None else list(bias)
     if not any(shift):
@@ -107,7 +107,7 @@ def windows_attention(
     return out
 
 
-def surrounded_attention(
+def overlapping_window_attention(
     qkv: Sequence[Tensor], window: tuple[int, int], margin: int, bias: Tensor, scale: float
 ) -> Tensor:
     """The same in windows that do not shift, whose keys and values reach `margin` px further, as zeros beyond the map.
@@ -118,7 +118,7 @@ def surrounded_attention(
         found: Tensor = torch.ops.restore.surrounded_attention(list(qkv), window, margin, bias, scale)
         return found
     if kernel_serves(qkv, window, (0, 0), margin, bias):
-        return fused_attention(qkv, window, (0, 0), margin, bias, scale)
+        return triton_attention(qkv, window, (0, 0), margin, bias, scale)
     out = torch.empty_like(qkv[0], memory_format=torch.contiguous_format)
     wide = [surroundings(part, window, margin) for part in qkv[1:]]
     attention([windowed(qkv[0], *window), *wide], bias[0], scale, windowed(out, *window))
@@ -142,15 +142,15 @@ def opaque_windows_attention(
     mutates_args=(),
     schema="(Tensor[] qkv, int[] window, int margin, Tensor bias, float scale) -> Tensor",
 )
-def opaque_surrounded_attention(
+def opaque_overlapping_window_attention(
     qkv: list[Tensor], window: Sequence[int], margin: int, bias: Tensor, scale: float
 ) -> Tensor:
-    """`surrounded_attention`, likewise."""
-    return surrounded_attention(qkv, (window[0], window[1]), margin, bias, scale)
+    """`overlapping_window_attention`, likewise."""
+    return overlapping_window_attention(qkv, (window[0], window[1]), margin, bias, scale)
 
 
 @opaque_windows_attention.register_fake
-@opaque_surrounded_attention.register_fake
+@opaque_overlapping_window_attention.register_fake
 def like_queries(qkv: list[Tensor], *_: object) -> Tensor:
     """What either gives, without its numbers."""
     return torch.empty_like(qkv[0], memory_format=torch.contiguous_format)
@@ -167,7 +167,7 @@ def surroundings(x: Tensor, window: tuple[int, int], margin: int) -> Tensor:
 def kernel_serves(
     qkv: Sequence[Tensor], window: tuple[int, int], shift: tuple[int, int], margin: int, bias: Tensor | None
 ) -> bool:
-    """Whether `fused_attention` does it: on a GPU that it is made for and where it is right, without gradients."""
+    """Whether `triton_attention` does it: on a GPU that it is made for and where it is right, without gradients."""
     q = qkv[0]
     if q.device.type != "cuda" or torch.is_grad_enabled() or not multiplies_matrices(q.device):
         return False
@@ -218,7 +218,7 @@ def kernel_is_right(
     pairs = (4 if shifted else 1, heads, i * j, (i + 2 * margin) * (j + 2 * margin))
     bias = torch.arange(prod(pairs), device=device).view(pairs).float().cos() if biased else None
     try:
-        found = fused_attention(qkv, window, shift, margin, bias, 0.5)
+        found = triton_attention(qkv, window, shift, margin, bias, 0.5)
     except Exception as error:  # no Triton, no compiler for it, a GPU that it does not know: many kinds
         if is_out_of_memory(error):
             raise  # says nothing about the kernel
@@ -227,7 +227,7 @@ def kernel_is_right(
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):  # the plain way
         exact = [part.float() for part in qkv]
         if bias is not None and margin:
-            expected = surrounded_attention(exact, window, margin, bias, 0.5)
+            expected = overlapping_window_attention(exact, window, margin, bias, 0.5)
         else:
             expected = windows_attention(exact, window, shift, bias, 0.5)
     difference = float((found.float() - expected).norm() / expected.norm())
@@ -251,7 +251,7 @@ def attention(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Ten
     """
     if out.device.type == "cpu" and not torch.is_grad_enabled() and onednn_is_exact():
         with torch.autocast("cpu", enabled=False):
-            by_parts(qkv, bias, scale, out)
+            chunked_attention(qkv, bias, scale, out)
         return
     mask = None if bias is None else bias[None].to(out.dtype)
     for box in boxes((out.shape[0], out.shape[1], out.shape[2]), WINDOWS):
@@ -262,7 +262,7 @@ def attention(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Ten
         out[box].copy_(found[..., : out.shape[-1]].reshape(out[box].shape))
 
 
-def by_parts(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor) -> None:
+def chunked_attention(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor) -> None:
     """`attention` in float32, a few windows at a time, each part of them copied into place once.
 
     PyTorch's power of two is four times as fast as its exponential, so scores are scaled for that. A column of ones

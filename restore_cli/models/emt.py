@@ -12,7 +12,15 @@ from torch.nn import functional as F
 from restore_cli.contract import Contract
 from restore_cli.models.attention import windows_attention
 from restore_cli.models.convolution import Conv2d, convolve
-from restore_cli.models.layers import FLOATS, Activation, as_stream, channels_first, channels_last, exact, linear
+from restore_cli.models.layers import (
+    FLOATS,
+    Activation,
+    channels_first,
+    channels_last,
+    in_float32,
+    linear,
+    to_residual_dtype,
+)
 
 __all__ = ["EMT", "EMTConfig"]
 
@@ -65,13 +73,15 @@ class EMT(nn.Module):
         grid = max(side for window in self.config.windows for side in window)
         scale, least = self.config.scale, grid // 2 + 1
         floats = FLOATS * self.config.dim + 3 * scale**2
-        return Contract(scale, 3, grid, multiple=1, minimum=least, overlap=grid, tile=None, floats=floats)
+        return Contract(
+            scale, 3, grid, pad_multiple=1, minimum=least, overlap=grid, tile=None, activation_floats_per_px=floats
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale)."""
-        shallow = exact(self.head, 255 * x - self.mean)
-        deep = channels_first(self.body(channels_last(as_stream(shallow)).contiguous()))
-        return (exact(self.tail, deep + shallow) + self.mean) / 255
+        shallow = in_float32(self.head, 255 * x - self.mean)
+        deep = channels_first(self.body(channels_last(to_residual_dtype(shallow)).contiguous()))
+        return (in_float32(self.tail, deep + shallow) + self.mean) / 255
 
 
 class MixedBlock(nn.Module):

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from restore_cli.contract import Contract
-from restore_cli.models.attention import surrounded_attention
+from restore_cli.models.attention import overlapping_window_attention
 from restore_cli.models.convolution import Conv2d
 from restore_cli.models.layers import (
     DIV2K_MEAN,
@@ -20,12 +20,12 @@ from restore_cli.models.layers import (
     Mlp,
     PatchNorm,
     WindowAttention,
-    as_stream,
-    beside_shortcut,
-    by_rows,
     channels_first,
     channels_last,
+    in_row_strips,
     linear,
+    residual_in_chunks,
+    to_residual_dtype,
     upsampler,
 )
 
@@ -77,13 +77,22 @@ class HAT(nn.Module):
         """Channel attention averages over the tile, so a tile is named, large enough to stand for the picture."""
         w, scale = self.config.window, self.config.scale
         floats = FLOATS * self.config.dim + HEAD_WIDTH * scale**2
-        return Contract(scale, 3, grid=w, multiple=w, minimum=w, overlap=2 * w, tile=32 * w, floats=floats)
+        return Contract(
+            scale,
+            3,
+            tile_multiple=w,
+            pad_multiple=w,
+            minimum=w,
+            overlap=2 * w,
+            tile=32 * w,
+            activation_floats_per_px=floats,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale)."""
         shallow = self.conv_first(x - self.mean)
-        deep = self.conv_after_body(self.body(as_stream(shallow))) + shallow
-        return by_rows(self.reconstruct, deep, self.config.scale) + self.mean
+        deep = self.conv_after_body(self.body(to_residual_dtype(shallow))) + shallow
+        return in_row_strips(self.reconstruct, deep, self.config.scale) + self.mean
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """(b, dim, h, w) -> (b, 3, h·scale, w·scale)."""
@@ -141,7 +150,7 @@ class HybridBlock(nn.Module):
         """(b, h, w, c) -> (b, h, w, c)."""
         normed = self.norm1(x)
         x = torch.add(x + self.attn(normed), self.conv_block(normed), alpha=self.conv_scale)
-        return beside_shortcut(x, lambda part: self.mlp(self.norm2(part)))
+        return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
 
 
 class ConvolutionBranch(nn.Module):
@@ -224,6 +233,6 @@ class OverlappingCrossAttention(nn.Module):
         qkv = rearrange(linear(self.norm1(x), self.qkv.weight, self.qkv.bias), split, t=3, heads=self.heads)
         bias = self.additive_bias() if self.bias is None else self.bias
         sides, margin = (self.window, self.window), (self.wide - self.window) // 2
-        out = surrounded_attention(list(qkv), sides, margin, bias, scale=qkv.shape[-1] ** -0.5)
+        out = overlapping_window_attention(list(qkv), sides, margin, bias, scale=qkv.shape[-1] ** -0.5)
         x = x + linear(out.flatten(3), self.proj.weight, self.proj.bias)
-        return beside_shortcut(x, lambda part: self.mlp(self.norm2(part)))
+        return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))

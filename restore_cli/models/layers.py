@@ -25,15 +25,15 @@ __all__ = [
     "Mlp",
     "PatchNorm",
     "WindowAttention",
-    "as_stream",
-    "beside_shortcut",
-    "by_rows",
     "channels_first",
     "channels_last",
-    "exact",
     "fits_onednn",
+    "in_float32",
+    "in_row_strips",
     "linear",
     "product_dtype",
+    "residual_in_chunks",
+    "to_residual_dtype",
     "upsampler",
 ]
 
@@ -91,7 +91,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
-def beside_shortcut(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+def residual_in_chunks(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
     """(b, h, w, c) -> x + branch(x), where the branch treats each pixel by itself.
 
     On a CPU some pixels go all the way before the next ones come: what lies between the products stays in the cache.
@@ -106,7 +106,7 @@ def beside_shortcut(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
     return out.view(x.shape)
 
 
-def by_rows(head: Callable[[Tensor], Tensor], x: Tensor, scale: int) -> Tensor:
+def in_row_strips(head: Callable[[Tensor], Tensor], x: Tensor, scale: int) -> Tensor:
     """(b, c, h, w) -> head(x) (b, c', h·scale, w·scale), where no px of it depends on px more than HALO away.
 
     Enlarged maps are by far the largest of a network; in rows only a part of them is there at a time.
@@ -123,13 +123,13 @@ def by_rows(head: Callable[[Tensor], Tensor], x: Tensor, scale: int) -> Tensor:
     return torch.cat(parts, 2)
 
 
-def exact(module: nn.Module, x: Tensor) -> Tensor:
+def in_float32(module: nn.Module, x: Tensor) -> Tensor:
     """The module in float32 under autocast too: for the convolutions where colours become features and back."""
     with torch.autocast(x.device.type, enabled=False):
         return module(x.float())
 
 
-def as_stream(x: Tensor) -> Tensor:
+def to_residual_dtype(x: Tensor) -> Tensor:
     """The features that blocks add to, in float16 where autocast asks for that: half of what a GPU moves.
 
     bfloat16 has too few bits to add up in (decision 044).

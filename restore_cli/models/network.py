@@ -62,13 +62,13 @@ class Network:
         return next(name for name, (_, kind) in ARCHITECTURES.items() if isinstance(self.module, kind))
 
     @property
-    def exact(self) -> Network | None:
+    def fp32_fallback(self) -> Network | None:
         """The same weights in float32, for tiles that overflow; None if float32 was requested."""
         if self.requested == torch.float32:
             return None
-        exact = Network(self.module, self.device, torch.float32, half=self)
-        exact.has_compiled_blocks = self.has_compiled_blocks
-        return exact
+        fallback = Network(self.module, self.device, torch.float32, half=self)
+        fallback.has_compiled_blocks = self.has_compiled_blocks
+        return fallback
 
     def __call__(self, x: Tensor) -> Tensor:
         """(b, c, h, w) float32 in [0, 1] -> (b, c, h·scale, w·scale) float32, on the device."""

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from restore_cli.contract import Contract
 from restore_cli.models.convolution import Conv2d
 from restore_cli.models.layers import (
-    as_stream,
     channels_first,
     channels_last,
-    exact,
     fits_onednn,
+    in_float32,
     linear,
     product_dtype,
+    to_residual_dtype,
 )
 
 __all__ = ["Restormer", "RestormerConfig"]
@@ -91,15 +91,24 @@ class Restormer(nn.Module):
         """Attention weighs channels by their covariance over the tile, so a large tile is named."""
         c = self.config
         widest = 2 * c.dim if c.blocks[0] + c.refinement else c.dim // 2  # channels for each px of the picture
-        return Contract(1, c.channels_in, 8, multiple=8, minimum=8, overlap=48, tile=512, floats=FLOATS * widest)
+        return Contract(
+            1,
+            c.channels_in,
+            8,
+            pad_multiple=8,
+            minimum=8,
+            overlap=48,
+            tile=512,
+            activation_floats_per_px=FLOATS * widest,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) in [0, 1] -> (b, channels_out, h, w)."""
-        shallow = exact(self.patch_embed, x)
-        deep = self.refinement(self.body(as_stream(shallow)))
+        shallow = in_float32(self.patch_embed, x)
+        deep = self.refinement(self.body(to_residual_dtype(shallow)))
         if self.skip_conv is not None:
-            return exact(self.output, deep + self.skip_conv(shallow))
-        return x + exact(self.output, deep)
+            return in_float32(self.output, deep + self.skip_conv(shallow))
+        return x + in_float32(self.output, deep)
 
     def body(self, x: Tensor) -> Tensor:
         """(b, dim, h, w) -> (b, 2·dim, h, w): down four levels and up again, with a shortcut at each."""

@@ -19,12 +19,12 @@ from restore_cli.models.layers import (
     Mlp,
     PatchNorm,
     WindowAttention,
-    as_stream,
-    beside_shortcut,
-    by_rows,
     channels_first,
     channels_last,
-    exact,
+    in_float32,
+    in_row_strips,
+    residual_in_chunks,
+    to_residual_dtype,
     upsampler,
 )
 
@@ -96,15 +96,26 @@ class SwinIR(nn.Module):
         w = c.window
         head = c.channels if c.head == "pixelshuffledirect" else HEAD_WIDTH
         floats = FLOATS * c.dim + head * c.scale**2
-        return Contract(c.scale, c.channels, grid=w, multiple=w, minimum=w, overlap=4 * w, tile=None, floats=floats)
+        return Contract(
+            c.scale,
+            c.channels,
+            tile_multiple=w,
+            pad_multiple=w,
+            minimum=w,
+            overlap=4 * w,
+            tile=None,
+            activation_floats_per_px=floats,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) in [0, 1] -> (b, c, h·scale, w·scale)."""
         x = (x - self.mean) * self.config.value_range
-        shallow = exact(self.conv_first, x)
-        deep = exact(self.conv_after_body, self.body(as_stream(shallow))) + shallow
+        shallow = in_float32(self.conv_first, x)
+        deep = in_float32(self.conv_after_body, self.body(to_residual_dtype(shallow))) + shallow
         out = (
-            by_rows(self.reconstruct, deep, self.config.scale) if self.config.head else x + exact(self.conv_last, deep)
+            in_row_strips(self.reconstruct, deep, self.config.scale)
+            if self.config.head
+            else x + in_float32(self.conv_last, deep)
         )
         return out / self.config.value_range + self.mean
 
@@ -118,7 +129,7 @@ class SwinIR(nn.Module):
     def reconstruct(self, x: Tensor) -> Tensor:
         """(b, dim, h, w) -> (b, c, h·scale, w·scale)."""
         if self.config.head == "pixelshuffledirect":
-            return exact(self.upsample, x)
+            return in_float32(self.upsample, x)
         x = self.conv_before_upsample(x)
         if self.config.head == "pixelshuffle":
             x = self.upsample(x)
@@ -172,4 +183,4 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
         x = x + self.attn(self.norm1(x))
-        return beside_shortcut(x, lambda part: self.mlp(self.norm2(part)))
+        return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))

@@ -1,1 +1,1 @@
-"""One file through a model into another."""
+"""Restores one file into another."""

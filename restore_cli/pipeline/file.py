@@ -1,4 +1,4 @@
-"""One file into another: every picture of it through the model, rows at a time."""
+"""Restores every picture of a file into another file, some rows at a time."""
 
 from __future__ import annotations
 
@@ -20,154 +20,164 @@ from restore_cli.image.resize import compute_size
 from restore_cli.image.source import MAX_PIXELS, PictureSource, open_source
 from restore_cli.image.stream import PixelStream
 from restore_cli.image.writers import EncoderOptions, can_hold_profile
-from restore_cli.pipeline.output import Finish, check_final_size, depth_for, quantised, resized
-from restore_cli.pipeline.picture import Flow, flow_of, opaque
+from restore_cli.pipeline.output import OutputOptions, check_final_size, pick_sample_type, quantise_rows, resize_rows
+from restore_cli.pipeline.picture import PicturePipeline, is_opaque, open_picture_pipeline
 from restore_cli.tiling.engine import Trace
 
-__all__ = ["Document", "Wishes", "open_document", "open_sources", "restored", "write_document"]
+__all__ = ["FileOptions", "FilePipeline", "open_file_pipeline", "open_sources", "restore_pages", "write_file"]
 
-LEAST_QUALITY = 90
-"""A restored JPEG is not written worse than this, however bad its source was."""
+MIN_JPEG_QUALITY = 90
+"""Least quality of a restored JPEG, also if its source has a lower one."""
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What was asked for of files."""
+class FileOptions:
+    """Options of one file: its output, its limits, and which frame."""
 
-    finish: Finish = field(default_factory=Finish)
+    output: OutputOptions = field(default_factory=OutputOptions)
     max_pixels: int = MAX_PIXELS
     frame: int | None = None
-    """counted from 1; None for all"""
+    """counted from 1; None means all"""
     jpeg_quality: int | None = None
+    """1-100; None means that of the source, at least MIN_JPEG_QUALITY"""
 
 
-def open_sources(path: Path, format: str, wishes: Wishes) -> list[PictureSource]:
-    """The pictures of a file that will be restored.
+def open_sources(path: Path, format: str, options: FileOptions) -> list[PictureSource]:
+    """Open the pictures of a file that will be restored.
 
-    Raises ImageError where the output cannot hold them all, UsageError where their final size is not allowed.
+    Raises:
+        ImageError: the file is not readable, or the output format cannot hold all its pictures.
+        UsageError: the final size of a picture is not allowed.
     """
-    first = open_picture(path, (wishes.frame or 1) - 1, wishes)
+    first = open_page(path, (options.frame or 1) - 1, options)
     count = first.header.frames
-    if wishes.frame is not None or count == 1:
+    if options.frame is not None or count == 1:
         return [first]
     if format not in MULTI_FRAME_FORMATS:
         title = FORMAT_NAMES[format]
-        raise ImageError(f"{path}: holds {count} pictures, {title} holds one", "--frame 1, or --format tiff")
-    return [first, *(open_picture(path, i, wishes) for i in range(1, count))]
+        raise ImageError(f"{path}: has {count} pictures, but {title} holds only one", "--frame 1, or --format tiff")
+    return [first, *(open_page(path, i, options) for i in range(1, count))]
 
 
-def open_picture(path: Path, frame: int, wishes: Wishes) -> PictureSource:
-    """One picture of a file, counted from 0, whose final size is allowed."""
-    source = open_source(path, max_pixels=wishes.max_pixels, frame=frame)
-    check_final_size(wishes.finish, source.header, wishes.max_pixels)
+def open_page(path: Path, frame: int, options: FileOptions) -> PictureSource:
+    """Open one picture of a file, counted from 0, and check its final size."""
+    source = open_source(path, max_pixels=options.max_pixels, frame=frame)
+    check_final_size(options.output, source.header, options.max_pixels)
     return source
 
 
 @dataclass(frozen=True)
-class Document:
-    """A file that is ready to be restored: how its pictures pass through a model, where they go, and as what."""
+class FilePipeline:
+    """A file that is ready to be restored: its pictures, and where and how the result is written."""
 
     path: Path
-    """of the result"""
+    """where the result is written"""
     format: str
-    flows: tuple[Flow, ...]
+    pictures: tuple[PicturePipeline, ...]
     settings: EncoderOptions
 
     @property
     def header(self) -> Header:
-        """Of its first picture."""
-        return self.flows[0].header
+        """Header of the first picture."""
+        return self.pictures[0].header
 
     @property
     def side(self) -> int:
-        """The longest of its pictures, px."""
-        return max(max(flow.header.width, flow.header.height) for flow in self.flows)
+        """Longest side of all pictures, px."""
+        return max(max(picture.header.width, picture.header.height) for picture in self.pictures)
 
 
-def open_document(sources: list[PictureSource], path: Path, format: str, wishes: Wishes) -> Document:
-    """Looks at what decides how the file passes: a floating-point one's range, whether transparency says something.
+def open_file_pipeline(sources: list[PictureSource], path: Path, format: str, options: FileOptions) -> FilePipeline:
+    """Read what decides how the pictures are converted: the range of floating-point files, and whether alpha matters.
 
-    Raises ImageError, OutputError where the format does not hold what there is.
+    Raises:
+        ImageError: the range is not finite, or the colours cannot be converted.
+        OutputError: the picture has transparency that the format cannot hold.
     """
-    finish = without_idle_alpha(sources, path, format, wishes.finish)
-    flows = tuple(flow_of(source, with_colours(source, format, finish)) for source in sources)
-    return Document(path, format, flows, settings_for(sources[0].header, wishes))
+    output = drop_opaque_alpha(sources, path, format, options.output)
+    pictures = tuple(open_picture_pipeline(source, keep_colours(source, format, output)) for source in sources)
+    return FilePipeline(path, format, pictures, make_encoder_options(sources[0].header, options))
 
 
-def restored(document: Document, model: Model, trace: Trace) -> Iterator[Iterator[Samples]]:
-    """The rows of each picture, which are restored as they are asked for."""
-    return (flow.restored(model, trace) for flow in document.flows)
+def restore_pages(file: FilePipeline, model: Model, trace: Trace) -> Iterator[Iterator[Samples]]:
+    """Yield the restored rows of each picture. They are computed when they are read."""
+    return (picture.restore(model, trace) for picture in file.pictures)
 
 
-def write_document(
-    document: Document, pages: Iterator[Iterator[Samples]], scale: int, note: Provenance
+def write_file(
+    file: FilePipeline, pages: Iterator[Iterator[Samples]], scale: int, note: Provenance
 ) -> tuple[tuple[int, int], tuple[str, ...]]:
-    """Writes the result, whole or not at all; gives its first picture's size, (width, height), and what it leaves out.
+    """Write the result atomically. Return the (width, height) of its first picture, and notes on what was left out.
 
-    `pages` are the restored rows of each picture. Raises ImageError, OutputError.
+    `pages` holds the restored rows of each picture. Raises ImageError, OutputError.
     """
-    flows = document.flows
-    streams = (stream_of(flow, rows, document, scale, note) for flow, rows in zip(flows, pages, strict=True))
-    left_out = write_streams(streams, len(flows), document.path, document.format, document.settings)
-    return size_of(flows[0], scale), left_out
+    pictures = file.pictures
+    streams = (make_stream(picture, rows, file, scale, note) for picture, rows in zip(pictures, pages, strict=True))
+    left_out = write_streams(streams, len(pictures), file.path, file.format, file.settings)
+    return final_size(pictures[0], scale), left_out
 
 
-def without_idle_alpha(sources: list[PictureSource], path: Path, format: str, finish: Finish) -> Finish:
-    """Alpha is left out where the format has no place for it and it says nothing; else that is refused."""
-    if format in ALPHA_FORMATS or finish.alpha == "drop":
-        return finish
-    if all(opaque(source) for source in sources):
-        return replace(finish, alpha="drop")
+def drop_opaque_alpha(sources: list[PictureSource], path: Path, format: str, output: OutputOptions) -> OutputOptions:
+    """Drop alpha if the format cannot hold it and every picture is opaque.
+
+    Raises OutputError if a picture has transparency that the format cannot hold.
+    """
+    if format in ALPHA_FORMATS or output.alpha == "drop":
+        return output
+    if all(is_opaque(source) for source in sources):
+        return replace(output, alpha="drop")
     holders = ", ".join(FORMAT_NAMES[name] for name in ALPHA_FORMATS)
-    line = f"{path}: {FORMAT_NAMES[format]} holds no transparency, this picture has some; {holders} do"
+    line = f"{path}: {FORMAT_NAMES[format]} cannot hold the transparency of this image; {holders} can"
     raise OutputError(line, "--format png, or --alpha drop")
 
 
-def with_colours(source: PictureSource, format: str, finish: Finish) -> Finish:
-    """Where the format has no place for what tells its colours, they become sRGB: without it they would be others."""
+def keep_colours(source: PictureSource, format: str, output: OutputOptions) -> OutputOptions:
+    """Convert to sRGB if the format cannot hold the profile or cICP chunk, without which the colours would change."""
     header, metadata = source.header, source.metadata
-    channels = header.channels + (header.alpha and finish.alpha != "drop")
+    channels = header.channels + (header.alpha and output.alpha != "drop")
     lost = metadata.icc is not None and not can_hold_profile(format, channels, metadata.icc)
     lost |= metadata.icc is None and metadata.has_foreign_cicp and format != "PNG"
-    return replace(finish, icc="srgb") if lost else finish
+    return replace(output, icc="srgb") if lost else output
 
 
-def stream_of(flow: Flow, rows: Iterator[Samples], document: Document, scale: int, note: Provenance) -> PixelStream:
-    """A picture's finished rows, which are made as they are asked for."""
-    header, finish = flow.header, flow.finish
-    dtype = depth_for(finish, header, document.format)
-    if dtype.kind == "u" and (flow.low, flow.high) != (0.0, 1.0):
-        found = f"its values reach from {flow.low:g} to {flow.high:g}, integers hold 0 to 1"
-        raise ImageError(f"{flow.source.name}: {found}", "--format tiff")
-    final = size_of(flow, scale)
-    rows = resized(rows, (header.width * scale, header.height * scale), final)
-    blocks = quantised(rows, dtype, flow.alpha, finish.dither and dtype.itemsize == 1)
-    return PixelStream(*final, header.channels + flow.alpha, dtype, blocks, metadata_for(flow, note, final))
+def make_stream(
+    picture: PicturePipeline, rows: Iterator[Samples], file: FilePipeline, scale: int, note: Provenance
+) -> PixelStream:
+    """Return a stream of the final rows of a picture. They are computed when they are read."""
+    header, output = picture.header, picture.output
+    dtype = pick_sample_type(output, header, file.format)
+    if dtype.kind == "u" and (picture.low, picture.high) != (0.0, 1.0):
+        reason = f"its values range from {picture.low:g} to {picture.high:g}, but integer samples hold only 0 to 1"
+        raise ImageError(f"{picture.source.name}: {reason}", "--format tiff")
+    final = final_size(picture, scale)
+    rows = resize_rows(rows, (header.width * scale, header.height * scale), final)
+    blocks = quantise_rows(rows, dtype, picture.alpha, output.dither and dtype.itemsize == 1)
+    return PixelStream(*final, header.channels + picture.alpha, dtype, blocks, make_metadata(picture, note, final))
 
 
-def size_of(flow: Flow, scale: int) -> tuple[int, int]:
-    """(width, height) of the result."""
-    size = flow.header.width, flow.header.height
-    return compute_size(flow.finish.resize, size) if flow.finish.resize else (size[0] * scale, size[1] * scale)
+def final_size(picture: PicturePipeline, scale: int) -> tuple[int, int]:
+    """Return the (width, height) of the result."""
+    size = picture.header.width, picture.header.height
+    return compute_size(picture.output.resize, size) if picture.output.resize else (size[0] * scale, size[1] * scale)
 
 
-def metadata_for(flow: Flow, note: Provenance, size: tuple[int, int]) -> Metadata:
-    """What travels on, and the note of what was done."""
-    metadata = update_size(flow.source.metadata, *size)
-    if flow.finish.icc == "srgb" and flow.colour is not None:
-        metadata = replace(metadata, icc=srgb_profile() if flow.header.channels == 3 else None, png={})
-    return strip_metadata(metadata) if flow.finish.strip else add_provenance(metadata, note)
+def make_metadata(picture: PicturePipeline, note: Provenance, size: tuple[int, int]) -> Metadata:
+    """Return the metadata of the result, with a note on how it was made unless it is stripped."""
+    metadata = update_size(picture.source.metadata, *size)
+    if picture.output.icc == "srgb" and picture.colour is not None:
+        metadata = replace(metadata, icc=srgb_profile() if picture.header.channels == 3 else None, png={})
+    return strip_metadata(metadata) if picture.output.strip else add_provenance(metadata, note)
 
 
 @cache
 def srgb_profile() -> bytes:
-    """Little CMS's own, of 588 bytes."""
+    """Return the sRGB profile of Little CMS, 588 bytes."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def settings_for(header: Header, wishes: Wishes) -> EncoderOptions:
-    """JPEG as its source was, at least of quality 90; as asked where that was said."""
+def make_encoder_options(header: Header, options: FileOptions) -> EncoderOptions:
+    """Return the JPEG settings: the requested quality, else that of the source but at least MIN_JPEG_QUALITY."""
     if header.jpeg_quality is None:
-        return EncoderOptions(wishes.jpeg_quality or 95)
-    quality = wishes.jpeg_quality or max(header.jpeg_quality, LEAST_QUALITY)
+        return EncoderOptions(options.jpeg_quality or 95)
+    quality = options.jpeg_quality or max(header.jpeg_quality, MIN_JPEG_QUALITY)
     return EncoderOptions(quality, header.subsampling or "4:4:4")

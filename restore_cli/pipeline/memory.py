@@ -1,4 +1,4 @@
-"""How much memory there is, how much a model takes, and the tile that fits."""
+"""Finds how much memory is free, how much a model takes, and the tile that fits."""
 
 from __future__ import annotations
 
@@ -15,113 +15,113 @@ from restore_cli.errors import is_out_of_memory
 from restore_cli.models.processor import cgroups, numbers
 from restore_cli.tiling.geometry import Tiling
 
-__all__ = ["demand", "free", "tiling_for"]
+__all__ = ["fit_tiling", "measure_demand", "usable_memory"]
 
 SHARE = 0.8
-"""Of the memory at hand, what a model may take: rows of the picture and the allocator want some, too."""
+"""Share of the free memory that a model may take. Rows of the picture and the allocator need the rest."""
 
 SCRATCH = 16 * 2**20
-"""Bytes that each thread of a CPU takes for what lies between two products."""
+"""Bytes that each CPU thread takes for intermediate results between two matrix products."""
 
-MODEST = 3 * 2**30
-"""Bytes that a model takes of a GPU where nobody says how many: more at a time make it no faster."""
+GPU_DEFAULT = 3 * 2**30
+"""Bytes that a model takes of a GPU by default. More do not make it faster."""
 
 PROBES = 128, 256
-"""Sides of the two tiles that are measured on a GPU, px."""
+"""Sides of the two tiles that measure a model on a GPU, px."""
 
 PROC = Path("/proc")
 
 
-def tiling_for(model: Model, wish: Tiling, side: int, device: torch.device, memory: int | None = None) -> Tiling:
-    """As much of the wish as fits into `memory` bytes and into what is at hand, for a picture of `side` px.
+def fit_tiling(model: Model, wanted: Tiling, side: int, device: torch.device, memory: int | None = None) -> Tiling:
+    """Reduce the wanted tiling to what fits into `memory` bytes and into free memory, for a picture of `side` px.
 
-    Where the system does not tell and nobody asks, that is all of it. Where not even the probes fit, it is the smaller
-    one of them: smaller tiles are tried when memory runs out again.
+    Without a limit, on a system that does not report its memory, the tiling stays. If a probe does not fit, the tile
+    is that of the smaller probe; smaller ones are tried when memory runs out again.
     """
     contract = model.contract
-    wish = wish.fitted(contract)
-    asked = MODEST if memory is None and device.type == "cuda" else memory
-    limits = [limit for limit in (asked, free(device)) if limit is not None]
+    wanted = wanted.fitted(contract)
+    limit = GPU_DEFAULT if memory is None and device.type == "cuda" else memory
+    limits = [bytes for bytes in (limit, usable_memory(device)) if bytes is not None]
     if not limits:
-        return wish
+        return wanted
     try:
-        constant, per_pixel = demand(model, device)
+        constant, per_pixel = measure_demand(model, device)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        least = min(PROBES[0], wish.tile or side)
-        return replace(wish, tile=least, overlap=wish.overlap or contract.overlap, batch=1).fitted(contract)
+        least = min(PROBES[0], wanted.tile or side)
+        return replace(wanted, tile=least, overlap=wanted.overlap or contract.overlap, batch=1).fitted(contract)
     pixels = max(1, (min(limits) - constant) // per_pixel)
-    whole = min(wish.tile or side, side)
+    whole = min(wanted.tile or side, side)
     if whole**2 <= pixels:
-        return replace(wish, batch=max(1, min(wish.batch, pixels // whole**2)))
-    return replace(wish, tile=isqrt(pixels), overlap=wish.overlap or contract.overlap, batch=1).fitted(contract)
+        return replace(wanted, batch=max(1, min(wanted.batch, pixels // whole**2)))
+    return replace(wanted, tile=isqrt(pixels), overlap=wanted.overlap or contract.overlap, batch=1).fitted(contract)
 
 
-def demand(model: Model, device: torch.device) -> tuple[int, int]:
-    """Bytes that a model takes whatever the tile, and for each px of it.
+def measure_demand(model: Model, device: torch.device) -> tuple[int, int]:
+    """Return the bytes that a model takes for any tile, and the bytes per px of the tile.
 
-    A GPU counts what a tile takes: a line through two of them. A process on a CPU holds so much beside that its
-    contract says more (decision 042).
+    On a GPU the peaks of two tiles are measured. On a CPU the process holds too much else to measure them, so the
+    numbers come from the contract (decision 042).
     """
     contract = model.contract
     if device.type != "cuda":
-        return SCRATCH * torch.get_num_threads(), 4 * contract.floats
-    sides = [contract.grid * ceil(side / contract.grid) for side in PROBES]
+        return SCRATCH * torch.get_num_threads(), 4 * contract.activation_floats_per_px
+    sides = [contract.tile_multiple * ceil(side / contract.tile_multiple) for side in PROBES]
     tiles = [torch.full((1, contract.channels, side, side), 0.5) for side in sides]
-    model(tiles[0])  # makes what stays: room for the products, code
-    small, large = (peak(model, tile, device) for tile in tiles)
+    model(tiles[0])  # allocates what stays: workspaces, code
+    small, large = (measure_peak(model, tile, device) for tile in tiles)
     per_pixel = max(1, (large - small) // (sides[1] ** 2 - sides[0] ** 2))
     return max(0, large - per_pixel * sides[1] ** 2), per_pixel
 
 
-def peak(model: Model, tile: Tensor, device: torch.device) -> int:
-    """Bytes of a GPU that a tile takes at most."""
+def measure_peak(model: Model, tile: Tensor, device: torch.device) -> int:
+    """Return the most bytes of the GPU that the model held while it restored the tile."""
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     model(tile)
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def free(device: torch.device) -> int | None:
-    """Bytes that a model may take there; None where the system does not tell."""
-    room = available(device)
+def usable_memory(device: torch.device) -> int | None:
+    """Return the bytes that a model may take on a device, or None if the system does not report its memory."""
+    room = free_memory(device)
     return None if room is None else int(SHARE * room)
 
 
-def available(device: torch.device) -> int | None:
-    """Bytes that this process can still have there; None where the system does not tell."""
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that this process can still allocate there, or None if the system does not report them."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
     if not (PROC / "meminfo").exists():
         return None
-    return min([field(PROC / "meminfo", "MemAvailable"), *address_space(), *granted(cgroups("memory"))])
+    return min([read_field(PROC / "meminfo", "MemAvailable"), *free_address_space(), *cgroup_memory(cgroups("memory"))])
 
 
-def address_space() -> Iterable[int]:
-    """What `ulimit -v` leaves."""
-    import resource  # Unix alone has it
+def free_address_space() -> Iterable[int]:
+    """Yield the bytes that `ulimit -v` leaves, if it is set."""
+    import resource  # only on Unix
 
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY:
-        yield max(0, limit - field(PROC / "self/status", "VmSize"))
+        yield max(0, limit - read_field(PROC / "self/status", "VmSize"))
 
 
-def granted(folders: Iterable[Path]) -> Iterable[int]:
-    """What each cgroup leaves; pages of files give way."""
+def cgroup_memory(folders: Iterable[Path]) -> Iterable[int]:
+    """Yield the bytes that each cgroup leaves. Cached file pages count as free."""
     for folder in folders:
         limit, used, *_ = [*numbers(folder, "memory.max", "memory.limit_in_bytes"), None, None]
         used, *_ = [*numbers(folder, "memory.current", "memory.usage_in_bytes"), None]
         if limit is not None and used is not None:
             stat = folder / "memory.stat"
-            yield max(0, limit - used + (field(stat, "inactive_file", 1) if stat.exists() else 0))
+            yield max(0, limit - used + (read_field(stat, "inactive_file", 1) if stat.exists() else 0))
 
 
-def field(path: Path, name: str, unit: int = 1024) -> int:
-    """The number behind that name in a file of lines, in bytes. OSError where it is not there."""
+def read_field(path: Path, name: str, unit: int = 1024) -> int:
+    """Return the number after `name` in a file of lines, times `unit`. Raises OSError if the name is missing."""
     for line in path.read_text().splitlines():
         word, _, value = line.replace(":", " ").partition(" ")
         if word == name:
             return int(value.split()[0]) * unit
-    raise OSError(f"{path}: has no {name}")
+    raise OSError(f"{path}: has no line {name}")

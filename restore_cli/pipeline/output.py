@@ -1,4 +1,4 @@
-"""What becomes of restored rows: final size, depth, and what a file is told beside its pixels."""
+"""Converts restored rows to the final size and sample type."""
 
 from __future__ import annotations
 
@@ -13,17 +13,26 @@ from restore_cli.image.formats.capabilities import FORMAT_NAMES, WRITABLE_DEPTHS
 from restore_cli.image.picture import PEAK, Header, Samples
 from restore_cli.image.resize import Resizer, check_resize
 
-__all__ = ["ALPHA", "BIT_DEPTH", "ICC", "Finish", "check_final_size", "depth_for", "quantised", "resized"]
+__all__ = [
+    "ALPHA",
+    "BIT_DEPTH",
+    "ICC",
+    "OutputOptions",
+    "check_final_size",
+    "pick_sample_type",
+    "quantise_rows",
+    "resize_rows",
+]
 
 ALPHA = ("model", "lanczos", "drop")
 ICC = ("keep", "srgb")
 BIT_DEPTH = ("auto", "8", "16")
-KINDS: dict[int, np.dtype[Any]] = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16), 32: np.dtype(np.float32)}
+SAMPLE_TYPES: dict[int, np.dtype[Any]] = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16), 32: np.dtype(np.float32)}
 
 
 @dataclass(frozen=True)
-class Finish:
-    """What was asked for, beside the restoration itself."""
+class OutputOptions:
+    """Options of the output, as the command line names them."""
 
     bit_depth: str = "auto"
     dither: bool = False
@@ -33,31 +42,34 @@ class Finish:
     strip: bool = False
 
     def __post_init__(self) -> None:
-        words = (("bit-depth", self.bit_depth, BIT_DEPTH), ("alpha", self.alpha, ALPHA), ("icc", self.icc, ICC))
-        for name, value, known in words:
-            if value not in known:
-                raise UsageError(f"--{name} {value}: expected {', '.join(known)}")
+        choices = (("bit-depth", self.bit_depth, BIT_DEPTH), ("alpha", self.alpha, ALPHA), ("icc", self.icc, ICC))
+        for name, value, allowed in choices:
+            if value not in allowed:
+                raise UsageError(f"--{name} {value}: expected {', '.join(allowed)}")
 
 
-def check_final_size(finish: Finish, header: Header, max_pixels: int) -> None:
-    """Raise UsageError where --resize would make more than `max_pixels` of an image, or nothing."""
-    if finish.resize is not None:
-        check_resize(finish.resize, max_pixels, (header.width, header.height))
+def check_final_size(options: OutputOptions, header: Header, max_pixels: int) -> None:
+    """Raise UsageError if --resize gives more than `max_pixels`, or less than one pixel."""
+    if options.resize is not None:
+        check_resize(options.resize, max_pixels, (header.width, header.height))
 
 
-def depth_for(finish: Finish, header: Header, format: str) -> np.dtype[Any]:
-    """The kind of sample to write: as asked, else the input's, else the deepest that the format holds."""
-    held = WRITABLE_DEPTHS[format]
-    if finish.bit_depth == "auto":
-        return KINDS[header.depth if header.depth in held else max(d for d in held if d <= header.depth)]
-    wanted = int(finish.bit_depth)
-    if wanted not in held:
+def pick_sample_type(options: OutputOptions, header: Header, format: str) -> np.dtype[Any]:
+    """Return the dtype of the samples to write: the requested one, else the input's, else the deepest of the format.
+
+    Raises OutputError if the format cannot hold the requested depth.
+    """
+    writable = WRITABLE_DEPTHS[format]
+    if options.bit_depth == "auto":
+        return SAMPLE_TYPES[header.depth if header.depth in writable else max(d for d in writable if d <= header.depth)]
+    wanted = int(options.bit_depth)
+    if wanted not in writable:
         raise OutputError(f"{FORMAT_NAMES[format]} holds no {wanted}-bit samples", "--format png")
-    return KINDS[wanted]
+    return SAMPLE_TYPES[wanted]
 
 
-def resized(blocks: Iterator[Samples], size: tuple[int, int], target: tuple[int, int]) -> Iterator[Samples]:
-    """Rows of a picture of `size` (width, height) as rows of `target`, in floating point."""
+def resize_rows(blocks: Iterator[Samples], size: tuple[int, int], target: tuple[int, int]) -> Iterator[Samples]:
+    """Resample blocks of rows of a picture from `size` to `target`, both (width, height), in floating point."""
     if size == target:
         yield from blocks
         return
@@ -66,10 +78,10 @@ def resized(blocks: Iterator[Samples], size: tuple[int, int], target: tuple[int,
         yield from resizer.push(block)
 
 
-def quantised(blocks: Iterator[Samples], dtype: np.dtype[Any], alpha: bool, dither: bool) -> Iterator[Samples]:
-    """float32 in [0, 1] -> the kind of sample, clipped and rounded half to even; floats as they are.
+def quantise_rows(blocks: Iterator[Samples], dtype: np.dtype[Any], alpha: bool, dither: bool) -> Iterator[Samples]:
+    """Convert blocks of float32 rows to the dtype. Integers are clipped and rounded half to even, floats stay.
 
-    `dither` adds triangular noise of one step to the colours before rounding, the same for the same picture.
+    `dither` adds triangular noise of one step to the colours before rounding. The noise is the same in every run.
     """
     peak = PEAK[str(dtype)]
     row = 0
@@ -80,13 +92,13 @@ def quantised(blocks: Iterator[Samples], dtype: np.dtype[Any], alpha: bool, dith
         values = block * np.float32(peak)
         if dither:
             colours = values.shape[2] - alpha
-            values[..., :colours] += noise(row, (*values.shape[:2], colours))
+            values[..., :colours] += triangular_noise(row, (*values.shape[:2], colours))
         yield np.rint(values.clip(0, peak)).astype(dtype)
         row += block.shape[0]
 
 
-def noise(row: int, shape: tuple[int, ...]) -> Samples:
-    """Triangular in (-1, 1), a sequence of its own for each row, so that blocks of rows do not matter."""
+def triangular_noise(row: int, shape: tuple[int, ...]) -> Samples:
+    """Return triangular noise in (-1, 1). Each row has its own seed, so the noise does not depend on the blocks."""
     rows = []
     for i in range(shape[0]):
         random = np.random.default_rng(row + i)

@@ -1,1 +1,1 @@
-"""Tiled inference: the plan, the blend, the engine."""
+"""Tiled inference: where tiles are, how they are blended, how they run."""

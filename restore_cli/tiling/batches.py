@@ -1,4 +1,4 @@
-"""Batches of tiles through the model; a GPU has the next one before the last one is back."""
+"""Runs batches of tiles through a model. A GPU computes the next batch while the last one is copied back."""
 
 from __future__ import annotations
 
@@ -14,81 +14,86 @@ from restore_cli.contract import Model
 from restore_cli.errors import RestoreError
 from restore_cli.pinned import PINNED
 
-__all__ = ["Begun", "begin", "restored"]
+__all__ = ["PendingBatch", "run_batches", "submit"]
 
 AHEAD = 1
-"""Batches that a GPU has beside the one that is waited for."""
+"""Batches that a GPU may start before the current one has been collected."""
 
 
 class Event(Protocol):
-    """Something that will have happened, torch.cuda.Event for one."""
+    """A point in the work of a device, such as torch.cuda.Event."""
 
     def synchronize(self) -> None:
-        """Waits for it."""
+        """Wait until the device has reached it."""
 
 
 @dataclass(frozen=True)
-class Begun:
-    """A batch that the model has been given."""
+class PendingBatch:
+    """A batch that the model has started."""
 
     tiles: Tensor
+    """(b, c, h, w), the input"""
     out: Tensor
-    """(b, c, h·scale, w·scale) on the CPU; not to be read before the event"""
+    """(b, c, h·scale, w·scale) on the CPU; valid after the event"""
     event: Event | None
-    """that it is there; None where it is already"""
+    """reached when `out` is valid; None if it already is"""
 
     def result(self) -> Tensor:
-        """Waits for it. Memory that a GPU copies into is scarce, so it goes back at once."""
+        """Wait for the output and return it. Pinned memory is scarce, so its block is copied and freed."""
         if self.event is None:
             return self.out
         self.event.synchronize()
         return self.out.clone()
 
 
-def begin(model: Model, tiles: Tensor) -> Begun:
-    """Gives the batch (b, c, h, w) to the model. A GPU works on meanwhile where there is pinned memory to copy into."""
+def submit(model: Model, tiles: Tensor) -> PendingBatch:
+    """Start the batch (b, c, h, w). With pinned memory to copy into, this returns before a GPU has finished."""
     out = model(tiles)
     pinned = PINNED.like(out, out.device) if out.device.type == "cuda" else None
     if pinned is None:
-        return Begun(tiles, out.cpu(), None)
+        return PendingBatch(tiles, out.cpu(), None)
     with torch.cuda.device(out.device):
         pinned.copy_(out, non_blocking=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # PyTorch's own
         event.record()
-    return Begun(tiles, pinned, event)
+    return PendingBatch(tiles, pinned, event)
 
 
-def restored(model: Model, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, list[int]]]:
-    """Each batch (b, c, h, w) -> (b, c, h·scale, w·scale) on the CPU, in order, and which of it ran in float32."""
-    under_way: deque[Begun] = deque()
-    for tiles in batches:
-        under_way.append(begin(model, tiles))
-        while under_way and (len(under_way) > AHEAD or under_way[0].event is None):
-            yield finite(model, under_way.popleft())
-    while under_way:
-        yield finite(model, under_way.popleft())
+def run_batches(model: Model, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, list[int]]]:
+    """Yield, for each batch (b, c, h, w) in order, its output and the indices of the tiles that ran again in float32.
 
+    The output is (b, c, h·scale, w·scale) on the CPU.
 
-def finite(model: Model, begun: Begun) -> tuple[Tensor, list[int]]:
-    """The batch when it is there, and which of its tiles overflowed and were run again in float32.
-
-    Raises RestoreError where even those are not finite.
+    Raises:
+        RestoreError: a tile is not finite in float32 either.
     """
-    out = begun.result()
-    bad = overflowed(out)
-    if bad and model.exact is not None:
-        again = model.exact(begun.tiles[bad]).cpu()
-        if not overflowed(again):
-            # On a CPU `out` is the model's own tensor of inference mode, which cannot be written to outside of it.
+    pending: deque[PendingBatch] = deque()
+    for tiles in batches:
+        pending.append(submit(model, tiles))
+        while pending and (len(pending) > AHEAD or pending[0].event is None):
+            yield collect(model, pending.popleft())
+    while pending:
+        yield collect(model, pending.popleft())
+
+
+def collect(model: Model, batch: PendingBatch) -> tuple[Tensor, list[int]]:
+    """Return the output of a batch, and which of its tiles overflowed and ran again in float32."""
+    out = batch.result()
+    bad = find_overflows(out)
+    fallback = model.fp32_fallback if bad else None
+    if fallback is not None:
+        again = fallback(batch.tiles[bad]).cpu()
+        if not find_overflows(again):
+            # On a CPU `out` is a tensor of inference mode, which cannot be written to outside of that mode.
             return out.index_copy(0, torch.tensor(bad), again), bad
     if bad:
         raise RestoreError(
-            "the model gave numbers that are not finite, even in float32: its weights do not suit this picture",
+            "the output of the model is not finite, even in float32: its weights are damaged or do not suit this image",
             hint="restore models verify",
         )
     return out, []
 
 
-def overflowed(out: Tensor) -> list[int]:
-    """The tiles (b, c, h, w) that hold something infinite or no number: their extremes tell, in one pass."""
+def find_overflows(out: Tensor) -> list[int]:
+    """Return the indices of the tiles in (b, c, h, w) that hold infinities or NaN; one pass for both extremes."""
     return [i for i, tile in enumerate(out) if not torch.isfinite(torch.stack(torch.aminmax(tile))).all()]

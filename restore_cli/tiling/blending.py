@@ -1,4 +1,4 @@
-"""Neighbouring tiles pass into each other."""
+"""Cross-fades overlapping tiles."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from restore_cli.tiling.geometry import Axis
 __all__ = ["join"]
 
 
-def join(pieces: Iterable[Tensor], axis: Axis, scale: int, dim: int) -> Iterator[Tensor]:
-    """Restored tiles along `dim` -> parts that follow one another and together are length·scale px long.
+def join(tiles: Iterable[Tensor], axis: Axis, scale: int, dim: int) -> Iterator[Tensor]:
+    """Yield consecutive parts along `dim` of the image that restored tiles make: axis.length·scale px in all.
 
-    Inside a fade the tiles are mixed by `torch.lerp`, so equal tiles stay equal to the bit; what a tile holds
-    beyond its fades lacks context and is thrown away. One tile's fade is held at a time.
+    Inside a fade `torch.lerp` mixes two tiles, so equal tiles stay equal to the bit. What a tile holds beyond its fades
+    lacks context and is discarded. Only the fade of one tile is held at a time.
     """
     held, done = None, 0
-    for i, piece in enumerate(pieces):
+    for i, tile in enumerate(tiles):
         start = axis.starts[i] * scale
 
-        def part(first: int, end: int, piece: Tensor = piece, start: int = start) -> Tensor:
-            return piece.narrow(dim, first - start, end - first)
+        def part(first: int, end: int, tile: Tensor = tile, start: int = start) -> Tensor:
+            return tile.narrow(dim, first - start, end - first)
 
         if held is not None and held.shape[dim]:
             end = done + held.shape[dim]
@@ -34,10 +34,10 @@ def join(pieces: Iterable[Tensor], axis: Axis, scale: int, dim: int) -> Iterator
         yield part(done, first)
         done = first
         held = None if last else part(first, end).clone()
-        del piece, part  # the next tiles need the room
+        del tile, part  # frees the memory for the next tiles
 
 
 def ramp(length: int, like: Tensor, dim: int) -> Tensor:
-    """Weights of the second tile over a fade of `length` px, shaped to spread along `dim`."""
+    """Return the weights of the second tile over a fade of `length` px, shaped to broadcast along `dim`."""
     weights = (torch.arange(length, dtype=like.dtype, device=like.device) + 0.5) / length
     return weights.view([-1 if d == dim else 1 for d in range(like.ndim)])

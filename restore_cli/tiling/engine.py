@@ -1,4 +1,4 @@
-"""Tiles through the model, finished rows out."""
+"""Restores a picture in tiles: rows in, finished rows out."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from restore_cli.contract import Contract, Model
-from restore_cli.tiling.batches import restored
+from restore_cli.tiling.batches import run_batches
 from restore_cli.tiling.blending import join
-from restore_cli.tiling.geometry import Axis, Tiling, padded, plan_axis, reflected
+from restore_cli.tiling.geometry import Axis, Tiling, padded_side, plan_axis, reflection_indices
 
-__all__ = ["Rows", "Trace", "bands", "together"]
+__all__ = ["Rows", "Trace", "restore_batch", "restore_rows"]
 
 
-ROWS = 64
-"""Rows of the result that are handed on at a time: whoever gets them makes copies."""
+BLOCK_ROWS = 64
+"""Output rows per yielded block. Consumers copy each block, so this bounds their memory."""
 
 
 class Rows(Protocol):
@@ -31,9 +31,9 @@ class Rows(Protocol):
     def width(self) -> int: ...
 
     def read(self, top: int, bottom: int) -> Tensor:
-        """Rows top..bottom as (c, bottom - top, w) float32 in [0, 1].
+        """Return rows top..bottom as (c, bottom - top, w) float32 in [0, 1].
 
-        Bounds grow from call to call; `top` goes back by less than a grid cell, for reflected rows.
+        Bounds grow from call to call. Only `top` may go back, by less than `tile_multiple`, for reflected rows.
         """
 
 
@@ -43,87 +43,94 @@ class Trace:
 
     tiling: Tiling
     tiles: int = 0
-    """tiles that are restored, of all pictures"""
-    exact_tiles: int = 0
-    """tiles that overflowed and were run again in float32"""
+    """tiles restored so far, of all pictures"""
+    fp32_tiles: int = 0
+    """tiles that overflowed and ran again in float32"""
     on_tile: Callable[[int, int], None] = lambda done, total: None
-    """called with the tiles of the current picture that are done and their total"""
+    """called with the number of finished tiles of the current picture, and their total"""
 
 
-def bands(model: Model, rows: Rows, trace: Trace) -> Iterator[Tensor]:
-    """Finished rows (c, n, w·scale) on the CPU, top to bottom, h·scale in all.
+def restore_rows(model: Model, rows: Rows, trace: Trace) -> Iterator[Tensor]:
+    """Yield the restored picture as blocks of rows (c, n, w·scale) on the CPU, top to bottom, h·scale rows in all.
 
-    Holds one row of tiles. Raises RestoreError where the model gives no finite numbers even in float32.
+    Holds one row of tiles at a time, and counts tiles in `trace`.
+
+    Raises:
+        RestoreError: the output of the model is not finite, even in float32.
     """
     contract, tiling = model.contract, trace.tiling.fitted(model.contract)
-    high, wide = padded(rows.height, contract), padded(rows.width, contract)
-    down = plan_axis(high, tiling.tile, tiling.overlap, contract.grid)
-    across = plan_axis(wide, tiling.tile, tiling.overlap, contract.grid)
+    high, wide = padded_side(rows.height, contract), padded_side(rows.width, contract)
+    down = plan_axis(high, tiling.tile, tiling.overlap, contract.tile_multiple)
+    across = plan_axis(wide, tiling.tile, tiling.overlap, contract.tile_multiple)
     total = len(down.starts) * len(across.starts)
 
-    def tiles() -> Iterator[Tensor]:
+    def batches() -> Iterator[Tensor]:
         for i in range(len(down.starts)):
-            strip = padded_strip(rows, *down.span(i), high, wide)
-            yield from batches([strip[:, :, slice(*across.span(j))] for j in range(len(across.starts))], tiling.batch)
+            strip = read_padded(rows, *down.span(i), high, wide)
+            tiles = [strip[:, :, slice(*across.span(j))] for j in range(len(across.starts))]
+            yield from stack_equal_tiles(tiles, tiling.batch)
 
     def strips() -> Iterator[Tensor]:
         row: list[Tensor] = []
         done = 0
-        for batch, exact in restored(model, tiles()):
+        for batch, in_fp32 in run_batches(model, batches()):
             done += len(batch)
             trace.tiles += len(batch)
-            trace.exact_tiles += len(exact)
+            trace.fp32_tiles += len(in_fp32)
             trace.on_tile(done, total)
             row.extend(batch)
             del batch
             if len(row) == len(across.starts):
-                yield joined(emptied(row), across, contract, rows.width)
+                yield join_across(take_all(row), across, contract, rows.width)
 
     left = rows.height * contract.scale
-    for band in join(strips(), down, contract.scale, dim=1):
-        if left > 0 and band.shape[1]:
-            yield from torch.split(band[:, :left], ROWS, 1)
-        left -= band.shape[1]
-        del band  # the next tiles need the room
+    for block in join(strips(), down, contract.scale, dim=1):
+        if left > 0 and block.shape[1]:
+            yield from torch.split(block[:, :left], BLOCK_ROWS, 1)
+        left -= block.shape[1]
+        del block  # frees the memory for the next tiles
 
 
-def together(model: Model, pictures: Sequence[Rows], tiling: Tiling) -> list[tuple[Tensor, Trace]]:
-    """Pictures of equal padded size, each in one tile, in one call -> (c, h·scale, w·scale) of each, on the CPU."""
+def restore_batch(model: Model, pictures: Sequence[Rows], tiling: Tiling) -> list[tuple[Tensor, Trace]]:
+    """Restore pictures of equal padded size, each a single tile, in one call of the model.
+
+    Returns (c, h·scale, w·scale) on the CPU and a Trace for each. Raises RestoreError as `restore_rows`.
+    """
     contract = model.contract
-    high, wide = padded(pictures[0].height, contract), padded(pictures[0].width, contract)
-    tiles = torch.stack([padded_strip(rows, 0, high, high, wide) for rows in pictures])
-    ((out, exact),) = restored(model, [tiles])
-    traces = [Trace(tiling, tiles=1, exact_tiles=int(i in exact)) for i in range(len(pictures))]
+    high, wide = padded_side(pictures[0].height, contract), padded_side(pictures[0].width, contract)
+    tiles = torch.stack([read_padded(rows, 0, high, high, wide) for rows in pictures])
+    ((out, in_fp32),) = run_batches(model, [tiles])
+    traces = [Trace(tiling, tiles=1, fp32_tiles=int(i in in_fp32)) for i in range(len(pictures))]
     sizes = [(rows.height * contract.scale, rows.width * contract.scale) for rows in pictures]
     cropped = [tile[:, :height, :width] for tile, (height, width) in zip(out, sizes, strict=True)]
     return list(zip(cropped, traces, strict=True))
 
 
-def batches(tiles: list[Tensor], size: int) -> Iterator[Tensor]:
-    """Tiles of equal shape together, at most `size` at a time, in order."""
-    for _, alike in groupby(tiles, key=lambda tile: tile.shape):
-        group = list(alike)
-        for i in range(0, len(group), size):
-            yield torch.stack(group[i : i + size])
+def stack_equal_tiles(tiles: list[Tensor], most: int) -> Iterator[Tensor]:
+    """Yield neighbouring tiles of equal shape as batches of at most `most`, in order."""
+    for _, equal in groupby(tiles, key=lambda tile: tile.shape):
+        group = list(equal)
+        for i in range(0, len(group), most):
+            yield torch.stack(group[i : i + most])
 
 
-def emptied(row: list[Tensor]) -> list[Tensor]:
-    """What was in the list; whoever filled it holds none of it any more."""
+def take_all(row: list[Tensor]) -> list[Tensor]:
+    """Empty the list and return what it held, so that only the caller keeps the tiles alive."""
     taken = row[:]
     row.clear()
     return taken
 
 
-def joined(tiles: list[Tensor], across: Axis, contract: Contract, width: int) -> Tensor:
-    """Restored tiles of one row, each (c, n, tile·scale) -> (c, n, width·scale)."""
+def join_across(tiles: list[Tensor], across: Axis, contract: Contract, width: int) -> Tensor:
+    """Join the restored tiles of one row, each (c, n, tile·scale), to (c, n, width·scale)."""
     return torch.cat(list(join(tiles, across, contract.scale, dim=2)), 2)[:, :, : width * contract.scale]
 
 
-def padded_strip(rows: Rows, top: int, bottom: int, high: int, wide: int) -> Tensor:
-    """Rows top..bottom of the padded picture, (c, bottom - top, wide)."""
-    ys = reflected(rows.height, high)[top:bottom]
+def read_padded(rows: Rows, top: int, bottom: int, high: int, wide: int) -> Tensor:
+    """Read rows top..bottom of the picture padded to (high, wide), as (c, bottom - top, wide)."""
+    ys = reflection_indices(rows.height, high)[top:bottom]
     first, end = min(ys), max(ys) + 1
     strip = rows.read(first, end)
     if ys != list(range(first, end)):
         strip = strip[:, torch.tensor(ys) - first]
-    return strip if rows.width == wide else strip[:, :, torch.tensor(reflected(rows.width, wide))]
+    return strip if rows.width == wide else strip[:, :, torch.tensor(reflection_indices(rows.width, wide))]

@@ -1,4 +1,4 @@
-"""Where tiles lie: integers only."""
+"""Computes where tiles begin, end and overlap, in whole pixels."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from math import ceil
 
 from restore_cli.contract import Contract
 
-__all__ = ["WHOLE", "Axis", "Tiling", "padded", "plan_axis", "reflected"]
+__all__ = ["WHOLE", "Axis", "Tiling", "padded_side", "plan_axis", "reflection_indices"]
 
 WHOLE = 0
-"""The tile side that stands for one tile as large as the picture."""
+"""A tile side that means one tile as large as the picture."""
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a picture is cut: largest tile side and overlap in input px, tiles per call of the model."""
+    """How a picture is cut: longest tile side and overlap in input px, tiles per call of the model."""
 
     tile: int
     overlap: int
@@ -23,25 +23,28 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if self.tile < 0 or self.overlap < 0 or self.batch < 1:
-            raise ValueError(f"{self}: sides must not be negative, the batch at least 1")
+            raise ValueError(f"{self}: sides must not be negative, the batch must be at least 1")
 
     def fitted(self, contract: Contract) -> Tiling:
-        """The nearest tiling that the contract allows: whole grid cells, an overlap of at most half a tile.
+        """Return the nearest tiling that the contract allows: tiles of `tile_multiple`, overlap at most half a tile.
 
-        The last tile may be shorter by less than a grid cell, and must not be less than the model's minimum.
+        The last tile may be shorter, by less than `tile_multiple`, but not shorter than the model's minimum.
         """
         if self.tile == WHOLE:
             return self
-        least = contract.minimum + contract.grid - contract.multiple
-        smallest = contract.grid * ceil(least / contract.grid)
-        tile = max(smallest, self.tile // contract.grid * contract.grid)
+        least = contract.minimum + contract.tile_multiple - contract.pad_multiple
+        smallest = contract.tile_multiple * ceil(least / contract.tile_multiple)
+        tile = max(smallest, self.tile // contract.tile_multiple * contract.tile_multiple)
         return replace(self, tile=tile, overlap=min(self.overlap, tile // 2))
 
     def smaller(self, contract: Contract, side: int) -> Tiling | None:
-        """What to try when memory ran out on a picture whose longer side is `side`; None at the smallest tile."""
+        """Return the next tiling to try when memory runs out, or None at the smallest tile.
+
+        First the batch is halved, then the tile. `side` is the longer side of the picture, px.
+        """
         if self.batch > 1:
             return replace(self, batch=self.batch // 2)
-        tile = self.tile or ceil(side / contract.grid) * contract.grid
+        tile = self.tile or ceil(side / contract.tile_multiple) * contract.tile_multiple
         halved = replace(self, tile=max(1, min(tile, side) // 2), overlap=self.overlap or contract.overlap)
         fitted = halved.fitted(contract)
         return fitted if fitted.tile < min(tile, side) else None
@@ -49,51 +52,57 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Axis:
-    """Equal tiles along one side of a picture, px.
+    """Equal tiles along one axis of a picture, px.
 
-    The last one ends with the picture: by less than a grid cell shorter where the side is no multiple of the grid.
+    The last tile ends with the picture. It is shorter than the others if the side is not a multiple of `tile_multiple`.
     """
 
     length: int
     tile: int
     starts: tuple[int, ...]
     overlap: int
-    """the least overlap of two neighbours; less than asked for where a tile is a single grid cell"""
+    """least overlap of two neighbours; less than requested if tiles have the smallest size"""
 
     def span(self, i: int) -> tuple[int, int]:
-        """(first, end) of tile i."""
+        """Return (first, end) of tile i."""
         return self.starts[i], min(self.starts[i] + self.tile, self.length)
 
     def fade(self, i: int) -> tuple[int, int]:
-        """(first, end) of the px where tile i passes into tile i + 1: half of the overlap, in its middle."""
+        """Return (first, end) of the cross-fade between tiles i and i + 1: the middle half of their overlap."""
         begin, end = self.starts[i + 1], self.span(i)[1]
         width = self.overlap // 2
         first = (begin + end - width) // 2
         return first, first + width
 
 
-def plan_axis(length: int, tile: int, overlap: int, grid: int) -> Axis:
-    """As few tiles as the largest side `tile` allows, as small as that number allows; the last is pulled back."""
+def plan_axis(length: int, tile: int, overlap: int, tile_multiple: int) -> Axis:
+    """Cut `length` px into the fewest tiles of at most `tile` px, and make these as small as their number allows.
+
+    Tiles start on multiples of `tile_multiple`. The last one is moved back to end with the picture.
+    """
     if tile == WHOLE or tile >= length:
         return Axis(length, length, (0,), 0)
-    step = max(grid, (tile - overlap) // grid * grid)
+    step = max(tile_multiple, (tile - overlap) // tile_multiple * tile_multiple)
     count = 1 + ceil((length - tile) / step)
-    even = ceil((length + (count - 1) * overlap) / count / grid) * grid
-    even_step = (even - overlap) // grid * grid
+    even = ceil((length + (count - 1) * overlap) / count / tile_multiple) * tile_multiple
+    even_step = (even - overlap) // tile_multiple * tile_multiple
     if even < tile and even_step * (count - 1) + even >= length:
         tile, step = even, even_step
-    last = ceil((length - tile) / grid) * grid
+    last = ceil((length - tile) / tile_multiple) * tile_multiple
     starts = tuple(min(i * step, last) for i in range(count))
     return Axis(length, tile, starts, min(overlap, tile - step))
 
 
-def padded(length: int, contract: Contract) -> int:
-    """The side that the model is given for a picture of `length` px."""
-    return max(contract.minimum, ceil(length / contract.multiple) * contract.multiple)
+def padded_side(length: int, contract: Contract) -> int:
+    """Return the side that the model gets for a picture side of `length` px."""
+    return max(contract.minimum, ceil(length / contract.pad_multiple) * contract.pad_multiple)
 
 
-def reflected(length: int, padded: int) -> list[int]:
-    """The px of the picture that stands at each px of the padded side; the edge where it is too short to reflect."""
+def reflection_indices(length: int, padded: int) -> list[int]:
+    """Return, for each px of the padded side, the px of the picture that it shows.
+
+    The padding reflects the picture. It repeats the last px if the picture is too short to reflect.
+    """
     if padded - length < length:
         return [i if i < length else 2 * (length - 1) - i for i in range(padded)]
     return [min(i, length - 1) for i in range(padded)]

@@ -155,7 +155,7 @@ def test_numbers_that_float32_does_not_hold_fail_each_picture_in_one_line(
     assert all("not finite, even in float32" in one["error"] for one in each)
     plain = restore(*command, "-o", "out")
     assert plain.code == 1
-    assert "photos/a.png: the model gave numbers that are not finite, even in float32" in plain.err
+    assert "photos/a.png: the output of the model is not finite, even in float32" in plain.err
     assert not [path for path in Path("out").rglob("*") if path.suffix in (".png", ".part")]
 
 

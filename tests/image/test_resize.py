@@ -12,7 +12,7 @@ from pictures import noise
 from restore_cli.errors import UsageError
 from restore_cli.image import resize
 from restore_cli.image.resize import apply_taps, compute_size, compute_taps
-from restore_cli.pipeline.output import resized
+from restore_cli.pipeline.output import resize_rows
 
 
 def whole(pixels: NDArray[np.float32], target: tuple[int, int]) -> NDArray[np.float32]:
@@ -29,7 +29,7 @@ def test_blocks_of_rows_change_nothing(target: tuple[int, int], monkeypatch: pyt
         monkeypatch.setattr(resize, "BLOCK_SAMPLES", samples)
         for rows in (1, 7, 40):
             blocks = iter(np.split(pixels, range(rows, 40, rows)))
-            out = np.concatenate(list(resized(blocks, (60, 40), target)))
+            out = np.concatenate(list(resize_rows(blocks, (60, 40), target)))
             expected = pixels if target == (60, 40) else whole(pixels, target)
             np.testing.assert_array_equal(out, expected)
 
@@ -37,7 +37,7 @@ def test_blocks_of_rows_change_nothing(target: tuple[int, int], monkeypatch: pyt
 def test_memory_does_not_grow_with_the_target_size() -> None:
     pixels = noise(40, 60).astype(np.float32)
     tracemalloc.start()
-    rows = sum(block.shape[0] for block in resized(iter([pixels]), (60, 40), (600, 20_000)))
+    rows = sum(block.shape[0] for block in resize_rows(iter([pixels]), (60, 40), (600, 20_000)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert rows == 20_000

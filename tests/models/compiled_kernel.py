@@ -18,8 +18,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from restore_cli.models.fused import layout
-from restore_cli.models.kernel import window_attention
+from restore_cli.models.triton_attention import launch_config
+from restore_cli.models.triton_kernel import window_attention
 
 if TYPE_CHECKING:
     from triton.compiler import CompiledKernel
@@ -67,7 +67,7 @@ def lanes(name: str) -> int:
 def compiled(form: str, dtype: torch.dtype, target: GPUTarget) -> CompiledKernel:
     """The kernel as Triton gives it."""
     window, margin, d, kinds = FORMS[form]
-    words = layout(window, margin, d, dtype)
+    words = launch_config(window, margin, d, dtype)
     constants: dict[str, Any] = {key: value for key, value in words.items() if key.isupper()}
     constants |= {"BIASED": kinds > 0, "KINDS": max(1, kinds), "MARGIN": margin}
     constants |= {"HEADS": HEADS, "D": d, "PIXEL": 3 * HEADS * d}

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restore_cli.models import attention
-from restore_cli.models.attention import kernel_is_right, surrounded_attention, windows_attention
-from restore_cli.models.fused import fused_attention
+from restore_cli.models.attention import kernel_is_right, overlapping_window_attention, windows_attention
 from restore_cli.models.load import COMPUTED, computed_dropped, network
+from restore_cli.models.triton_attention import triton_attention
 
 CPU = torch.device("cpu")
 
@@ -38,15 +38,15 @@ def test_kernel_equals_the_plain_way(window: tuple[int, int], d: int, shifted: b
     shift = (window[0] // 2, window[1] // 2) if shifted else (0, 0)
     bias = torch.randn(4 if shifted else 1, 2, n, n) if biased else None
     expected = windows_attention(qkv, window, shift, bias, 0.3)
-    assert relative(fused_attention(qkv, window, shift, 0, bias, 0.3), expected) < 1e-6
+    assert relative(triton_attention(qkv, window, shift, 0, bias, 0.3), expected) < 1e-6
 
 
 @pytest.mark.parametrize(("window", "margin"), [((8, 8), 2), ((4, 8), 1), ((8, 8), 4)])
 def test_kernel_sees_zeros_beyond_the_map(window: tuple[int, int], margin: int) -> None:
     qkv = list(parts((2, 16, 24), 3, 2, 10))
     bias = torch.randn(1, 2, window[0] * window[1], (window[0] + 2 * margin) * (window[1] + 2 * margin))
-    expected = surrounded_attention(qkv, window, margin, bias, 0.3)
-    assert relative(fused_attention(qkv, window, (0, 0), margin, bias, 0.3), expected) < 1e-6
+    expected = overlapping_window_attention(qkv, window, margin, bias, 0.3)
+    assert relative(triton_attention(qkv, window, (0, 0), margin, bias, 0.3), expected) < 1e-6
 
 
 def test_halves_differ_by_rounding_alone() -> None:
@@ -54,20 +54,20 @@ def test_halves_differ_by_rounding_alone() -> None:
     qkv = parts((1, 16, 32), 3, 2, 30).half()
     bias = torch.randn(4, 2, 64, 64)
     expected = windows_attention([part.float() for part in qkv], (8, 8), (4, 4), bias, 0.2)
-    out = fused_attention(list(qkv), (8, 8), (4, 4), 0, bias, 0.2)
+    out = triton_attention(list(qkv), (8, 8), (4, 4), 0, bias, 0.2)
     assert out.dtype == torch.float16
     assert relative(out, expected) < torch.finfo(torch.float16).eps
 
 
 def test_scores_of_any_size_do_not_overflow() -> None:
     qkv = list(300 * parts((1, 8, 8), 3, 1, 16))
-    found = fused_attention(qkv, (8, 8), (0, 0), 0, None, 1.0)
+    found = triton_attention(qkv, (8, 8), (0, 0), 0, None, 1.0)
     assert relative(found, windows_attention(qkv, (8, 8), (0, 0), None, 1.0)) < 1e-5
 
 
 def test_maps_in_any_layout_are_read() -> None:
     qkv = [part.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2) for part in parts((1, 16, 16), 3, 2, 6)]
-    found = fused_attention(qkv, (8, 8), (4, 4), 0, None, 0.4)
+    found = triton_attention(qkv, (8, 8), (4, 4), 0, None, 0.4)
     assert relative(found, windows_attention(qkv, (8, 8), (4, 4), None, 0.4)) < 1e-6
 
 
@@ -82,7 +82,7 @@ def test_networks_give_the_reference_through_the_kernel(name: str, monkeypatch: 
     monkeypatch.setattr(attention, "kernel_serves", counted)
     architecture, ours, weights, x, reference = golden(name)
     net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
-    span, multiple = 255 if architecture == "emt" else 1, net.contract.multiple
+    span, multiple = 255 if architecture == "emt" else 1, net.contract.pad_multiple
     h, w = x.shape[-2:]
     out = net(F.pad(x / span, (0, -w % multiple, 0, -h % multiple), mode="reflect").float())
     assert relative(out[..., : reference.shape[-2], : reference.shape[-1]] * span, reference) < 1e-5
@@ -100,11 +100,11 @@ def test_the_trial_takes_a_right_kernel(dtype: torch.dtype, margin: int) -> None
 
 
 def wrong(*given: object) -> Tensor:
-    return 1.01 * fused_attention(*given)  # type: ignore[arg-type]  # passed on as they came
+    return 1.01 * triton_attention(*given)  # type: ignore[arg-type]  # passed on as they came
 
 
 def nothing(*given: object) -> Tensor:
-    return float("nan") * fused_attention(*given)  # type: ignore[arg-type]  # passed on as they came
+    return float("nan") * triton_attention(*given)  # type: ignore[arg-type]  # passed on as they came
 
 
 def absent(*given: object) -> Tensor:
@@ -115,7 +115,7 @@ def absent(*given: object) -> Tensor:
 def test_the_trial_refuses_a_wrong_or_absent_one(
     kernel: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "fused_attention", kernel)
+    monkeypatch.setattr(attention, "triton_attention", kernel)
     assert not kernel_is_right.__wrapped__(*FORM)
 
 
@@ -126,6 +126,6 @@ def test_lack_of_memory_is_no_verdict(error: RuntimeError, monkeypatch: pytest.M
     def short(*given: object) -> Tensor:
         raise error
 
-    monkeypatch.setattr(attention, "fused_attention", short)
+    monkeypatch.setattr(attention, "triton_attention", short)
     with pytest.raises(type(error), match=re.escape(str(error))):
         kernel_is_right.__wrapped__(*FORM)

@@ -47,7 +47,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize("name", ["swinir_classical_x4", "hat_x4", "emt_x4", "restormer_biasfree"])
 def test_a_faster_one_is_kept_for_its_size_of_tile(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = net(name)
-    side = 4 * model.contract.grid
+    side = 4 * model.contract.tile_multiple
     full, other = torch.rand(1, 3, side, side), torch.rand(1, 3, side, 2 * side)
     expected, of_other = model(full), model(other)
     as_fast(2.0, 1.0, monkeypatch)

@@ -47,10 +47,10 @@ def test_no_convolution_in_float32_may_take_tf32(
     name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "kernel_serves", lambda *form: True)
-    monkeypatch.setattr(attention, "fused_attention", lambda qkv, *form: torch.empty_like(qkv[0]))
+    monkeypatch.setattr(attention, "triton_attention", lambda qkv, *form: torch.empty_like(qkv[0]))
     architecture, ours, weights, _, _ = golden(name)
     net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), torch.device("cpu"), dtype)
-    side = 2 * net.contract.grid
+    side = 2 * net.contract.tile_multiple
     with fake_gpu() as recorded:
         onto_gpu(net.module)
         with torch.inference_mode(), autocast(dtype):

@@ -33,7 +33,7 @@ def test_output_equals_the_reference(name: str) -> None:
     net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
     span = 255 if architecture == "emt" else 1
     h, w = x.shape[-2:]
-    multiple = net.contract.multiple
+    multiple = net.contract.pad_multiple
     x = F.pad(x / span, (0, -w % multiple, 0, -h % multiple), mode="reflect")
     out = net(x.float())[..., : reference.shape[-2], : reference.shape[-1]] * span
     reference = reference.double()
@@ -74,7 +74,7 @@ def test_configuration_is_read_from_keys_and_shapes(name: str, tmp_path: Path) -
     found = load_file(tmp_path / "net.safetensors", CPU, torch.float32)
     stated = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
     assert found.contract == stated.contract
-    side = 2 * found.contract.grid
+    side = 2 * found.contract.tile_multiple
     x = x.float().repeat(1, 1, side, side)[..., :side, :side]
     assert torch.equal(found(x), stated(x))
 

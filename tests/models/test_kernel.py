@@ -121,7 +121,7 @@ def test_a_machine_without_a_c_compiler_says_so_once(
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(attention, "fused_attention", built)
+    monkeypatch.setattr(attention, "triton_attention", built)
     attention.say_without_kernel.cache_clear()
     for heads in (2, 6):
         form = (torch.device("cpu"), torch.float32, (3, heads, 10), (8, 8), True, 0, True)

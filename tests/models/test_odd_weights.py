@@ -306,7 +306,7 @@ def test_any_changed_tensor_is_refused_or_taken(
     except WeightsError as error:
         line = str(error)
     else:
-        side = 2 * net.contract.grid
+        side = 2 * net.contract.tile_multiple
         line = str(net(torch.rand(1, net.contract.channels, side, side)).shape)
     assert "\n" not in line
 

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from benchmarks.plain_emt import PlainEMT
 from restore_cli.models import attention as attention_module
 from restore_cli.models import layers
-from restore_cli.models.attention import boxes, surrounded_attention, windows_attention
+from restore_cli.models.attention import boxes, overlapping_window_attention, windows_attention
 from restore_cli.models.emt import EMTConfig, moved
-from restore_cli.models.layers import Activation, Mlp, beside_shortcut, linear
+from restore_cli.models.layers import Activation, Mlp, linear, residual_in_chunks
 from restore_cli.models.load import COMPUTED, build, computed_dropped, frozen, network
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def test_attention_of_pytorch_in_chunks_equals_the_whole(
 
     def attended() -> Tensor:  # with gradients on, as PyTorch does it
         if margin:
-            return surrounded_attention(qkv, (8, 8), margin, bias, 0.5)
+            return overlapping_window_attention(qkv, (8, 8), margin, bias, 0.5)
         return windows_attention(qkv, (8, 8), (4, 4), bias, 0.5)
 
     bias = torch.randn(1 if margin else 4, 3, *pairs)
@@ -90,7 +90,7 @@ def test_no_more_windows_at_a_time_than_cuda_launches(form: str, monkeypatch: py
     with torch.inference_mode(), torch.device("meta"):
         qkv = [torch.empty(1, 272 * 8, 272 * 8, 1, 10, dtype=torch.float16) for _ in range(3)]
         if form == "surrounded":
-            out = surrounded_attention(qkv, (8, 8), 2, torch.empty(1, 1, 64, 144), 1.0)
+            out = overlapping_window_attention(qkv, (8, 8), 2, torch.empty(1, 1, 64, 144), 1.0)
         else:
             out = windows_attention(qkv, (8, 8), (4, 4) if form == "shifted" else (0, 0), None, 1.0)
     assert out.shape == qkv[0].shape
@@ -113,7 +113,7 @@ def test_a_branch_in_strips_equals_the_whole_one(strip: int, monkeypatch: pytest
     whole = x + mlp(x)
     monkeypatch.setattr(layers, "STRIP", strip)
     with torch.inference_mode():
-        torch.testing.assert_close(beside_shortcut(x, mlp), whole)
+        torch.testing.assert_close(residual_in_chunks(x, mlp), whole)
 
 
 HEADS = ["swinir_classical_x3", "swinir_classical_x4", "swinir_real_large_x4", "swinir_lightweight_x3", "hat_x4"]
@@ -123,7 +123,7 @@ HEADS = ["swinir_classical_x3", "swinir_classical_x4", "swinir_real_large_x4", "
 def test_a_head_in_rows_equals_the_whole_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     architecture, ours, weights, _, _ = golden(name)
     net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
-    x = torch.rand(1, 3, 6 * net.contract.grid, 4 * net.contract.grid)
+    x = torch.rand(1, 3, 6 * net.contract.tile_multiple, 4 * net.contract.tile_multiple)
     whole = net(x)
     monkeypatch.setattr(layers, "ROWS", 7)
     assert relative(net(x), whole) < 1e-6

@@ -23,7 +23,7 @@ from restore_cli.evaluation.metrics import luma, psnr, seam
 from restore_cli.models.load import load_file
 from restore_cli.models.network import Network
 from restore_cli.pipeline.array import default_tiling, restore_array
-from restore_cli.tiling.geometry import Tiling, padded, plan_axis
+from restore_cli.tiling.geometry import Tiling, padded_side, plan_axis
 
 CPU = torch.device("cpu")
 
@@ -82,7 +82,7 @@ def test_a_gray_picture_stays_gray() -> None:
 
 
 def test_a_gray_checkpoint_refuses_colours() -> None:
-    with pytest.raises(UsageError, match="a gray picture; this picture has 3 channels"):
+    with pytest.raises(UsageError, match="gray images; this image has 3 channels"):
         restore_array(Nearest(channels=1), noise(8, 8), Tiling(0, 0))
 
 
@@ -118,7 +118,9 @@ def test_tiles_of_a_large_picture_compute_at_most_a_quarter_more(architecture: s
     words = next(form["hyperparameters"] for form in published if form["architecture"] == architecture)
     contract = Network(on_meta(architecture, config(architecture, words)), CPU, torch.float32).contract
     tiling = default_tiling(contract)
-    axes = [plan_axis(padded(side, contract), tiling.tile, tiling.overlap, contract.grid) for side in size]
+    axes = [
+        plan_axis(padded_side(side, contract), tiling.tile, tiling.overlap, contract.tile_multiple) for side in size
+    ]
     assert prod(len(axis.starts) * axis.tile for axis in axes) <= 1.25 * prod(size)
 
 

@@ -26,23 +26,22 @@ from restore_cli.image.codec import decode, encode
 from restore_cli.image.colour import ColourConversion, decode_srgb, encode_srgb, make_conversion
 from restore_cli.image.picture import PEAK, Metadata, Picture
 from restore_cli.jobs.types import Work
-from restore_cli.pipeline import picture as flow
-from restore_cli.pipeline.file import Wishes, srgb_profile
-from restore_cli.pipeline.output import Finish
+from restore_cli.pipeline.file import FileOptions, srgb_profile
+from restore_cli.pipeline.output import OutputOptions
 from restore_cli.tiling.geometry import Tiling
 
 
 def through(
-    model: Nearest, source: Path, output: Path, wishes: Wishes | None = None, tiling: Tiling | None = None
+    model: Nearest, source: Path, output: Path, options: FileOptions | None = None, tiling: Tiling | None = None
 ) -> None:
     """The file restored into another, whose suffix says its format. Raises what its Result says."""
-    wishes = wishes or Wishes()
+    options = options or FileOptions()
     job = replace(
         JOB,
-        finish=wishes.finish,
-        max_pixels=wishes.max_pixels,
-        frame=wishes.frame,
-        jpeg_quality=wishes.jpeg_quality,
+        output_options=options.output,
+        max_pixels=options.max_pixels,
+        frame=options.frame,
+        jpeg_quality=options.jpeg_quality,
     )
     (result,) = restore_files(model, [Work(str(source), str(output))], tiling or Tiling(32, 8), job)
     if result.error is not None:
@@ -146,7 +145,7 @@ def test_values_of_floating_point_files_keep_their_scale(tmp_path: Path, low: fl
     found = decode(tmp_path / "out.tif").pixels
     np.testing.assert_allclose(found, pixels.repeat(2, 0).repeat(2, 1), atol=(high - low) * 1e-6 + 1e-4 * (low > 9))
     if low != high:
-        with pytest.raises(ImageError, match=r"its values reach from .* integers hold 0 to 1"):
+        with pytest.raises(ImageError, match=r"its values range from .* integer samples hold only 0 to 1"):
             through(Nearest(), tmp_path / "in.tif", tmp_path / "out.png")
 
 
@@ -161,20 +160,20 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 def test_depth_is_the_inputs_unless_asked(tmp_path: Path) -> None:
     encode(Picture(deep(20, 20, 3, "uint16")), tmp_path / "in.png")
     for wish, kind in (("auto", "uint16"), ("8", "uint8"), ("16", "uint16")):
-        through(Nearest(), tmp_path / "in.png", tmp_path / "out.png", Wishes(Finish(bit_depth=wish)))
+        through(Nearest(), tmp_path / "in.png", tmp_path / "out.png", FileOptions(OutputOptions(bit_depth=wish)))
         assert decode(tmp_path / "out.png").pixels.dtype == kind
     through(Nearest(), tmp_path / "in.png", tmp_path / "out.jpg")
     assert decode(tmp_path / "out.jpg").pixels.dtype == np.uint8
     with pytest.raises(OutputError, match="JPEG holds no 16-bit samples"):
-        through(Nearest(), tmp_path / "in.png", tmp_path / "out.jpg", Wishes(Finish(bit_depth="16")))
+        through(Nearest(), tmp_path / "in.png", tmp_path / "out.jpg", FileOptions(OutputOptions(bit_depth="16")))
     with pytest.raises(UsageError, match="--bit-depth 12: expected auto, 8, 16"):
-        Finish(bit_depth="12")
+        OutputOptions(bit_depth="12")
 
 
 def test_halves_are_rounded_to_even(tmp_path: Path) -> None:
     halves = ((np.arange(0, 250)[:, None, None].repeat(3, 2) + 0.5) / 255).astype(np.float32)
     encode(Picture(halves), tmp_path / "in.tif")
-    through(Nearest(1), tmp_path / "in.tif", tmp_path / "out.png", Wishes(Finish(bit_depth="8")))
+    through(Nearest(1), tmp_path / "in.tif", tmp_path / "out.png", FileOptions(OutputOptions(bit_depth="8")))
     exact = (halves * np.float32(255)).astype(np.float32)
     assert np.array_equal(decode(tmp_path / "out.png").pixels, np.rint(exact).astype(np.uint8))
 
@@ -184,7 +183,12 @@ def test_dither_keeps_the_mean_of_what_8_bits_cannot_say(tmp_path: Path) -> None
     encode(Picture(level), tmp_path / "in.png")
     means = {}
     for dither in (False, True):
-        through(Nearest(1), tmp_path / "in.png", tmp_path / "out.png", Wishes(Finish(bit_depth="8", dither=dither)))
+        through(
+            Nearest(1),
+            tmp_path / "in.png",
+            tmp_path / "out.png",
+            FileOptions(OutputOptions(bit_depth="8", dither=dither)),
+        )
         means[dither] = float(decode(tmp_path / "out.png").pixels.mean())
     assert means[False] == 100
     assert means[True] == pytest.approx(100.25, abs=0.05)
@@ -222,7 +226,7 @@ def test_tiles_cannot_be_seen_in_spread_colours(tmp_path: Path) -> None:
 def test_what_becomes_of_alpha(tmp_path: Path, alpha: str) -> None:
     encode(edge(), tmp_path / "in.png")
     model = Nearest()
-    through(model, tmp_path / "in.png", tmp_path / "out.png", Wishes(Finish(alpha=alpha)))
+    through(model, tmp_path / "in.png", tmp_path / "out.png", FileOptions(OutputOptions(alpha=alpha)))
     found = decode(tmp_path / "out.png").alpha
     assert (found is None) == (alpha == "drop")
     if found is not None:
@@ -247,7 +251,7 @@ def test_colours_outside_of_srgb_are_not_clipped(tmp_path: Path) -> None:
     assert not difference[22:].any()
     assert min(low for low, _ in seen) == 0
     assert max(high for _, high in seen) == 1
-    through(Nearest(), tmp_path / "in.png", tmp_path / "srgb.png", Wishes(Finish(icc="srgb")))
+    through(Nearest(), tmp_path / "in.png", tmp_path / "srgb.png", FileOptions(OutputOptions(icc="srgb")))
     converted = decode(tmp_path / "srgb.png")
     assert converted.metadata.icc != P3
     assert converted.pixels[0, 0].tolist() == [0, 255, 0]  # the nearest that sRGB has
@@ -288,7 +292,7 @@ def test_colours_stay_the_same_where_the_format_holds_no_profile(
 
 
 @pytest.mark.parametrize(("code", "foreign"), [((12, 13), True), ((9, 16), True), ((1, 13), False), ((2, 2), False)])
-def test_colours_told_by_number_stay_in_a_png_or_are_refused(
+def test_colours_of_a_cicp_chunk_stay_in_a_png_or_are_refused(
     tmp_path: Path, code: tuple[int, int], foreign: bool
 ) -> None:
     from PIL import Image
@@ -304,7 +308,7 @@ def test_colours_told_by_number_stay_in_a_png_or_are_refused(
         if name == "in.png" or foreign:
             assert decode(tmp_path / "out.png").metadata.png == {b"cICP": chunk}
         if foreign:
-            with pytest.raises(ImageError, match="its colours are told by number"):
+            with pytest.raises(ImageError, match="its colours are defined by a cICP chunk"):
                 through(Nearest(), tmp_path / name, tmp_path / "out.webp")
         else:
             through(Nearest(), tmp_path / name, tmp_path / "out.webp")
@@ -316,9 +320,9 @@ def test_a_profile_that_is_not_understood_is_kept_or_refused(tmp_path: Path) -> 
     through(Nearest(1), tmp_path / "in.png", tmp_path / "out.png")
     assert np.array_equal(decode(tmp_path / "out.png").pixels, noise(20, 20))
     assert decode(tmp_path / "out.png").metadata.icc == table
-    for name, finish in (("out.bmp", Finish()), ("other.png", Finish(icc="srgb"))):
-        with pytest.raises(ImageError, match="its colour profile is not one of curves and a matrix"):
-            through(Nearest(1), tmp_path / "in.png", tmp_path / name, Wishes(finish))
+    for name, output_options in (("out.bmp", OutputOptions()), ("other.png", OutputOptions(icc="srgb"))):
+        with pytest.raises(ImageError, match="its colour profile cannot be converted to sRGB"):
+            through(Nearest(1), tmp_path / "in.png", tmp_path / name, FileOptions(output_options))
 
 
 @pytest.mark.parametrize(
@@ -328,7 +332,7 @@ def test_a_profile_that_is_not_understood_is_kept_or_refused(tmp_path: Path) -> 
 def test_final_size(tmp_path: Path, wish: str, size: tuple[int, int]) -> None:
     even = Picture(np.full((40, 60, 3), 12345, np.uint16), np.full((40, 60), 54321, np.uint16))
     encode(even, tmp_path / "in.png")
-    through(Nearest(), tmp_path / "in.png", tmp_path / "out.png", Wishes(Finish(resize=wish)))
+    through(Nearest(), tmp_path / "in.png", tmp_path / "out.png", FileOptions(OutputOptions(resize=wish)))
     found = decode(tmp_path / "out.png")
     assert (found.width, found.height) == size
     assert found.alpha is not None
@@ -352,9 +356,9 @@ def test_every_frame_is_restored_where_the_output_holds_it(tmp_path: Path, suffi
         assert np.abs(difference).mean() < (6 if suffix == ".avif" else 0.01)
         if suffix != ".tif":
             assert after.metadata.duration == before.metadata.duration
-    with pytest.raises(ImageError, match=r"holds 3 pictures, JPEG holds one \(try: --frame 1"):
+    with pytest.raises(ImageError, match=r"has 3 pictures, but JPEG holds only one \(try: --frame 1"):
         through(Nearest(), tmp_path / f"in{suffix}", tmp_path / "out.jpg")
-    through(Nearest(), tmp_path / f"in{suffix}", tmp_path / "out.jpg", Wishes(frame=2))
+    through(Nearest(), tmp_path / f"in{suffix}", tmp_path / "out.jpg", FileOptions(frame=2))
     assert decode(tmp_path / "out.jpg").height == 48
 
 
@@ -367,7 +371,7 @@ def test_the_note_says_what_was_done_and_strip_removes_all(tmp_path: Path) -> No
     assert b'restore:Scale="2"' in (found.xmp or b"")
     assert found.text["Title"] == "A picture"
     assert found.text["Software"].startswith("restore")
-    through(Nearest(), tmp_path / "in.png", tmp_path / "bare.png", Wishes(Finish(strip=True)))
+    through(Nearest(), tmp_path / "in.png", tmp_path / "bare.png", FileOptions(OutputOptions(strip=True)))
     assert decode(tmp_path / "bare.png").metadata == Metadata(P3)
 
 
@@ -376,7 +380,7 @@ def test_alpha_that_says_nothing_is_no_reason_to_refuse_a_jpeg(tmp_path: Path) -
     encode(opaque, tmp_path / "in.png")
     through(Nearest(), tmp_path / "in.png", tmp_path / "out.jpg")
     encode(replace(opaque, alpha=noise(20, 20, 1)[..., 0]), tmp_path / "in.png")
-    with pytest.raises(OutputError, match="JPEG holds no transparency"):
+    with pytest.raises(OutputError, match="JPEG cannot hold the transparency"):
         through(Nearest(), tmp_path / "in.png", tmp_path / "out.jpg")
 
 
@@ -388,7 +392,7 @@ def test_a_jpeg_keeps_its_quality_and_subsampling(tmp_path: Path) -> None:
         through(Nearest(1), tmp_path / "in.jpg", tmp_path / "out.jpg")
         found = decode(tmp_path / "out.jpg")
         assert (found.jpeg_quality, found.subsampling) == (expected, "4:2:0")
-    through(Nearest(1), tmp_path / "in.jpg", tmp_path / "out.jpg", Wishes(jpeg_quality=60))
+    through(Nearest(1), tmp_path / "in.jpg", tmp_path / "out.jpg", FileOptions(jpeg_quality=60))
     assert decode(tmp_path / "out.jpg").jpeg_quality == 60
 
 
@@ -403,7 +407,7 @@ def test_how_many_columns_are_computed_at_a_time_changes_nothing(
     encode(picture, tmp_path / "in.png")
     found = []
     for columns in (1000, 40, 7):
-        monkeypatch.setattr(flow, "COLUMNS", columns)
+        monkeypatch.setattr(picture, "CHUNK_COLUMNS", columns)
         through(Nearest(scale=2), tmp_path / "in.png", tmp_path / "out.png")
         found.append(decode(tmp_path / "out.png"))
     for other in found[1:]:

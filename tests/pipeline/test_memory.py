@@ -20,8 +20,8 @@ from torch import Tensor
 from restore_cli.models.network import Network
 from restore_cli.models.processor import cgroups, cores
 from restore_cli.pipeline import memory
-from restore_cli.pipeline.array import suited_tiling
-from restore_cli.pipeline.memory import granted, tiling_for
+from restore_cli.pipeline.array import choose_tiling
+from restore_cli.pipeline.memory import cgroup_memory, fit_tiling
 from restore_cli.tiling.geometry import Tiling
 
 CPU = torch.device("cpu")
@@ -34,46 +34,46 @@ class Hungry(Nearest):
 
     def __init__(self) -> None:
         super().__init__()
-        self.contract = replace(self.contract, floats=1024)
+        self.contract = replace(self.contract, activation_floats_per_px=1024)
 
 
 @pytest.fixture
 def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with 1 TiB, of whose memory a model takes 8 MiB whatever the tile."""
-    monkeypatch.setattr(memory, "available", lambda device: 2**40)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2**40)
     monkeypatch.setattr(memory, "SCRATCH", 8 * MIB // torch.get_num_threads())
 
 
 @pytest.mark.usefixtures("roomy")
 @pytest.mark.parametrize("limit", [9, 30, 80, 200, 600, 1100, 3000])
 def test_a_tile_fits_into_the_memory(limit: int) -> None:
-    found = tiling_for(Hungry(), Tiling(512, 8, batch=2), 4000, CPU, limit * MIB)
+    found = fit_tiling(Hungry(), Tiling(512, 8, batch=2), 4000, CPU, limit * MIB)
     assert 4096 * found.batch * found.tile**2 <= (limit - 8) * MIB
     assert found == Tiling(512, 8, 2) or 4096 * max(found.batch + 1, 2) * (found.tile + 8) ** 2 > (limit - 8) * MIB
 
 
 @pytest.mark.usefixtures("roomy")
 def test_what_fits_is_left_as_it_was_wished() -> None:
-    assert tiling_for(Hungry(), Tiling(128, 8, batch=2), 4000, CPU, 1000 * MIB) == Tiling(128, 8, batch=2)
-    assert tiling_for(Hungry(), Tiling(512, 8), 100, CPU, 100 * MIB) == Tiling(512, 8)
+    assert fit_tiling(Hungry(), Tiling(128, 8, batch=2), 4000, CPU, 1000 * MIB) == Tiling(128, 8, batch=2)
+    assert fit_tiling(Hungry(), Tiling(512, 8), 100, CPU, 100 * MIB) == Tiling(512, 8)
 
 
 @pytest.mark.usefixtures("roomy")
 def test_a_limit_below_every_tile_leaves_the_smallest() -> None:
-    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU, MIB) == Tiling(8, 4)
+    assert fit_tiling(Hungry(), Tiling(512, 8), 4000, CPU, MIB) == Tiling(8, 4)
 
 
 @pytest.mark.usefixtures("roomy")
 def test_what_the_machine_has_is_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available", lambda device: 100 * MIB)
-    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU).tile == 128
-    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU, 1000 * MIB).tile == 128
+    monkeypatch.setattr(memory, "free_memory", lambda device: 100 * MIB)
+    assert fit_tiling(Hungry(), Tiling(512, 8), 4000, CPU).tile == 128
+    assert fit_tiling(Hungry(), Tiling(512, 8), 4000, CPU, 1000 * MIB).tile == 128
 
 
 def test_nothing_is_changed_where_nobody_can_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(memory, "PROC", tmp_path)
-    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU) == Tiling(512, 8)
-    assert tiling_for(Hungry(), Tiling(512, 8), 4000, CPU, 100 * MIB).tile < 512
+    assert fit_tiling(Hungry(), Tiling(512, 8), 4000, CPU) == Tiling(512, 8)
+    assert fit_tiling(Hungry(), Tiling(512, 8), 4000, CPU, 100 * MIB).tile < 512
 
 
 @pytest.mark.usefixtures("roomy")
@@ -90,15 +90,15 @@ def test_a_gpu_is_given_several_tiles_within_three_gibibytes_or_what_is_asked_fo
     per_pixel: int, memory_asked: int | None, found: Tiling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The probes need a GPU, what follows from them does not."""
-    monkeypatch.setattr(memory, "demand", lambda model, device: (8 * MIB, per_pixel))
+    monkeypatch.setattr(memory, "measure_demand", lambda model, device: (8 * MIB, per_pixel))
     model, gpu = Hungry(), torch.device("cuda")
     assert (
-        suited_tiling(model, gpu, 4000, tile=None if memory_asked is None else 512, overlap=8, memory=memory_asked)
+        choose_tiling(model, gpu, 4000, tile=None if memory_asked is None else 512, overlap=8, memory=memory_asked)
         == found
     )
-    assert suited_tiling(model, gpu, 4000, tile=1024, overlap=8) == Tiling(1024, 8)
-    assert suited_tiling(model, gpu, 4000, overlap=8, batch=1).batch == 1
-    assert suited_tiling(model, CPU, 4000, overlap=8).batch == 1
+    assert choose_tiling(model, gpu, 4000, tile=1024, overlap=8) == Tiling(1024, 8)
+    assert choose_tiling(model, gpu, 4000, overlap=8, batch=1).batch == 1
+    assert choose_tiling(model, CPU, 4000, overlap=8).batch == 1
 
 
 class Full(Hungry):
@@ -112,8 +112,8 @@ class Full(Hungry):
 @pytest.mark.parametrize(("tile", "found"), [(None, 128), (64, 64), (0, 128)])
 def test_probes_that_find_no_memory_leave_a_small_tile_to_begin_with(tile: int | None, found: int) -> None:
     gpu = torch.device("cuda")
-    assert suited_tiling(Full(), gpu, 4000, tile=tile, memory=10**9) == Tiling(found, 8)
-    assert suited_tiling(Full(), gpu, 100, tile=0, memory=10**9) == Tiling(96, 8)
+    assert choose_tiling(Full(), gpu, 4000, tile=tile, memory=10**9) == Tiling(found, 8)
+    assert choose_tiling(Full(), gpu, 100, tile=0, memory=10**9) == Tiling(96, 8)
 
 
 def test_a_device_without_room_for_the_weights_is_said_in_one_line(
@@ -145,9 +145,9 @@ def test_a_forecast_without_room_for_a_tile_says_so(restore: Run, x1: Path, monk
 
 
 def test_measuring_takes_no_random_numbers_from_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "peak", lambda model, tile, device: tile.numel())
+    monkeypatch.setattr(memory, "measure_peak", lambda model, tile, device: tile.numel())
     before = torch.get_rng_state()
-    memory.demand(Hungry(), torch.device("cuda"))
+    memory.measure_demand(Hungry(), torch.device("cuda"))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -183,7 +183,7 @@ def test_memory_that_files_hold_in_a_cgroup_gives_way(folders: tuple[Path, Path]
     (inner / "memory.limit_in_bytes").write_text("100\n")
     (inner / "memory.usage_in_bytes").write_text("60\n")
     (inner / "memory.stat").write_text("anon 30\ninactive_file 25\n")
-    assert list(granted(folders)) == [65]
+    assert list(cgroup_memory(folders)) == [65]
 
 
 @pytest.mark.parametrize(("quota", "count"), [("50000 100000", 1), ("100000 100000", 1), ("max 100000", None)])
@@ -196,7 +196,7 @@ CAPPED = """
 import resource, sys, torch
 from pathlib import Path
 from pictures import noise
-from restore_cli.pipeline.memory import tiling_for
+from restore_cli.pipeline.memory import fit_tiling
 from restore_cli.models.load import load_file
 from restore_cli.pipeline.array import default_tiling, restore_array
 torch.set_num_threads(1)
@@ -208,7 +208,7 @@ model(torch.rand(1, 3, 64, 64))
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[2]), -1))
 if sys.argv[3] == "measured":
-    tiling = tiling_for(model, tiling, 900, cpu)
+    tiling = fit_tiling(model, tiling, 900, cpu)
 out, trace = restore_array(model, pixels, tiling)
 assert out.shape == (1800, 1400, 3)
 sys.stdout.write(f"{tiling.tile} {trace.tiling.tile}")

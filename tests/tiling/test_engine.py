@@ -13,8 +13,8 @@ from torch import Tensor
 
 from restore_cli.contract import Contract
 from restore_cli.errors import RestoreError
-from restore_cli.tiling.engine import Trace, bands
-from restore_cli.tiling.geometry import Tiling, padded, plan_axis, reflected
+from restore_cli.tiling.engine import Trace, restore_rows
+from restore_cli.tiling.geometry import Tiling, padded_side, plan_axis, reflection_indices
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,23 @@ class TensorRows:
 class Nearest:
     """Enlarges each px to a square: what happens at one px depends on that px alone."""
 
-    exact = None
+    fp32_fallback = None
 
-    def __init__(self, scale: int = 2, grid: int = 8, multiple: int | None = None) -> None:
-        minimum = grid if multiple is None else grid // 2 + 1
-        self.contract = Contract(scale, 3, grid, multiple or grid, minimum, overlap=8, tile=None, floats=64)
+    def __init__(self, scale: int = 2, tile_multiple: int = 8, pad_multiple: int | None = None) -> None:
+        minimum = tile_multiple if pad_multiple is None else tile_multiple // 2 + 1
+        self.contract = Contract(
+            scale,
+            3,
+            tile_multiple,
+            pad_multiple or tile_multiple,
+            minimum,
+            overlap=8,
+            tile=None,
+            activation_floats_per_px=64,
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
-        assert x.shape[-1] % self.contract.multiple == x.shape[-2] % self.contract.multiple == 0
+        assert x.shape[-1] % self.contract.pad_multiple == x.shape[-2] % self.contract.pad_multiple == 0
         assert min(x.shape[-2:]) >= self.contract.minimum
         return x.repeat_interleave(self.contract.scale, -1).repeat_interleave(self.contract.scale, -2)
 
@@ -57,7 +66,7 @@ class Blur(Nearest):
 
 
 def restored(model: Nearest, image: Tensor, tiling: Tiling) -> Tensor:
-    return torch.cat(list(bands(model, TensorRows(image), Trace(tiling))), 1)
+    return torch.cat(list(restore_rows(model, TensorRows(image), Trace(tiling))), 1)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (64, 64), (65, 200), (257, 300), (3, 5000), (700, 7)])
@@ -75,14 +84,21 @@ def test_tiling_cannot_be_seen_by_a_pointwise_model(height: int, width: int, til
     overlap=st.integers(0, 50),
     batch=st.integers(1, 4),
     scale=st.integers(1, 4),
-    grid=st.sampled_from([1, 7, 8, 32]),
-    multiple=st.sampled_from([None, 1]),
+    tile_multiple=st.sampled_from([1, 7, 8, 32]),
+    pad_multiple=st.sampled_from([None, 1]),
 )
 def test_any_size_any_tiling(
-    height: int, width: int, tile: int, overlap: int, batch: int, scale: int, grid: int, multiple: int | None
+    height: int,
+    width: int,
+    tile: int,
+    overlap: int,
+    batch: int,
+    scale: int,
+    tile_multiple: int,
+    pad_multiple: int | None,
 ) -> None:
     image = torch.rand(3, height, width)
-    out = restored(Nearest(scale, grid, multiple), image, Tiling(tile, overlap, batch))
+    out = restored(Nearest(scale, tile_multiple, pad_multiple), image, Tiling(tile, overlap, batch))
     assert torch.equal(out, image.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
 
 
@@ -92,10 +108,10 @@ def test_a_last_row_of_tiles_that_is_mostly_reflected() -> None:
     assert torch.equal(restored(Nearest(1), image, Tiling(8, 0)), image)
 
 
-@pytest.mark.parametrize("multiple", [1, 8])
-def test_context_inside_the_overlap_is_enough(multiple: int) -> None:
+@pytest.mark.parametrize("pad_multiple", [1, 8])
+def test_context_inside_the_overlap_is_enough(pad_multiple: int) -> None:
     """A model that sees 2 px around differs nowhere when tiles fade 2 px away from their edges."""
-    image, model = torch.rand(3, 130, 171), Blur(multiple=multiple)
+    image, model = torch.rand(3, 130, 171), Blur(pad_multiple=pad_multiple)
     out, whole = restored(model, image, Tiling(32, 8)), restored(model, image, Tiling(0, 0))
     torch.testing.assert_close(out, whole, rtol=0, atol=1e-6)
 
@@ -108,25 +124,25 @@ def test_bands_come_top_to_bottom_before_the_picture_is_read_to_its_end() -> Non
             seen.append(bottom)
             return super().read(top, bottom)
 
-    stream = bands(Nearest(), Watched(torch.rand(3, 1000, 32)), Trace(Tiling(64, 16)))
+    stream = restore_rows(Nearest(), Watched(torch.rand(3, 1000, 32)), Trace(Tiling(64, 16)))
     next(stream)
     assert max(seen) <= 64
 
 
 @given(st.integers(1, 500), st.integers(0, 100), st.integers(0, 50), st.sampled_from([1, 7, 8, 16, 32]), st.booleans())
 def test_axis_covers_the_side_with_equal_tiles_on_the_grid(
-    length: int, tile: int, overlap: int, grid: int, padding: bool
+    length: int, tile: int, overlap: int, tile_multiple: int, padding: bool
 ) -> None:
-    contract = Contract(1, 3, grid, grid if padding else 1, grid, 0, None, 64)
-    length = padded(length, contract)
+    contract = Contract(1, 3, tile_multiple, tile_multiple if padding else 1, tile_multiple, 0, None, 64)
+    length = padded_side(length, contract)
     tiling = Tiling(tile, overlap).fitted(contract)
-    axis = plan_axis(length, tiling.tile, tiling.overlap, grid)
+    axis = plan_axis(length, tiling.tile, tiling.overlap, tile_multiple)
     assert axis.starts[0] == 0
     assert axis.span(len(axis.starts) - 1)[1] == length
-    assert axis.tile - grid < length - axis.starts[-1] <= axis.tile
+    assert axis.tile - tile_multiple < length - axis.starts[-1] <= axis.tile
     assert not padding or axis.starts[-1] + axis.tile == length
-    assert all(start % grid == 0 for start in axis.starts)
-    assert not tiling.tile or axis.tile <= max(tiling.tile, grid)
+    assert all(start % tile_multiple == 0 for start in axis.starts)
+    assert not tiling.tile or axis.tile <= max(tiling.tile, tile_multiple)
     for a, b in pairwise(axis.starts):
         assert a < b <= a + axis.tile
     if len(axis.starts) > 2:
@@ -136,7 +152,7 @@ def test_axis_covers_the_side_with_equal_tiles_on_the_grid(
 
 @given(st.integers(1, 60), st.integers(0, 60))
 def test_reflection_repeats_no_edge_unless_it_must(length: int, more: int) -> None:
-    index = reflected(length, length + more)
+    index = reflection_indices(length, length + more)
     assert index[:length] == list(range(length))
     assert all(0 <= i < length for i in index)
     if more < length:
@@ -148,7 +164,7 @@ class Overflowing(Nearest):
 
     def __init__(self, exact: Nearest | None) -> None:
         super().__init__()
-        self.calls, self.exact = 0, exact  # type: ignore[assignment]
+        self.calls, self.fp32_fallback = 0, exact  # type: ignore[assignment]
 
     def __call__(self, x: Tensor) -> Tensor:
         self.calls += 1
@@ -159,15 +175,15 @@ class Overflowing(Nearest):
 
 def test_tiles_that_overflow_run_again_in_float32() -> None:
     image, trace = torch.rand(3, 100, 100), Trace(Tiling(32, 8))
-    out = torch.cat(list(bands(Overflowing(Nearest()), TensorRows(image), trace)), 1)
+    out = torch.cat(list(restore_rows(Overflowing(Nearest()), TensorRows(image), trace)), 1)
     assert torch.equal(out, image.repeat_interleave(2, 1).repeat_interleave(2, 2))
-    assert trace.exact_tiles == (trace.tiles + 1) // 2
+    assert trace.fp32_tiles == (trace.tiles + 1) // 2
 
 
 class Dark(Nearest):
     """Gives no finite number for tiles that are black, in a batch with others."""
 
-    exact = Nearest()  # type: ignore[assignment]
+    fp32_fallback = Nearest()  # type: ignore[assignment]
 
     def __call__(self, x: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -179,9 +195,9 @@ class Dark(Nearest):
 def test_only_the_tiles_of_a_batch_that_overflow_run_again(batch: int) -> None:
     image, trace = torch.rand(3, 64, 320), Trace(Tiling(32, 0, batch=batch))
     image[:, :, 96:160] = image[:, 32:, 256:] = 0
-    out = torch.cat(list(bands(Dark(), TensorRows(image), trace)), 1)
+    out = torch.cat(list(restore_rows(Dark(), TensorRows(image), trace)), 1)
     assert torch.equal(out, image.repeat_interleave(2, 1).repeat_interleave(2, 2))
-    assert (trace.tiles, trace.exact_tiles) == (20, 2 * 2 + 2)
+    assert (trace.tiles, trace.fp32_tiles) == (20, 2 * 2 + 2)
 
 
 def test_numbers_that_stay_infinite_are_never_given_out() -> None:

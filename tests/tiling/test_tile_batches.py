@@ -8,14 +8,14 @@ from torch import Tensor
 
 from restore_cli.contract import Contract
 from restore_cli.tiling import batches
-from restore_cli.tiling.batches import Begun, overflowed, restored
+from restore_cli.tiling.batches import PendingBatch, find_overflows, run_batches
 
 
 class Logged:
     """Doubles, and writes down that it was called, and the waiting for each result."""
 
-    contract = Contract(1, 1, 1, 1, 1, overlap=0, tile=None, floats=1)
-    exact = None
+    contract = Contract(1, 1, 1, 1, 1, overlap=0, tile=None, activation_floats_per_px=1)
+    fp32_fallback = None
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -44,13 +44,13 @@ def given(count: int) -> list[Tensor]:
 def test_a_device_that_runs_by_itself_has_one_batch_ahead(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Logged()
 
-    def begin(model: Logged, tiles: Tensor) -> Begun:
+    def submit(model: Logged, tiles: Tensor) -> PendingBatch:
         coming = model(tiles)
         out = torch.full_like(coming, float("nan"))
-        return Begun(tiles, out, Later(model.log, out, coming))
+        return PendingBatch(tiles, out, Later(model.log, out, coming))
 
-    monkeypatch.setattr(batches, "begin", begin)
-    found = [out for out, _ in restored(model, given(count))]
+    monkeypatch.setattr(batches, "submit", submit)
+    found = [out for out, _ in run_batches(model, given(count))]
     assert all(torch.equal(out, 2 * tiles) for out, tiles in zip(found, given(count), strict=True))
     expected = ["begin 0"] * (count > 0)
     for i in range(count):
@@ -62,21 +62,21 @@ def test_results_without_pinned_memory_keep_their_order(monkeypatch: pytest.Monk
     """Every third batch finds some; the others come back at once."""
     model = Logged()
 
-    def begin(model: Logged, tiles: Tensor) -> Begun:
+    def submit(model: Logged, tiles: Tensor) -> PendingBatch:
         coming = model(tiles)
         if int(tiles.flatten()[0]) % 3:
-            return Begun(tiles, coming, None)
+            return PendingBatch(tiles, coming, None)
         out = torch.full_like(coming, float("nan"))
-        return Begun(tiles, out, Later(model.log, out, coming))
+        return PendingBatch(tiles, out, Later(model.log, out, coming))
 
-    monkeypatch.setattr(batches, "begin", begin)
-    found = [out for out, _ in restored(model, given(8))]
+    monkeypatch.setattr(batches, "submit", submit)
+    found = [out for out, _ in run_batches(model, given(8))]
     assert all(torch.equal(out, 2 * tiles) for out, tiles in zip(found, given(8), strict=True))
 
 
 def test_on_a_cpu_each_batch_is_given_out_before_the_next_begins() -> None:
     model = Logged()
-    for i, _ in enumerate(restored(model, given(4))):
+    for i, _ in enumerate(run_batches(model, given(4))):
         assert model.log == [f"begin {j}" for j in range(i + 1)]
 
 
@@ -84,6 +84,6 @@ def test_on_a_cpu_each_batch_is_given_out_before_the_next_begins() -> None:
 @pytest.mark.parametrize("place", [0, 7, 8, 26])
 def test_one_number_that_is_none_is_seen_wherever_it_is(value: float, place: int) -> None:
     out = torch.rand(3, 3, 3, 3)
-    assert overflowed(out) == []
+    assert find_overflows(out) == []
     out[1].flatten()[place] = value
-    assert overflowed(out) == [1]
+    assert find_overflows(out) == [1]

@@ -43,11 +43,11 @@ def devices(asked: str) -> list[str]:
 def portion(memory: int | None, device: str, mates: int) -> int | None:
     """Bytes for the model of each process on a device: what was asked, or an equal part of what is there."""
     from restore_cli.models.load import pick_device
-    from restore_cli.pipeline.memory import free
+    from restore_cli.pipeline.memory import usable_memory
 
     if memory is not None or mates == 1:
         return memory
-    room = free(pick_device(device))
+    room = usable_memory(pick_device(device))
     return room if room is None else room // mates
 
 

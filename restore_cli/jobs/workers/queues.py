@@ -8,14 +8,14 @@ from threading import Condition
 
 from restore_cli.image.picture import Samples
 
-__all__ = ["Budget", "Channel", "Gone"]
+__all__ = ["MemoryBudget", "QueueClosed", "RowQueue"]
 
 
-class Gone(Exception):
+class QueueClosed(Exception):
     """The other end has given up."""
 
 
-class Channel:
+class RowQueue:
     """Rows of the pictures of one file, from the thread that restores to the one that writes."""
 
     def __init__(self, room: int) -> None:
@@ -31,18 +31,18 @@ class Channel:
         self.changed = Condition()
 
     def put(self, block: Samples | None) -> None:
-        """Waits for room. Raises Gone where nobody will take it."""
+        """Waits for room. Raises QueueClosed where nobody will take it."""
         size = 0 if block is None else block.nbytes
         with self.changed:
             self.changed.wait_for(lambda: self.gone or not self.bytes or self.bytes + size <= self.room)
             if self.gone:
-                raise Gone
+                raise QueueClosed
             self.blocks.append(block)
             self.bytes += size
             self.changed.notify_all()
 
     def end(self) -> None:
-        """No more will be put: where pictures are missing, who takes them learns of it by Gone."""
+        """No more will be put: where pictures are missing, who takes them learns of it by QueueClosed."""
         with self.changed:
             self.over = True
             self.changed.notify_all()
@@ -55,7 +55,7 @@ class Channel:
             self.changed.notify_all()
 
     def pages(self, count: int) -> Iterator[Iterator[Samples]]:
-        """The rows of `count` pictures; each is taken to its end before the next. Raises Gone."""
+        """The rows of `count` pictures; each is taken to its end before the next. Raises QueueClosed."""
         return (self.page() for _ in range(count))
 
     def page(self) -> Iterator[Samples]:
@@ -68,14 +68,14 @@ class Channel:
         with self.changed:
             self.changed.wait_for(lambda: bool(self.blocks) or self.over)
             if not self.blocks:
-                raise Gone
+                raise QueueClosed
             block = self.blocks.popleft()
             self.bytes -= 0 if block is None else block.nbytes
             self.changed.notify_all()
             return block
 
 
-class Budget:
+class MemoryBudget:
     """Memory for pictures that wait decoded, given out in the order of their turns."""
 
     def __init__(self, room: int) -> None:

@@ -31,13 +31,20 @@ from restore_cli.image.picture import Samples
 from restore_cli.jobs.model_cache import Bench, notes
 from restore_cli.jobs.paths import is_remote
 from restore_cli.jobs.types import Result, Step, Work, warnings_as_notes
-from restore_cli.jobs.workers.queues import Budget, Channel, Gone
+from restore_cli.jobs.workers.queues import MemoryBudget, QueueClosed, RowQueue
 from restore_cli.models.network import Network
 from restore_cli.models.processor import cores
-from restore_cli.pipeline.array import attempts
-from restore_cli.pipeline.file import Document, Wishes, open_document, open_sources, restored, write_document
-from restore_cli.tiling.engine import Trace, together
-from restore_cli.tiling.geometry import Tiling, padded
+from restore_cli.pipeline.array import retry_with_smaller_tiling
+from restore_cli.pipeline.file import (
+    FileOptions,
+    FilePipeline,
+    open_file_pipeline,
+    open_sources,
+    restore_pages,
+    write_file,
+)
+from restore_cli.tiling.engine import Trace, restore_batch
+from restore_cli.tiling.geometry import Tiling, padded_side
 
 __all__ = ["Worker"]
 
@@ -58,7 +65,7 @@ class Opened:
     """A picture whose turn comes: what it takes to restore it, or why that cannot be."""
 
     work: Work
-    document: Document | None = None
+    pipeline: FilePipeline | None = None
     error: RestoreError | None = None
     held: int = 0
     """bytes of the budget"""
@@ -67,12 +74,12 @@ class Opened:
     copies: Path | None = None
     """that folder"""
 
-    def ready(self) -> Document:
+    def ready(self) -> FilePipeline:
         """Raises RestoreError where it could not be opened."""
         if self.error is not None:
             raise self.error
-        assert self.document is not None
-        return self.document
+        assert self.pipeline is not None
+        return self.pipeline
 
     def fetch(self) -> Work:
         """The work with paths on this machine. Raises ImageError."""
@@ -121,11 +128,11 @@ class With:
         """As --precision says it."""
         return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.model.precision]
 
-    def single_tile(self, document: Document) -> tuple[int, int] | None:
+    def single_tile(self, pipeline: FilePipeline) -> tuple[int, int] | None:
         """The padded size of a picture that is one tile and has no transparency; else None."""
-        header, contract = document.header, self.model.contract
-        sides = padded(header.height, contract), padded(header.width, contract)
-        whole = len(document.flows) == 1 and not header.alpha and max(sides) <= self.tiling.tile
+        header, contract = pipeline.header, self.model.contract
+        sides = padded_side(header.height, contract), padded_side(header.width, contract)
+        whole = len(pipeline.pictures) == 1 and not header.alpha and max(sides) <= self.tiling.tile
         return sides if whole else None
 
     @property
@@ -139,12 +146,12 @@ class Worker:
 
     def __init__(self, bench: Bench) -> None:
         self.bench, self.job, self.watch = bench, bench.job, bench.watch
-        self.budget = Budget(DECODED)
+        self.budget = MemoryBudget(DECODED)
         self.turns = 0
         self.most: dict[str, int] = {}
         """px of small pictures in a batch, by model, where memory has run out for twice as many"""
         job = self.job
-        self.wishes = Wishes(job.finish, job.max_pixels, job.frame, job.jpeg_quality)
+        self.options = FileOptions(job.output_options, job.max_pixels, job.frame, job.jpeg_quality)
 
     def results(self, steps: Iterator[Step]) -> Iterator[Result]:
         """One Result for each step, in order."""
@@ -196,7 +203,7 @@ class Worker:
             here = opened.fetch()
             path, output = Path(here.input), Path(here.output)
             format = self.job.format or infer_format(output)
-            sources = open_sources(path, format, self.wishes)
+            sources = open_sources(path, format, self.options)
             size = sum(source.nbytes for source in sources)
             opened.held = size if size <= DECODED else 0
             self.budget.acquire(turn, opened.held)
@@ -204,7 +211,7 @@ class Worker:
             if opened.held:
                 sources = [source.preload() for source in sources]
             with stating_lack_of_memory("cpu", "its pixels"):
-                opened.document = open_document(sources, output, format, self.wishes)
+                opened.pipeline = open_file_pipeline(sources, output, format, self.options)
         except RestoreError as error:
             opened.error = error
         finally:
@@ -230,11 +237,11 @@ class Worker:
     def restore(self, opened: Opened, waiting: deque[Result | Future[Opened]]) -> list[Result | Future[Result]]:
         """Rows through the model; they are written meanwhile. Raises RestoreError."""
         self.watch.on_picture(opened.work.input)
-        document = opened.ready()
-        name, model = self.bench.model(document.header)
-        tiling = self.bench.tiling(name, model, document.side)
+        pipeline = opened.ready()
+        name, model = self.bench.model(pipeline.header)
+        tiling = self.bench.tiling(name, model, pipeline.side)
         using = With(name, model, self.bench.sha256(name), tiling)
-        group = [opened, *self.alike(document, waiting, using)]
+        group = [opened, *self.alike(pipeline, waiting, using)]
         try:
             if len(group) > 1 and (together := self.restore_together(group, using)):
                 return together
@@ -243,17 +250,17 @@ class Worker:
             for other in group[1:]:
                 self.budget.release(other.held)
 
-    def alike(self, document: Document, waiting: deque[Result | Future[Opened]], using: With) -> Iterator[Opened]:
+    def alike(self, pipeline: FilePipeline, waiting: deque[Result | Future[Opened]], using: With) -> Iterator[Opened]:
         """The pictures next in turn, already decoded, that may share a batch with one: of a single tile, equal size."""
         most = self.job.batch or (1 if using.model.device.type == "cpu" else TOGETHER)
-        if sides := using.single_tile(document):
+        if sides := using.single_tile(pipeline):
             most = min(most, min(using.pixels, self.most.get(using.name, using.pixels)) // prod(sides))
         while sides and most > 1 and waiting and isinstance(waiting[0], Future) and waiting[0].done():
             other = waiting[0].result()
-            if other.document is None or using.single_tile(other.document) != sides:
+            if other.pipeline is None or using.single_tile(other.pipeline) != sides:
                 return
             try:
-                name, _ = self.bench.model(other.document.header)
+                name, _ = self.bench.model(other.pipeline.header)
             except RestoreError:
                 return  # it is said when its own turn comes; those before it stay in the batch
             if name != using.name:
@@ -266,46 +273,48 @@ class Worker:
     def restore_together(self, group: list[Opened], using: With) -> list[Result | Future[Result]]:
         """Small pictures of equal padded size in one call of the model; none where that does not go through."""
         start = time.perf_counter()
-        flows = [opened.ready().flows[0] for opened in group]
-        rows = [flow.rows(using.model.contract) for flow in flows]
+        pictures = [opened.ready().pictures[0] for opened in group]
+        rows = [picture.model_rows(using.model.contract) for picture in pictures]
         try:
-            tiles = together(using.model, rows, using.tiling)
+            tiles = restore_batch(using.model, rows, using.tiling)
         except Exception as error:
             if is_out_of_memory(error):
-                self.most[using.name] = sum(flow.header.width * flow.header.height for flow in flows) // 2
+                self.most[using.name] = sum(picture.header.width * picture.header.height for picture in pictures) // 2
             elif not isinstance(error, RestoreError):
                 raise
             return []  # one by one it is seen which picture it is
         self.watch.on_tile(len(group), len(group))
         return [
-            self.behind.submit(self.write, opened, iter([flow.coloured([tile], seen)]), using, trace, start)
-            for opened, flow, (tile, trace), seen in zip(group, flows, tiles, rows, strict=True)
+            self.behind.submit(self.write, opened, iter([picture.to_source_colours([tile], seen)]), using, trace, start)
+            for opened, picture, (tile, trace), seen in zip(group, pictures, tiles, rows, strict=True)
         ]
 
     def restore_alone(self, opened: Opened, using: With) -> Result | Future[Result]:
         """One file, of any size and any number of pictures."""
-        start, document, model = time.perf_counter(), opened.ready(), using.model
+        start, pipeline, model = time.perf_counter(), opened.ready(), using.model
 
         def attempt(trace: Trace) -> Future[Result]:
-            channel = Channel(ROOM)
-            pages = channel.pages(len(document.flows))
-            written = self.behind.submit(self.write, opened, pages, using, trace, start, channel)
+            queue = RowQueue(ROOM)
+            pages = queue.pages(len(pipeline.pictures))
+            written = self.behind.submit(self.write, opened, pages, using, trace, start, queue)
             try:
-                for page in restored(document, model, trace):
+                for page in restore_pages(pipeline, model, trace):
                     for rows in page:
-                        channel.put(rows)
-                    channel.put(None)
-            except Gone:
+                        queue.put(rows)
+                    queue.put(None)
+            except QueueClosed:
                 pass  # the Result of writing says why
             except BaseException:
-                channel.end()
+                queue.end()
                 written.exception()  # waits until nothing of it is left
                 raise
-            channel.end()
+            queue.end()
             return written
 
         try:
-            written, trace = attempts(attempt, model.contract, document.side, using.tiling, self.watch.on_tile)
+            written, trace = retry_with_smaller_tiling(
+                attempt, model.contract, pipeline.side, using.tiling, self.watch.on_tile
+            )
         except WeightsError:
             raise
         except RestoreError as error:
@@ -321,26 +330,26 @@ class Worker:
         using: With,
         trace: Trace,
         start: float,
-        channel: Channel | None = None,
+        queue: RowQueue | None = None,
     ) -> Result:
-        """Encodes rows as they come. Runs beside the device. Raises Gone where they do not come to their end."""
-        work, document, scale = opened.work, opened.ready(), using.model.contract.scale
+        """Encodes rows as they come. Runs beside the device. Raises QueueClosed where they do not come to their end."""
+        work, pipeline, scale = opened.work, opened.ready(), using.model.contract.scale
         try:
-            make_folder(document.path.parent)
+            make_folder(pipeline.path.parent)
             note = Provenance(self.job.request.task, using.name, using.sha256, scale)
             with stating_lack_of_memory("cpu", "its result"):
-                size, left_out = write_document(document, pages, scale, note)
+                size, left_out = write_file(pipeline, pages, scale, note)
             if is_remote(work.output):
                 from restore_cli.jobs.storage import send
 
-                send(document.path, work.output)
+                send(pipeline.path, work.output)
             elif self.job.keep_times and not is_remote(work.input):
-                copy_time(Path(work.input), document.path)
+                copy_time(Path(work.input), pipeline.path)
         except RestoreError as error:
             return opened.failed(error)
         finally:
-            if channel is not None:
-                channel.leave()
+            if queue is not None:
+                queue.leave()
         opened.discard()
         return Result(
             input=work.input,
@@ -350,7 +359,7 @@ class Worker:
             sha256=using.sha256,
             seconds=time.perf_counter() - start,
             size=size,
-            pixels=sum(flow.header.width * flow.header.height for flow in document.flows),
+            pixels=sum(picture.header.width * picture.header.height for picture in pipeline.pictures),
             tile=trace.tiling.tile,
             precision=using.precision,
             notes=(*notes(trace, using.tiling), *left_out),

@@ -65,8 +65,8 @@ Restored = Callable[[Gpu, int | None], None]
 def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x1: Path) -> Restored:
     """Restores 48 images of 64×64 px and 16 of 200×120 px within so many bytes; none may change."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(memory, "available", lambda device: 2**40)
-    monkeypatch.setattr(memory, "demand", lambda model, device: (CONSTANT, model.per_pixel))
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2**40)
+    monkeypatch.setattr(memory, "measure_demand", lambda model, device: (CONSTANT, model.per_pixel))
     monkeypatch.setattr(worker, "ThreadPoolExecutor", Prompt)
     for i in range(64):
         save(Path("in", f"{i:02}.png"), noise(*((64, 64) if i < 48 else (200, 120)), seed=i))

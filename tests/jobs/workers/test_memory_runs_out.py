@@ -157,7 +157,7 @@ def test_a_file_that_does_not_fit_at_the_smallest_tile_fails_alone(tmp_path: Pat
     assert sorted(contents(tmp_path / "out")) == ["a.png", "c.png"]
 
 
-@pytest.mark.parametrize(("module", "name"), [(worker, "open_document"), (writers, "join_rows")])
+@pytest.mark.parametrize(("module", "name"), [(worker, "open_file_pipeline"), (writers, "join_rows")])
 def test_a_file_without_memory_to_open_or_to_write_it_fails_alone(
     module: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

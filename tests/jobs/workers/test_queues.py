@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restore_cli.image.picture import Samples
-from restore_cli.jobs.workers.queues import Budget, Channel, Gone
+from restore_cli.jobs.workers.queues import MemoryBudget, QueueClosed, RowQueue
 
 
 def block(size: int, value: int) -> Samples:
@@ -20,48 +20,48 @@ def block(size: int, value: int) -> Samples:
 
 @given(st.lists(st.lists(st.integers(1, 60), max_size=8), min_size=1, max_size=4), st.integers(1, 100))
 def test_pages_come_out_as_they_went_in(pages: list[list[int]], room: int) -> None:
-    channel = Channel(room)
+    queue = RowQueue(room)
     most = 0
 
     def send() -> None:
         nonlocal most
         for page in pages:
             for i, size in enumerate(page):
-                channel.put(block(size, i))
-                most = max(most, channel.bytes)
-            channel.put(None)
-        channel.end()
+                queue.put(block(size, i))
+                most = max(most, queue.bytes)
+            queue.put(None)
+        queue.end()
 
     with ThreadPoolExecutor(1) as other:
         sent = other.submit(send)
-        found = [[(rows.shape[1], int(rows[0, 0, 0])) for rows in page] for page in channel.pages(len(pages))]
+        found = [[(rows.shape[1], int(rows[0, 0, 0])) for rows in page] for page in queue.pages(len(pages))]
         sent.result()
     assert found == [[(size, i) for i, size in enumerate(page)] for page in pages]
     assert most <= max(room, *(size for page in pages for size in page), 0)
 
 
 def test_who_takes_learns_that_a_picture_will_not_be_finished() -> None:
-    channel = Channel(10)
-    channel.put(block(4, 0))
-    channel.end()
-    (page,) = channel.pages(1)
+    queue = RowQueue(10)
+    queue.put(block(4, 0))
+    queue.end()
+    (page,) = queue.pages(1)
     assert next(page).shape == (1, 4, 1)
-    with pytest.raises(Gone):
+    with pytest.raises(QueueClosed):
         next(page)
 
 
 def test_who_puts_learns_that_nobody_takes() -> None:
-    channel = Channel(10)
-    channel.put(block(8, 0))
+    queue = RowQueue(10)
+    queue.put(block(8, 0))
     with ThreadPoolExecutor(1) as other:
-        waiting = other.submit(channel.put, block(8, 1))
-        channel.leave()
-        with pytest.raises(Gone):
+        waiting = other.submit(queue.put, block(8, 1))
+        queue.leave()
+        with pytest.raises(QueueClosed):
             waiting.result()
 
 
 def test_memory_is_given_out_in_turn() -> None:
-    budget, order, started = Budget(10), list[int](), Event()
+    budget, order, started = MemoryBudget(10), list[int](), Event()
 
     def take(turn: int, size: int) -> None:
         started.set()

@@ -1,4 +1,4 @@
-"""The kernel of fused.py, in Triton's language."""
+"""The Triton kernel that triton_attention.py launches."""
 
 from __future__ import annotations
 

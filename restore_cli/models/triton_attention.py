@@ -13,13 +13,13 @@ from math import e, log2, prod
 import torch
 from torch import Tensor
 
-__all__ = ["fused_attention", "layout"]
+__all__ = ["launch_config", "triton_attention"]
 
 LEAST = 16
 """Sides of the smallest product of a tensor core."""
 
 
-def fused_attention(
+def triton_attention(
     qkv: Sequence[Tensor],
     window: tuple[int, int],
     shift: tuple[int, int],
@@ -33,7 +33,7 @@ def fused_attention(
     outside the map. The bias is (kinds, heads, i·j, keys); four kinds of window are those that lie inside, wrap to the
     right, to the bottom, and to both. Raises ImportError without Triton, and what Triton raises where it fails.
     """
-    from restore_cli.models.kernel import window_attention  # Triton comes with PyTorch for CUDA alone
+    from restore_cli.models.triton_kernel import window_attention  # Triton comes with PyTorch for CUDA alone
 
     qkv = read_together(qkv)
     q, k, v = qkv[0], qkv[-2], qkv[-1]
@@ -41,7 +41,7 @@ def fused_attention(
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     if bias is not None and q.dtype == torch.float16:  # half of the bytes; bfloat16 would be too coarse for scores
         bias = bias.half()
-    words = layout(window, margin, d, q.dtype)
+    words = launch_config(window, margin, d, q.dtype)
     windows = b * (height // window[0]) * (width // window[1])
     programs = windows * heads * -(-prod(window) // words["QUERIES"])
     with torch.cuda.device(q.device) if q.is_cuda else nullcontext():
@@ -54,7 +54,7 @@ def fused_attention(
     return out
 
 
-def layout(window: tuple[int, int], margin: int, d: int, dtype: torch.dtype) -> dict[str, int]:
+def launch_config(window: tuple[int, int], margin: int, d: int, dtype: torch.dtype) -> dict[str, int]:
     """Words of the kernel that follow from the window: its sides, and how much one program takes at a time.
 
     Chosen by what the compiler says for compute capability 8.0 and 9.0: no spilled registers, and enough programs on a
