@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Ran", "Run"]
+__all__ = ["CommandResult", "Run"]
 
 
 @dataclass(frozen=True)
-class Ran:
+class CommandResult:
     """Exit code and what was printed."""
 
     code: int
@@ -17,4 +17,4 @@ class Ran:
     err: str
 
 
-Run = Callable[..., Ran]
+Run = Callable[..., CommandResult]

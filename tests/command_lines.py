@@ -14,7 +14,7 @@ from restore_cli.cli.main import app
 from restore_cli.cli.options import OF_TASK
 from restore_cli.weights.catalogue import TASKS, Request, read_catalogue
 
-__all__ = ["COMMANDS", "blocks", "refuse_unreadable"]
+__all__ = ["COMMANDS", "check_command_lines", "find_code_blocks"]
 
 EAGER = {"--help", "--version", "--install-completion", "--show-completion"}
 """options that print and stop while the command line is read"""
@@ -32,7 +32,7 @@ def tree() -> Iterator[tuple[str, Any]]:
 COMMANDS: dict[str, Any] = dict(tree())
 
 
-def blocks(text: str, languages: Collection[str] = ("", "bash", "console")) -> Iterator[str]:
+def find_code_blocks(text: str, languages: Collection[str] = ("", "bash", "console")) -> Iterator[str]:
     """The code blocks of a Markdown page in one of these languages: by default what is typed into a shell."""
     for _, language, block in re.findall(r"^( *)```(\w*)\n(.*?)^\1```", text, re.DOTALL | re.MULTILINE):
         if language in languages:
@@ -40,7 +40,7 @@ def blocks(text: str, languages: Collection[str] = ("", "bash", "console")) -> I
             yield "".join(typed)
 
 
-def refuse_unreadable(text: str) -> int:
+def check_command_lines(text: str) -> int:
     """Let the program read each command line of `restore` in `text`; return how many there are.
 
     Raises what the program raises for a command, an option, a value or a checkpoint that does not exist.

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pictures import noise, save
+from images import make_image, save_image
 
 __all__ = ["Server", "fill"]
 
@@ -43,9 +43,9 @@ def fill(box: Path, weights: Path) -> Path:
     work = box / "a/b/work"
     for name in ("home", "tmp", "cache"):
         (box / name).mkdir(parents=True)
-    save(work / "in.png", noise(12, 16))
-    save(work / "photos/1.png", noise(12, 16))
-    save(work / "photos/2.jpg", noise(9, 8))
+    save_image(work / "in.png", make_image(12, 16))
+    save_image(work / "photos/1.png", make_image(12, 16))
+    save_image(work / "photos/2.jpg", make_image(9, 8))
     (work / "list.txt").write_text("in.png\n")
     shutil.copy(weights, work / "weights.safetensors")
     return work

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import Ran, Run
+from command import CommandResult, Run
 from command_server import Server
 from huggingface_hub import constants
 from hypothesis import HealthCheck, settings
-from pictures import checkpoint
+from images import make_checkpoint
 
 from restore_cli.cli.main import main
 
@@ -45,7 +45,7 @@ def restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.delenv("RESTORE_WEIGHTS_TOML", raising=False)
     monkeypatch.delenv("RESTORE_DEBUG", raising=False)
 
-    def run(*argv: object) -> Ran:
+    def run(*argv: object) -> CommandResult:
         monkeypatch.setattr("sys.argv", ["restore", *map(str, argv)])
         capsys.readouterr()
         code = 0
@@ -54,7 +54,7 @@ def restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         except SystemExit as stop:
             code = int(stop.code or 0)
         out, err = capsys.readouterr()
-        return Ran(code, out, err)
+        return CommandResult(code, out, err)
 
     return run
 
@@ -70,10 +70,10 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def x2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint that enlarges twice."""
-    return checkpoint(tmp_path_factory.mktemp("weights") / "x2.safetensors", "swinir_lightweight_x2")
+    return make_checkpoint(tmp_path_factory.mktemp("weights") / "x2.safetensors", "swinir_lightweight_x2")
 
 
 @pytest.fixture(scope="session")
 def x1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint that enlarges nothing."""
-    return checkpoint(tmp_path_factory.mktemp("weights") / "x1.safetensors", "swinir_color_denoise")
+    return make_checkpoint(tmp_path_factory.mktemp("weights") / "x1.safetensors", "swinir_color_denoise")

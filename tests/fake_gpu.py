@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["CUDA", "Recorded", "fake_gpu", "onto_gpu"]
+__all__ = ["CUDA", "CallRecorder", "fake_gpu", "move_to_gpu"]
 
 CUDA = torch.device("cuda:0")
 
@@ -61,7 +61,7 @@ def view(x: Tensor, index: Any) -> Tensor:  # noqa: ANN401  # whatever stands be
     return x
 
 
-class Recorded(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's own
+class CallRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's own
     """Every operator that was called, with its arguments."""
 
     def __init__(self) -> None:
@@ -80,23 +80,23 @@ class Recorded(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's
         return func(*args, **(kwargs or {}))
 
 
-def onto_gpu(module: nn.Module, device: torch.device = CUDA) -> None:
+def move_to_gpu(module: nn.Module, device: torch.device = CUDA) -> None:
     """Moves the weights of a module to the GPU."""
     for part in module.modules():
         for name, weight in part.named_parameters(recurse=False):
-            setattr(part, name, nn.Parameter(twin(weight, device), requires_grad=False))
+            setattr(part, name, nn.Parameter(make_gpu_copy(weight, device), requires_grad=False))
         for name, buffer in part.named_buffers(recurse=False):
-            setattr(part, name, twin(buffer, device))
+            setattr(part, name, make_gpu_copy(buffer, device))
 
 
-def twin(x: Tensor, device: torch.device) -> Tensor:
+def make_gpu_copy(x: Tensor, device: torch.device) -> Tensor:
     """On the GPU, in the same layout."""
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=device)
 
 
 @contextmanager
-def fake_gpu() -> Iterator[Recorded]:
+def fake_gpu() -> Iterator[CallRecorder]:
     """Let tensors on a GPU have a shape and a dtype, but no values, inside this block."""
-    recorded = Recorded()
+    recorded = CallRecorder()
     with FakeTensorMode(), WithoutDriver(), recorded:
         yield recorded

@@ -6,16 +6,16 @@ from pathlib import Path
 
 from restore_cli.jobs.manifest import NAME, lines
 
-__all__ = ["files", "outcomes"]
+__all__ = ["read_files", "read_outcomes"]
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     """Every file below it but the manifest."""
     found = (path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
-def outcomes(folder: str) -> dict[str, list[str]]:
+def read_outcomes(folder: str) -> dict[str, list[str]]:
     """What the manifest says of each output, beginnings left out."""
     told: dict[str, list[str]] = {}
     for _, event in lines(Path(folder) / NAME):

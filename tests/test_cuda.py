@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import checkpoint, noise, save
-from published import GOLDEN, golden
+from golden_files import GOLDEN, read_golden
+from images import make_checkpoint, make_image, save_image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,7 +38,7 @@ CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.safetensors")))
 def test_output_equals_the_reference(name: str) -> None:
-    architecture, ours, weights, x, reference = golden(name)
+    architecture, ours, weights, x, reference = read_golden(name)
     net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CUDA, torch.float32)
     span, multiple = 255 if architecture == "emt" else 1, net.contract.pad_multiple
     h, w = x.shape[-2:]
@@ -68,7 +68,7 @@ def test_convolutions_that_are_exact_in_half_precision_are_ieee(kernel: int, gro
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the compiler's own
 @pytest.mark.parametrize("name", ["hat_x4", "emt_x4", "restormer_biasfree"])
 def test_compiled_float32_is_ieee_too(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    architecture, config, state, _, _ = golden(name)
+    architecture, config, state, _, _ = read_golden(name)
     net = network(architecture, config, computed_dropped(state, COMPUTED), Path(name), CUDA, torch.float32)
     side, times = 4 * net.contract.tile_multiple, iter([2.0, 1.0])
     tile = torch.rand(1, 3, side, side)
@@ -100,8 +100,8 @@ def test_the_attention_kernel_is_right_here(
 
 @needs_matrix_units
 def test_no_network_does_without_the_kernel(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    net = load_file(checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float16)
-    restore_array(net, noise(100, 100), default_tiling(net.contract, 64))
+    net = load_file(make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float16)
+    restore_array(net, make_image(100, 100), default_tiling(net.contract, 64))
     assert not caplog.records
 
 
@@ -129,9 +129,9 @@ def test_after_a_refused_block_of_pinned_memory_the_gpu_goes_on() -> None:
 
 @pytest.mark.parametrize("limit", [100, 300])
 def test_a_folder_of_small_images_keeps_to_its_memory(limit: int, tmp_path: Path) -> None:
-    weights = checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
+    weights = make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
     for i in range(24):
-        save(tmp_path / f"in/{i}.png", noise(128, 128, seed=i))
+        save_image(tmp_path / f"in/{i}.png", make_image(128, 128, seed=i))
     job = Job(Request("sr"), read_catalogue(), Asked((str(tmp_path / "in"),)), str(tmp_path / "out"))
     before = torch.cuda.memory_allocated(CUDA)
     torch.cuda.reset_peak_memory_stats(CUDA)
@@ -142,8 +142,8 @@ def test_a_folder_of_small_images_keeps_to_its_memory(limit: int, tmp_path: Path
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision_is_a_matter_of_rounding(precision: str, tmp_path: Path) -> None:
-    path = checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
-    pixels = noise(200, 300)
+    path = make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
+    pixels = make_image(200, 300)
     half = load_file(path, CUDA, pick_precision(precision, CUDA))
     exact = load_file(path, CPU, torch.float32)
     tiling = default_tiling(exact.contract, 64, batch=4)
@@ -151,8 +151,8 @@ def test_half_precision_is_a_matter_of_rounding(precision: str, tmp_path: Path) 
 
 
 def test_memory_running_out_steps_down_and_goes_on(tmp_path: Path) -> None:
-    path = checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
-    net, pixels = load_file(path, CUDA, torch.float32), noise(1024, 1024)
+    path = make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
+    net, pixels = load_file(path, CUDA, torch.float32), make_image(1024, 1024)
     expected = restore_array(net, pixels, default_tiling(net.contract, 128))[0]
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(CUDA).total_memory
@@ -170,8 +170,8 @@ def test_memory_running_out_steps_down_and_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_tiles_under_way_at_a_time_come_back_in_their_places(batch: int, tmp_path: Path) -> None:
     net, pixels = (
-        load_file(checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float32),
-        noise(300, 500),
+        load_file(make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float32),
+        make_image(300, 500),
     )
     exact = load_file(tmp_path / "x2.safetensors", CPU, torch.float32)
     tiling = default_tiling(net.contract, 64, batch=batch)
@@ -186,11 +186,11 @@ def test_auto_takes_the_gpu() -> None:
 
 @pytest.mark.parametrize("limit", [300, 1500])
 def test_a_model_keeps_to_its_memory(limit: int, tmp_path: Path) -> None:
-    net = load_file(checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float32)
+    net = load_file(make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float32)
     tiling = fit_tiling(net, default_tiling(net.contract, 0), 2000, CUDA, limit * 2**20)
     before = torch.cuda.memory_allocated(CUDA)
     torch.cuda.reset_peak_memory_stats(CUDA)
-    restore_array(net, noise(2000, 2000), tiling)
+    restore_array(net, make_image(2000, 2000), tiling)
     assert torch.cuda.max_memory_allocated(CUDA) - before < 1.1 * limit * 2**20
 
 
@@ -200,7 +200,7 @@ def test_hat_takes_little_memory_for_twelve_megapixels(memory: int | None, bar: 
     net = ours(case, weights(case), CUDA, torch.float16)
     tiling = choose_tiling(net, CUDA, 4000, memory=memory)
     torch.cuda.reset_peak_memory_stats(CUDA)
-    out, _ = restore_array(net, noise(3000, 4000), tiling)
+    out, _ = restore_array(net, make_image(3000, 4000), tiling)
     assert out.shape == (12000, 16000, 3)
     assert torch.cuda.max_memory_allocated(CUDA) < bar
 
@@ -210,8 +210,8 @@ OTHER = "import sys, torch; x = torch.empty(int(sys.argv[1]), dtype=torch.uint8,
 
 @pytest.mark.parametrize("share", [0.5, 0.97])
 def test_a_gpu_that_another_process_fills_is_enough(share: float, tmp_path: Path) -> None:
-    net = load_file(checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float32)
-    pixels = noise(2000, 1500)
+    net = load_file(make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float32)
+    pixels = make_image(2000, 1500)
     expected = restore_array(net, pixels, default_tiling(net.contract, 256))[0]
     torch.cuda.empty_cache()
     size = str(int(share * torch.cuda.mem_get_info(CUDA)[0]))

@@ -17,8 +17,8 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import torch
-from command_lines import COMMANDS, blocks, refuse_unreadable
-from pictures import checkpoint, noise
+from command_lines import COMMANDS, check_command_lines, find_code_blocks
+from images import make_checkpoint, make_image
 from PIL import Image
 
 import restore_cli
@@ -76,7 +76,9 @@ def inline(text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_cli_page_names_the_options_of_each_command_and_no_others(name: str) -> None:
-    told = {option for span in [*inline(under(name)), *blocks(under(name))] for option in re.findall(OPTION, span)}
+    told = {
+        option for span in [*inline(under(name)), *find_code_blocks(under(name))] for option in re.findall(OPTION, span)
+    }
     siblings = [f"restore {task}" for task in TASKS] if name.split()[-1] in TASKS else [name]
     known = {option for sibling in siblings for option in options(sibling)}
     others = {"--help", "-h"} if name == "restore" else set()
@@ -136,8 +138,8 @@ def test_exit_codes_are_told() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_command_lines_can_be_typed(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for block in blocks(text):
-        refuse_unreadable(block)
+    for block in find_code_blocks(text):
+        check_command_lines(block)
     for span in inline(text):
         name = next((name for name in reversed(COMMANDS) if f"{span} ".startswith(f"{name} ")), "restore")
         known = {*options(name), "--help"}
@@ -207,7 +209,7 @@ def test_each_decision_has_a_date_and_a_status_and_is_in_the_index() -> None:
 
 
 def test_the_batches_page_shows_the_keys_of_the_json_output() -> None:
-    image, last = map(json.loads, blocks((ROOT / "docs/batches.md").read_text(encoding="utf-8"), ["json"]))
+    image, last = map(json.loads, find_code_blocks((ROOT / "docs/batches.md").read_text(encoding="utf-8"), ["json"]))
     assert list(image) == list(as_json(Result("in.png", "out.png", "done")))
     assert list(last["summary"]) == list(summary(Tally()))
     assert list(last["summary"]["passed_over"]) == list(summary(Tally())["passed_over"])
@@ -222,9 +224,9 @@ def page_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_code_of_the_library_page_runs(page_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = checkpoint(page_folder / "small.safetensors", "emt_x4")
+    small = make_checkpoint(page_folder / "small.safetensors", "emt_x4")
     scope: dict[str, Any] = {}
-    for block in blocks((ROOT / "docs/library.md").read_text(encoding="utf-8"), ["python"]):
+    for block in find_code_blocks((ROOT / "docs/library.md").read_text(encoding="utf-8"), ["python"]):
         exec(block.replace("emt-x4", str(small)), scope)
     assert scope["large"].shape == (592, 896, 3)
     assert (scope["large_gray"].shape, scope["large_gray"].dtype) == ((592, 896), "float32")
@@ -236,13 +238,13 @@ def test_the_code_of_the_library_page_runs(page_folder: Path, capsys: pytest.Cap
 
 def test_a_checkpoint_is_added_as_its_page_says(page_folder: Path) -> None:
     page = (ROOT / "docs/adding-a-model.md").read_text(encoding="utf-8")
-    saving, *_ = blocks(page, ["python"])
+    saving, *_ = find_code_blocks(page, ["python"])
     exec(saving, {})
     command = [sys.executable, "-m", "restore_cli", "sr", "--weights", "mine.safetensors", "cat.png"]
     subprocess.run(command, check=True, capture_output=True)
     with Image.open("cat_sr2.png") as enlarged:
         assert enlarged.size == (448, 296)
-    (toml,) = blocks(page, ["toml"])
+    (toml,) = find_code_blocks(page, ["toml"])
     (page_folder / "more.toml").write_text(toml, encoding="utf-8")
     entry = read_catalogue(page_folder / "more.toml").entry("mine-x2")
     assert entry.bytes == (page_folder / "mine.safetensors").stat().st_size
@@ -250,7 +252,7 @@ def test_a_checkpoint_is_added_as_its_page_says(page_folder: Path) -> None:
 
 
 def test_an_architecture_is_added_as_its_page_says(page_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, module, reader = blocks((ROOT / "docs/adding-a-model.md").read_text(encoding="utf-8"), ["python"])
+    _, module, reader = find_code_blocks((ROOT / "docs/adding-a-model.md").read_text(encoding="utf-8"), ["python"])
     (page_folder / "espcn.py").write_text(module, encoding="utf-8")
     monkeypatch.syspath_prepend(page_folder)
     espcn: Any = importlib.import_module("espcn")
@@ -260,6 +262,6 @@ def test_an_architecture_is_added_as_its_page_says(page_folder: Path, monkeypatc
     exec(reader, scope)
     assert scope["espcn"](network.state_dict()) == asdict(config)
     model = Network(network, torch.device("cpu"), torch.float32)
-    whole, tiled = (restore_cli.restore(model, noise(90, 70), tile=tile) for tile in (0, 32))
+    whole, tiled = (restore_cli.restore(model, make_image(90, 70), tile=tile) for tile in (0, 32))
     assert whole.shape == (180, 140, 3)
     assert np.abs(whole.astype(int) - tiled).max() <= 1

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import uv
-from pictures import noise, save
+from images import make_image, save_image
 
 from restore_cli.errors import INSTALL_EXTRA
 
@@ -89,7 +89,7 @@ def test_an_install_line_of_the_readme_gives_the_command(line: str, tmp_path: Pa
         assert (checkout / "examples/cat_sr4.png").exists()
     else:
         shutil.rmtree(checkout)  # the command does not need it any more
-    save(tmp_path / "work/in.png", noise(9, 9))
+    save_image(tmp_path / "work/in.png", make_image(9, 9))
     command = ["bash", "-c", "restore --version && restore denoise --model lite in.png && restore sr in.png"]
     used = subprocess.run(command, cwd=tmp_path / "work", env=environment, capture_output=True, text=True)
     assert used.returncode == 0, used.stderr

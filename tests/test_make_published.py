@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden_files import read_golden
 from hub_server import COMMIT, HubServer
-from pictures import noise, save
-from published import golden
+from images import make_image, save_image
 
 from benchmarks.plain_emt import PlainEMT
 from restore_cli.models.emt import EMTConfig
@@ -80,17 +80,17 @@ def publish_emt(maintainer: Maintainer, payload: bytes) -> None:
     state = torch.load(io.BytesIO(payload), weights_only=True)["params"]
     plain = PlainEMT(config)
     plain.load_state_dict({key: value for key, value in state.items() if not any(fnmatch(key, p) for p in drop)})
-    pixels = noise(SIDE, SIDE)
+    pixels = make_image(SIDE, SIDE)
     with torch.inference_mode():
         out = plain.eval()(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)
     levels = (out[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
-    save(maintainer.outputs / "spandrel" / "inputs" / "64x64.png", pixels)
-    save(maintainer.outputs / "spandrel" / "outputs" / "64x64" / "EMT_LSR_x4.png", levels)
+    save_image(maintainer.outputs / "spandrel" / "inputs" / "64x64.png", pixels)
+    save_image(maintainer.outputs / "spandrel" / "outputs" / "64x64" / "EMT_LSR_x4.png", levels)
 
 
 def publish_restormer(maintainer: Maintainer) -> None:
     """A small Restormer, and what the authors' code makes of an array."""
-    _, config, weights, given, made = golden("restormer_withbias")
+    _, config, weights, given, made = read_golden("restormer_withbias")
     buffer = io.BytesIO()
     torch.save({"params": weights}, buffer)
     lines = ['task = "deblur"', 'model = "restormer"', 'variant = "motion"', 'key = "params"']

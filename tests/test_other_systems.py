@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_gpu import fake_gpu, onto_gpu
-from pictures import noise, save
-from published import golden
+from fake_gpu import fake_gpu, move_to_gpu
+from golden_files import read_golden
+from images import make_image, save_image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
@@ -37,8 +37,8 @@ def test_pictures_are_restored_without_the_functions_that_linux_alone_has(
     device: str, tmp_path: Path, x1: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(HIDING)
-    save(tmp_path / "in/a.png", noise(20, 24))
-    save(tmp_path / "in/b.png", noise(20, 24, seed=1))
+    save_image(tmp_path / "in/a.png", make_image(20, 24))
+    save_image(tmp_path / "in/b.png", make_image(20, 24, seed=1))
     command = [sys.executable, "-m", "restore_cli", "denoise", "--weights", str(x1), "in", "-o", "out"]
     given = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     done = subprocess.run([*command, "--device", device], cwd=tmp_path, env=given, capture_output=True, text=True)
@@ -53,12 +53,12 @@ def test_networks_run_on_mps_and_use_no_float64_there(
 ) -> None:
     """Apple's GPUs have no float64. The tensors have shapes and dtypes, but no values."""
     mps = torch.device("mps:0")
-    architecture, ours, weights, _, _ = golden(name)
+    architecture, ours, weights, _, _ = read_golden(name)
     net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), torch.device("cpu"), dtype)
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, **given: torch.empty_like(q))
     side = 2 * net.contract.tile_multiple
     with fake_gpu() as recorded:
-        onto_gpu(net.module, mps)
+        move_to_gpu(net.module, mps)
         net.device = mps
         out = net(torch.empty(1, net.contract.channels, side, side))
     assert (out.device, out.dtype) == (mps, torch.float32)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from nearest import Nearest
+from nearest_model import NearestModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -83,7 +83,7 @@ def gpu(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-class OnGpu(Nearest):
+class OnGpu(NearestModel):
     """A model whose results are on the GPU."""
 
     def __call__(self, x: Tensor) -> Tensor:

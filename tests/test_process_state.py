@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.utils import logging
-from pictures import noise
+from images import make_image
 from PIL import Image, ImageFile
 from torch import Tensor
 
@@ -155,7 +155,7 @@ def flag() -> str:
 @pytest.mark.usefixtures("impatient")
 def test_eight_threads_in_two_models_give_the_bytes_of_one(x1: Path, x2: Path) -> None:
     models = [restore_cli.load(path, device="cpu", precision="fp32") for path in (x1, x2)]
-    images = [noise(40 + 8 * i, 48, seed=i).astype(np.float32) / np.float32(255) for i in range(4)]
+    images = [make_image(40 + 8 * i, 48, seed=i).astype(np.float32) / np.float32(255) for i in range(4)]
     tasks = [(model, image) for image in images for model in models] * 3
 
     def restored(task: tuple[Any, Any]) -> bytes:
@@ -177,7 +177,7 @@ def test_a_product_that_fails_leaves_the_setting_as_it_was(x2: Path, monkeypatch
 
     monkeypatch.setattr(torch, "bmm", failing)
     with ThreadPoolExecutor(8) as threads:
-        results = [threads.submit(restore_cli.restore, model, noise(20, 20)) for _ in range(16)]
+        results = [threads.submit(restore_cli.restore, model, make_image(20, 20)) for _ in range(16)]
         assert all(isinstance(result.exception(), RuntimeError) for result in results)
     assert len(seen) == 16
     assert flag() == before
@@ -244,5 +244,5 @@ def test_what_the_program_compiles_itself_stays_compiled_while_a_model_runs(x2: 
         double(torch.ones(3))
 
     model.module.register_forward_pre_hook(use_it)
-    restore_cli.restore(model, noise(16, 16))
+    restore_cli.restore(model, make_image(16, 16))
     assert compiled

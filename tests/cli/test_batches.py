@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Ran, Run
-from pictures import noise, save
+from command import CommandResult, Run
+from images import make_image, save_image
 from torch import Tensor
 
 from restore_cli.models import attention
@@ -27,7 +27,7 @@ def photos(restore: Run) -> list[str]:
     """Five pictures, one of them broken, in a tree with a hidden file and a text."""
     good = ["photos/a.png", "photos/b [final].png", "photos/sub/c.png", "photos/sub/猫.png"]
     for name in good:
-        save(Path(name), noise(9, 12))
+        save_image(Path(name), make_image(9, 12))
     Path("photos/x.png").write_text("no image")
     Path("photos/.hidden.png").write_text("")
     Path("photos/notes.txt").write_text("")
@@ -39,7 +39,7 @@ def found(folder: str) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("[!.]*") if path.is_file())
 
 
-def objects(ran: Ran) -> list[dict[str, Any]]:
+def objects(ran: CommandResult) -> list[dict[str, Any]]:
     """What --json said."""
     return [json.loads(line) for line in ran.out.splitlines()]
 
@@ -125,11 +125,11 @@ def test_folders_in_folders_only_where_wanted(restore: Run, x1: Path, photos: li
 
 
 def test_what_is_there_is_resumed_skipped_or_written_over(restore: Run, x1: Path) -> None:
-    save(Path("in/a.png"), noise(9, 9))
-    save(Path("in/b.png"), noise(9, 9))
+    save_image(Path("in/a.png"), make_image(9, 9))
+    save_image(Path("in/b.png"), make_image(9, 9))
     command = ("denoise", "--weights", x1, "in", "-o", "out", "--json")
     restore(*command)
-    save(Path("in/a.png"), noise(10, 10, seed=1))
+    save_image(Path("in/a.png"), make_image(10, 10, seed=1))
     assert objects(restore(*command, "--skip-existing"))[-1]["summary"]["skipped"] == 2
     assert objects(restore(*command))[-1]["summary"]["done"] == 1
     assert objects(restore(*command, "--resume"))[-1]["summary"]["skipped"] == 2
@@ -213,14 +213,14 @@ def test_one_failure_ends_the_run_if_wanted(restore: Run, x1: Path) -> None:
     Path("in").mkdir()
     Path("in/a.png").write_text("no image")
     for i in range(30):
-        save(Path(f"in/b{i}.png"), noise(9, 9))
+        save_image(Path(f"in/b{i}.png"), make_image(9, 9))
     ran = restore("denoise", "--weights", x1, "in", "-o", "out", "--fail-fast")
     assert ran.code == 1
     assert len(found("out")) < 30
 
 
 def test_outputs_get_the_times_of_their_inputs(restore: Run, x1: Path) -> None:
-    save(Path("a.png"), noise(9, 9))
+    save_image(Path("a.png"), make_image(9, 9))
     os.utime("a.png", (1e9, 1e9))
     assert restore("denoise", "--weights", x1, "a.png", "--keep-times").code == 0
     assert Path("a_denoise.png").stat().st_mtime == 1e9
@@ -271,7 +271,7 @@ def test_one_picture_from_pipe_to_pipe(tmp_path: Path, x1: Path, x2: Path) -> No
     (tmp_path / "tmp").mkdir()
     work = tmp_path / "tmp"
     for suffix, start in ((".png", b"\x89PNG"), (".jpg", b"\xff\xd8"), (".tif", b"II")):
-        source = save(tmp_path / f"in{suffix}", noise(20, 30))
+        source = save_image(tmp_path / f"in{suffix}", make_image(20, 30))
         ran = piped("denoise", "--weights", x1, "-", given=source.read_bytes(), cwd=work)
         assert (ran.returncode, ran.stdout[: len(start)]) == (0, start), ran.stderr
         alone = piped("denoise", "--weights", x1, source, "-o", "-", given=b"", cwd=work)
@@ -295,7 +295,7 @@ def test_a_bad_picture_in_a_pipe_is_one_line(tmp_path: Path, x1: Path) -> None:
 
 
 def test_a_name_cannot_write_on_the_screen(tmp_path: Path, x1: Path) -> None:
-    save(tmp_path / "a.png", noise(9, 9)).rename(tmp_path / "\x1b[31m\n[b].png")
+    save_image(tmp_path / "a.png", make_image(9, 9)).rename(tmp_path / "\x1b[31m\n[b].png")
     lines = piped("denoise", "--weights", x1, ".", "-o", "out", given=b"", cwd=tmp_path)
     assert lines.stdout.decode().startswith("./\\x1b[31m\\n[b].png → out/\\x1b[31m\\n[b].png  (")
     ran = piped("denoise", "--weights", x1, ".", "-o", "out", "--overwrite", "--json", given=b"", cwd=tmp_path)
@@ -313,7 +313,7 @@ def test_a_name_of_any_bytes_is_said(tmp_path: Path, x1: Path) -> None:
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "bmp", "avif"])
 def test_a_name_of_any_bytes_is_read_and_written(suffix: str, tmp_path: Path, x1: Path) -> None:
     stem = os.fsdecode(b"caf\xe9")
-    save(tmp_path / "in.png", noise(40, 40)).rename(tmp_path / f"{stem}_in.png")
+    save_image(tmp_path / "in.png", make_image(40, 40)).rename(tmp_path / f"{stem}_in.png")
     for source, result in ((f"{stem}_in.png", f"{stem}.{suffix}"), (f"{stem}.{suffix}", f"{stem}_out.png")):
         ran = piped("denoise", "--weights", x1, source, "-o", result, given=b"", cwd=tmp_path)
         assert ran.returncode == 0, ran.stderr
@@ -322,7 +322,7 @@ def test_a_name_of_any_bytes_is_read_and_written(suffix: str, tmp_path: Path, x1
 
 @pytest.mark.parametrize("arguments", [["in.png"], ["in.png", "--json"], ["in.png", "-o", "-"]])
 def test_a_full_disk_behind_standard_output_is_one_line(arguments: list[str], tmp_path: Path, x1: Path) -> None:
-    save(tmp_path / "in.png", noise(40, 40))
+    save_image(tmp_path / "in.png", make_image(40, 40))
     command = [sys.executable, "-m", "restore_cli", "denoise", "--weights", str(x1), *arguments]
     with Path("/dev/full").open("wb") as full:
         ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, cwd=tmp_path, text=True)
@@ -347,7 +347,7 @@ def test_pages_that_cannot_be_written_are_one_line(arguments: list[str]) -> None
 
 
 def test_linked_folders_are_reported_and_followed_where_that_is_asked_for(restore: Run, x1: Path) -> None:
-    save(Path("elsewhere/a.png"), noise(9, 9))
+    save_image(Path("elsewhere/a.png"), make_image(9, 9))
     Path("elsewhere/loop").symlink_to(".")
     Path("photos").mkdir()
     Path("photos/link").symlink_to("../elsewhere")
@@ -356,7 +356,7 @@ def test_linked_folders_are_reported_and_followed_where_that_is_asked_for(restor
         nothing = restore(*command, *extra)
         assert (nothing.code, nothing.out) == (3, "")
         assert "linked folders were not followed: 1 (try: --follow-links)" in nothing.err
-    save(Path("photos/b.png"), noise(9, 9))
+    save_image(Path("photos/b.png"), make_image(9, 9))
     counted = "; 1 linked folder not followed (--follow-links)"
     for extra in (("--dry-run",), ()):
         assert counted in restore(*command, *extra).err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from command import Run
-from pictures import noise, save
+from images import make_image, save_image
 from PIL import Image
 from safetensors import safe_open
 
@@ -56,8 +56,8 @@ def test_a_bundled_file_of_other_authors_states_its_origin_and_licence(entry: En
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_sr_works_offline_and_names_the_larger_ones(scale: int, restore: Run) -> None:
-    save(Path("in.png"), noise(16, 24))
-    save(Path("gray.png"), noise(16, 24, 1))
+    save_image(Path("in.png"), make_image(16, 24))
+    save_image(Path("gray.png"), make_image(16, 24, 1))
     ran = restore("sr", "in.png", "gray.png", "-s", scale)
     assert ran.code == 0, ran.err
     assert f"emt-x{scale}" in ran.out
@@ -69,7 +69,7 @@ def test_sr_works_offline_and_names_the_larger_ones(scale: int, restore: Run) ->
 
 @pytest.mark.parametrize("task", ["denoise", "dejpeg"])
 def test_other_tasks_work_offline_too(task: str, restore: Run) -> None:
-    Image.fromarray(noise(40, 56)).save("in.jpg", quality=30)
+    Image.fromarray(make_image(40, 56)).save("in.jpg", quality=30)
     ran = restore(task, "in.jpg")
     assert ran.code == 0, ran.err
     assert f"lite-{task}" in ran.out
@@ -79,13 +79,13 @@ def test_other_tasks_work_offline_too(task: str, restore: Run) -> None:
 
 
 def test_a_model_that_is_named_is_not_replaced_by_a_bundled_one(restore: Run) -> None:
-    save(Path("in.png"), noise(16, 24))
+    save_image(Path("in.png"), make_image(16, 24))
     assert restore("sr", "in.png", "--model", "hat").code == 4
     assert not Path("in_sr4.png").exists()
 
 
 def test_a_bundled_model_by_name_says_nothing_more(restore: Run) -> None:
-    save(Path("in.png"), noise(16, 24))
+    save_image(Path("in.png"), make_image(16, 24))
     ran = restore("sr", "in.png", "--model", "emt")
     assert (ran.code, ran.err) == (0, "")
 
@@ -93,7 +93,7 @@ def test_a_bundled_model_by_name_says_nothing_more(restore: Run) -> None:
 def test_an_unsafe_cache_is_one_line_and_what_ships_with_restore_works_without_it(restore: Run) -> None:
     Path(".cache").mkdir()
     Path(".cache").chmod(0o777)
-    save(Path("in.png"), noise(8, 8))
+    save_image(Path("in.png"), make_image(8, 8))
     for command in (("models", "pull", "hat-x4"), ("models", "path", "hat-x4"), ("sr", "--model", "hat", "in.png")):
         ran = restore(*command)
         assert (ran.code, ran.out) == (4, "")

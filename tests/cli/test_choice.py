@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 from command import Run
-from pictures import checkpoint, noise, save
+from golden_files import read_golden
+from images import make_checkpoint, make_image, save_image
 from PIL import Image
-from published import golden
 
 
 def entry(name: str, toy: str, **facts: object) -> str:
     """A catalogue entry for a golden network, its file already in the cache."""
-    file = checkpoint(Path(".cache", f"{name}.safetensors"), toy)
-    architecture, config, *_ = golden(toy)
+    file = make_checkpoint(Path(".cache", f"{name}.safetensors"), toy)
+    architecture, config, *_ = read_golden(toy)
     source = '{ url = "http://127.0.0.1:9/x.safetensors" }'
     lines = [f"[{name}]", f'title = "{name}"', 'model = "toy"', 'license = "none"', f"sources = [{source}]"]
     lines += [f'sha256 = "{hashlib.sha256(file.read_bytes()).hexdigest()}"', 'variant = "usual"']
@@ -39,8 +39,8 @@ def toys(restore: Run) -> Run:
 
 
 def test_a_gray_picture_takes_the_gray_checkpoint(toys: Run) -> None:
-    save(Path("gray.png"), noise(9, 9, 1))
-    save(Path("color.png"), noise(9, 9))
+    save_image(Path("gray.png"), make_image(9, 9, 1))
+    save_image(Path("color.png"), make_image(9, 9))
     ran = toys("denoise", "gray.png", "color.png")
     assert ran.code == 0, ran.err
     assert [line.split("(")[1].split(",")[0] for line in ran.out.splitlines()] == ["toy-gray", "toy-color"]
@@ -50,12 +50,12 @@ def test_a_gray_picture_takes_the_gray_checkpoint(toys: Run) -> None:
 
 @pytest.mark.parametrize(("quality", "taken"), [(5, 10), (18, 10), (30, 40), (95, 40)])
 def test_jpeg_repair_takes_the_checkpoint_nearest_to_the_file(quality: int, taken: int, toys: Run) -> None:
-    Image.fromarray(noise(40, 40)).save("in.jpg", quality=quality)
+    Image.fromarray(make_image(40, 40)).save("in.jpg", quality=quality)
     assert f"toy-jpeg-{taken}" in toys("dejpeg", "in.jpg").out
 
 
 def test_a_quality_that_is_named_goes_before_the_file_s(toys: Run) -> None:
-    Image.fromarray(noise(40, 40)).save("in.jpg", quality=95)
+    Image.fromarray(make_image(40, 40)).save("in.jpg", quality=95)
     assert "toy-jpeg-10" in toys("dejpeg", "in.jpg", "--quality", "12").out
 
 
@@ -67,7 +67,7 @@ def test_a_memory_that_is_no_size_is_refused(size: str, restore: Run, x1: Path) 
 
 
 def test_a_model_keeps_to_its_memory(restore: Run, x1: Path) -> None:
-    save(Path("in.png"), noise(700, 700))
+    save_image(Path("in.png"), make_image(700, 700))
     tiles = []
     for words in (("--memory", "30M"), ()):
         ran = restore("denoise", "--weights", x1, "in.png", "--json", "--overwrite", *words)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import pyvips
 from command import Run
-from pictures import noise, save
+from images import make_image, save_image
 from PIL import Image
 
 from restore_cli.image.codec import decode, encode
@@ -31,7 +31,7 @@ BEFORE, AFTER = (200, 30, 30), (30, 30, 200)
 
 
 def flat(path: str, colour: tuple[int, int, int], side: int) -> Path:
-    return save(Path(path), np.full((side, side, 3), colour, np.uint8))
+    return save_image(Path(path), np.full((side, side, 3), colour, np.uint8))
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_nothing_is_written_over_unasked(restore: Run) -> None:
 )
 @pytest.mark.usefixtures("pair")
 def test_what_is_wrong_is_one_line(arguments: list[str], code: int, words: str, restore: Run) -> None:
-    save(Path("odd.png"), noise(70, 90))
+    save_image(Path("odd.png"), make_image(70, 90))
     ran = restore("compare", *arguments)
     assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1), ran.err
     assert words in ran.err
@@ -104,7 +104,7 @@ def test_pictures_of_any_depth_look_the_same(channels: int, how: list[str], rest
     found = set()
     for kind in PEAK:
         for name, seed in (("a.tif", 0), ("b.tif", 1)):
-            save_as(kind, Path(kind) / name, noise(24, 30, channels, seed))
+            save_as(kind, Path(kind) / name, make_image(24, 30, channels, seed))
         ran = restore("compare", f"{kind}/a.tif", f"{kind}/b.tif", *how, "--overwrite")
         assert (ran.code, ran.err) == (0, "")
         found.add(Path(how[1]).read_bytes())
@@ -112,16 +112,16 @@ def test_pictures_of_any_depth_look_the_same(channels: int, how: list[str], rest
 
 
 def test_a_picture_of_12_bits_looks_like_its_8_bits(restore: Run) -> None:
-    deep = pyvips.Image.new_from_array(noise(24, 30).astype(np.uint16) * 257).copy(interpretation="rgb16")
+    deep = pyvips.Image.new_from_array(make_image(24, 30).astype(np.uint16) * 257).copy(interpretation="rgb16")
     Path("deep.avif").write_bytes(deep.heifsave_buffer(compression="av1", bitdepth=12, lossless=True))
-    save(Path("flat.png"), ((decode(Path("deep.avif")).pixels + 128.0) // 257).astype(np.uint8))
+    save_image(Path("flat.png"), ((decode(Path("deep.avif")).pixels + 128.0) // 257).astype(np.uint8))
     assert restore("compare", "deep.avif", "flat.png", "-o", "page.html", "--html").code == 0
     first, second = re.findall(r'src="(data:[^"]*)"', Path("page.html").read_text())
     assert first == second
 
 
 def test_values_that_are_not_finite_are_not_shown(restore: Run) -> None:
-    save(Path("good.png"), noise(9, 9))
+    save_image(Path("good.png"), make_image(9, 9))
     encode(Picture(np.full((9, 9, 3), np.inf, np.float32)), Path("bad.tif"))
     ran = restore("compare", "good.png", "bad.tif", "-o", "made.png")
     line = "restore: bad.tif: contains values that are not finite (NaN or infinity); expected finite numbers\n"
@@ -131,7 +131,7 @@ def test_values_that_are_not_finite_are_not_shown(restore: Run) -> None:
 
 @pytest.mark.parametrize("kind", PEAK)
 def test_a_result_of_any_depth_gets_its_sheet(kind: str, restore: Run, x1: Path) -> None:
-    save_as(kind, Path("in.tif"), noise(20, 30))
+    save_as(kind, Path("in.tif"), make_image(20, 30))
     ran = restore("denoise", "--weights", x1, "in.tif", "--compare")
     assert (ran.code, ran.err) == (0, "")
     (sheet,) = Path().glob("*_compare.png")
@@ -141,18 +141,18 @@ def test_a_result_of_any_depth_gets_its_sheet(kind: str, restore: Run, x1: Path)
 
 def test_same_names_are_told_apart_by_their_folders(restore: Run) -> None:
     for name in ("in/a/x.png", "out/a/x.png"):
-        save(Path(name), noise(9, 9))
+        save_image(Path(name), make_image(9, 9))
     assert restore("compare", "in/a/x.png", "out/a/x.png", "-o", "p.html", "--html").code == 0
     assert re.findall(r'alt="([^"]*)"', Path("p.html").read_text()) == ["in/a/x.png", "out/a/x.png"]
 
 
 def test_task_commands_write_the_sheet_beside_the_result(restore: Run, x2: Path, x1: Path) -> None:
-    save(Path("in.png"), noise(20, 30))
+    save_image(Path("in.png"), make_image(20, 30))
     assert restore("sr", "--weights", x2, "in.png", "--compare").code == 0
     with Image.open("in_sr2_compare.png") as made:
         assert made.width > 2 * 60
     for name in ("photos/a.png", "photos/a.jpg"):
-        save(Path(name), noise(20, 30))
+        save_image(Path(name), make_image(20, 30))
     assert restore("denoise", "--weights", x1, "photos", "--compare").code == 0
     made_now = sorted(path.name for path in Path("photos").glob("*_*"))
     assert made_now == ["a_denoise.jpg", "a_denoise.jpg_compare.png", "a_denoise.png", "a_denoise_compare.png"]
@@ -162,7 +162,7 @@ def test_task_commands_write_the_sheet_beside_the_result(restore: Run, x2: Path,
 
 
 def test_a_sheet_that_is_there_is_kept_and_the_result_stands(restore: Run, x2: Path) -> None:
-    save(Path("in.png"), noise(20, 30))
+    save_image(Path("in.png"), make_image(20, 30))
     Path("in_sr2_compare.png").write_text("mine")
     ran = restore("sr", "--weights", x2, "in.png", "--compare")
     assert (ran.code, "in_sr2_compare.png: no sheet" in ran.err) == (0, True)

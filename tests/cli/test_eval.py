@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import Run
-from pictures import noise, save
+from images import make_image, save_image
 
 from restore_cli.evaluation.degrade import imresize
 from restore_cli.evaluation.metrics import psnr
@@ -21,9 +21,9 @@ from restore_cli.image.picture import PEAK, Picture, Pixels, Samples
 def folders(restore: Run) -> None:
     """hr/ and lr/ with two pictures of ×2, [b] among them."""
     for name, seed in (("a", 0), ("[b]", 1)):
-        whole = noise(40, 48, seed=seed)
-        save(Path(f"hr/{name}.png"), whole)
-        save(Path(f"lr/{name}x2.png"), imresize(whole, 0.5))
+        whole = make_image(40, 48, seed=seed)
+        save_image(Path(f"hr/{name}.png"), whole)
+        save_image(Path(f"lr/{name}x2.png"), imresize(whole, 0.5))
 
 
 @pytest.mark.usefixtures("folders")
@@ -73,10 +73,10 @@ def test_csv_says_the_same_and_is_not_written_over(restore: Run, x2: Path) -> No
 
 
 def test_two_folders_need_no_model(restore: Run) -> None:
-    save(Path("hr/a.png"), noise(30, 30))
-    save(Path("out/a_sr4.png"), noise(30, 30))
-    save(Path("hr/b.png"), noise(30, 30))
-    save(Path("out/b.png"), np.clip(noise(30, 30).astype(int) + 3, 0, 255).astype(np.uint8))
+    save_image(Path("hr/a.png"), make_image(30, 30))
+    save_image(Path("out/a_sr4.png"), make_image(30, 30))
+    save_image(Path("hr/b.png"), make_image(30, 30))
+    save_image(Path("out/b.png"), np.clip(make_image(30, 30).astype(int) + 3, 0, 255).astype(np.uint8))
     ran = restore("eval", "--restored", "out", "--reference", "hr", "--border", 4)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines()[1].split() == ["a.png", "∞", "1.0000", "∞", "1.0000"]
@@ -105,7 +105,7 @@ def lines(out: str) -> list[dict[str, object]]:
 
 
 def test_results_and_references_of_any_depth_measure_the_same(restore: Run) -> None:
-    whole, result = noise(24, 28), noise(24, 28, seed=1)
+    whole, result = make_image(24, 28), make_image(24, 28, seed=1)
     for kind in PEAK:
         save_as(kind, f"hr-{kind}/a.tif", whole)
         save_as(kind, f"out-{kind}/a.tif", result)
@@ -121,7 +121,7 @@ def test_references_of_any_depth_are_degraded_the_same(task: str, restore: Run, 
     how += ["--weights", x1] if task == "dejpeg" else []
     found = []
     for kind in PEAK:
-        save_as(kind, f"{kind}/a.tif", noise(24, 28))
+        save_as(kind, f"{kind}/a.tif", make_image(24, 28))
         ran = restore("eval", task, *how, "--reference", kind, "--json")
         assert (ran.code, ran.err) == (0, "")
         found.append(lines(ran.out))
@@ -131,8 +131,8 @@ def test_references_of_any_depth_are_degraded_the_same(task: str, restore: Run, 
 def test_inputs_of_any_depth_are_restored_the_same(restore: Run, x2: Path) -> None:
     found = []
     for kind in PEAK:
-        save_as(kind, f"hr-{kind}/a.tif", noise(40, 48))
-        save_as(kind, f"lr-{kind}/a.tif", imresize(noise(40, 48), 0.5))
+        save_as(kind, f"hr-{kind}/a.tif", make_image(40, 48))
+        save_as(kind, f"lr-{kind}/a.tif", imresize(make_image(40, 48), 0.5))
         folders = ["--reference", f"hr-{kind}", "--input", f"lr-{kind}"]
         ran = restore("eval", "sr", "--weights", x2, *folders, "--json", "--tiles", 8)
         assert (ran.code, ran.err) == (0, "")
@@ -146,14 +146,14 @@ def test_what_8_bits_do_not_hold_is_rounded_and_clipped(restore: Run) -> None:
     rounded = {"deep": (deep + 128.0) // 257, "floats": np.rint(floats.clip(0, 1) * 255)}
     for name, samples in (("deep", deep), ("floats", floats)):
         encode(Picture(samples), Path(f"{name}.tif"))
-        save(Path(f"{name}.png"), rounded[name].astype(np.uint8))
+        save_image(Path(f"{name}.png"), rounded[name].astype(np.uint8))
         ran = restore("eval", "--restored", f"{name}.tif", "--reference", f"{name}.png", "--json")
         assert (ran.code, lines(ran.out)[0]["psnr"]) == (0, None)
 
 
 def test_values_that_are_not_finite_are_named_and_not_measured(restore: Run) -> None:
-    save(Path("good.png"), noise(20, 20))
-    values = noise(20, 20) / np.float32(255)
+    save_image(Path("good.png"), make_image(20, 20))
+    values = make_image(20, 20) / np.float32(255)
     values[3, 4, 1] = np.nan
     encode(Picture(values), Path("bad.tif"))
     for result, reference in (("good.png", "bad.tif"), ("bad.tif", "good.png")):
@@ -163,7 +163,7 @@ def test_values_that_are_not_finite_are_named_and_not_measured(restore: Run) -> 
 
 
 def test_jpeg_repair_has_a_column_more(restore: Run, x1: Path) -> None:
-    save(Path("hr/a.png"), noise(40, 48))
+    save_image(Path("hr/a.png"), make_image(40, 48))
     ran = restore("eval", "dejpeg", "--quality", 10, "--weights", x1, "--reference", "hr")
     assert "PSNR-B" in ran.out.splitlines()[0]
 
@@ -206,7 +206,7 @@ def test_what_is_wrong_is_one_line(arguments: list[str], code: int, words: list[
 def test_words_that_mean_nothing_are_refused_with_a_checkpoint_too(
     arguments: tuple[str, ...], message: str, restore: Run, x1: Path
 ) -> None:
-    save(Path("hr/a.png"), noise(12, 12))
+    save_image(Path("hr/a.png"), make_image(12, 12))
     ran = restore("eval", *arguments, "--weights", x1, "--reference", "hr")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"restore: {message}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command import Run
-from pictures import noise, save
+from images import make_image, save_image
 from PIL import Image
 
 LIMIT = ("--max-pixels", "2000")
@@ -33,7 +33,7 @@ LIMIT = ("--max-pixels", "2000")
 def test_a_size_that_cannot_be_is_one_line_and_code_2(
     wish: str, message: str, dry: bool, restore: Run, x1: Path
 ) -> None:
-    save(Path("in.png"), noise(32, 40))
+    save_image(Path("in.png"), make_image(32, 40))
     extra = ("--dry-run", "-q") if dry else ()
     ran = restore("denoise", "--weights", x1, "in.png", "-o", "out/", "--resize", wish, *LIMIT, *extra)
     assert ran.code == 2
@@ -43,7 +43,7 @@ def test_a_size_that_cannot_be_is_one_line_and_code_2(
 
 
 def test_the_limit_is_about_the_final_size_whatever_the_scale(restore: Run, x2: Path) -> None:
-    save(Path("in.png"), noise(32, 40))
+    save_image(Path("in.png"), make_image(32, 40))
     command = ("sr", "--weights", x2, "in.png", "--overwrite", *LIMIT)
     assert restore(*command, "--resize", "1.25x").code == 0  # 50×40 px: exactly the limit, though ×2 makes 80×64
     with Image.open("in_sr2.png") as image:
@@ -52,7 +52,7 @@ def test_the_limit_is_about_the_final_size_whatever_the_scale(restore: Run, x2: 
 
 
 def test_a_side_that_no_memory_holds_is_refused(restore: Run, x1: Path) -> None:
-    save(Path("in.png"), noise(1, 1))
+    save_image(Path("in.png"), make_image(1, 1))
     for wish in ("2000000x1", "1x2000000", "x1000001"):
         ran = restore("denoise", "--weights", x1, "in.png", "--resize", wish, "--dry-run")
         assert ran.code == 2
@@ -61,15 +61,15 @@ def test_a_side_that_no_memory_holds_is_refused(restore: Run, x1: Path) -> None:
 
 @pytest.mark.parametrize(("wish", "size"), [("0.5x", (20, 16)), ("0.1x", (4, 3)), ("0.03x", (1, 1)), ("1x1", (1, 1))])
 def test_images_are_made_smaller(wish: str, size: tuple[int, int], restore: Run, x1: Path) -> None:
-    save(Path("in.png"), noise(32, 40))
+    save_image(Path("in.png"), make_image(32, 40))
     assert restore("denoise", "--weights", x1, "in.png", "--resize", wish).code == 0
     with Image.open("in_denoise.png") as image:
         assert image.size == size
 
 
 def test_each_image_of_a_folder_is_judged_by_itself(restore: Run, x1: Path) -> None:
-    save(Path("photos/large.png"), noise(32, 40))
-    save(Path("photos/small.png"), noise(8, 10))
+    save_image(Path("photos/large.png"), make_image(32, 40))
+    save_image(Path("photos/small.png"), make_image(8, 10))
     command = ("denoise", "--weights", x1, "photos", "-o", "out", "--resize", "2x", *LIMIT, "--json")
     dry = restore(*command, "--dry-run")
     assert dry.code == 1
@@ -90,7 +90,7 @@ def test_each_image_of_a_folder_is_judged_by_itself(restore: Run, x1: Path) -> N
 
 
 def test_a_page_that_is_too_large_is_refused_before_the_first_is_restored(restore: Run, x1: Path) -> None:
-    pages = [Image.fromarray(noise(side, side)) for side in (8, 32)]
+    pages = [Image.fromarray(make_image(side, side)) for side in (8, 32)]
     pages[0].save("in.tif", save_all=True, append_images=pages[1:])
     ran = restore("denoise", "--weights", x1, "in.tif", "--resize", "2x", *LIMIT)
     assert ran.code == 2

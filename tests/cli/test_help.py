@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from command_lines import COMMANDS, refuse_unreadable
+from command_lines import COMMANDS, check_command_lines
 
 PANELS = ["Arguments", "Model", "Input", "Output", "Image", "Measurement", "Speed and memory", "Batch", "Reporting"]
 TASKS = ["sr", "denoise", "deblur", "derain", "dejpeg"]
@@ -52,4 +52,4 @@ def test_a_page_ends_with_examples_that_can_be_typed(name: str) -> None:
     lines = [line.strip() for line in shown.splitlines() if line.startswith("   ") and line.strip()]
     assert len(lines) >= 2
     for line in lines:
-        assert refuse_unreadable(line) >= 1
+        assert check_command_lines(line) >= 1

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden_files import read_golden
 from hub_server import COMMIT, HubServer
-from pictures import noise, save
+from images import make_image, save_image
 from PIL import Image
-from published import golden
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,13 +23,13 @@ ROOT = Path(__file__).parents[2]
 def checkpoint() -> bytes:
     """A small HAT as its authors would publish it: a pickle with the averaged weights, buffers included."""
     buffer = io.BytesIO()
-    torch.save({"params_ema": golden("hat_x4")[2]}, buffer)
+    torch.save({"params_ema": read_golden("hat_x4")[2]}, buffer)
     return buffer.getvalue()
 
 
 def catalogue(payload: bytes, url: str) -> str:
     """`hat-x4` with a small configuration, on a hub that lacks it and on one that has it."""
-    config = golden("hat_x4")[1]
+    config = read_golden("hat_x4")[1]
     table = "\n".join(f"{key} = {json.dumps(value)}" for key, value in config.items())
     return f"""
 [hat-x4]
@@ -80,7 +80,7 @@ def restore(folder: Path, hub: HubServer, *argv: str) -> subprocess.CompletedPro
 @pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
 def test_hat_from_an_empty_cache_to_a_written_image(tmp_path: Path, device: str) -> None:
     payload = checkpoint()
-    save(tmp_path / "in.png", noise(20, 28))
+    save_image(tmp_path / "in.png", make_image(20, 28))
     command = ["sr", "--model", "hat", "-s", "4", "--device", device, "in.png"]
     with HubServer() as hub:
         hub.add("someone/hat", COMMIT, "HAT.pth", payload)

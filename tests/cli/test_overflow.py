@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from command import Run
+from images import make_checkpoint, make_image, save_image
 from numpy.typing import NDArray
-from pictures import checkpoint, noise, save
 from PIL import Image
 from torch import Tensor
 
@@ -51,15 +51,15 @@ def bright_is_too_much(weights: dict[str, Tensor]) -> None:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Change], Path]:
     """A small network that enlarges twice, changed."""
     folder = tmp_path_factory.mktemp("overflowing")
-    return lambda change: checkpoint(folder / f"{change.__name__}.safetensors", "swinir_lightweight_x2", change)
+    return lambda change: make_checkpoint(folder / f"{change.__name__}.safetensors", "swinir_lightweight_x2", change)
 
 
 @pytest.fixture
 def photos() -> Path:
     """Three pictures, one with transparency."""
     for name in "ab":
-        save(Path(f"photos/{name}.png"), noise(40, 56, seed=ord(name)))
-    save(Path("photos/c.png"), noise(40, 56, 4))
+        save_image(Path(f"photos/{name}.png"), make_image(40, 56, seed=ord(name)))
+    save_image(Path("photos/c.png"), make_image(40, 56, 4))
     return Path("photos")
 
 
@@ -74,7 +74,7 @@ def objects(out: str) -> list[dict[str, Any]]:
 
 @HALVES
 def test_one_file_has_the_pixels_of_float32(precision: str, restore: Run, weights: Callable[[Change], Path]) -> None:
-    save(Path("in.png"), noise(90, 100))
+    save_image(Path("in.png"), make_image(90, 100))
     command = ("sr", "in.png", "--weights", weights(only_float32_holds), "--device", "cpu", "--tile", "40")
     ran = restore(*command, "-o", "half.png", "--precision", precision)
     assert ran.code == 0, ran.err
@@ -107,7 +107,7 @@ def test_a_folder_goes_on_in_float32_after_four_images_overflowed(
 ) -> None:
     """A GPU whose float16 is broken would otherwise restore each image twice."""
     for i in range(8):
-        save(Path(f"photos/{i}.png"), noise(40, 56, seed=i))
+        save_image(Path(f"photos/{i}.png"), make_image(40, 56, seed=i))
     command = ("sr", "photos", "--weights", weights(only_float32_holds), "--device", "cpu")
     ran = restore(*command, "-o", "half", "--json", "--precision", precision)
     assert ran.code == 0, ran.err
@@ -125,7 +125,7 @@ def test_the_note_is_of_the_picture_that_overflowed(
     batch: int, restore: Run, weights: Callable[[Change], Path]
 ) -> None:
     for name, level in (("a", 110), ("b", 255), ("c", 120)):
-        save(Path(f"photos/{name}.png"), np.full((40, 56, 3), level, np.uint8))
+        save_image(Path(f"photos/{name}.png"), np.full((40, 56, 3), level, np.uint8))
     command = ("sr", "photos", "--weights", weights(bright_is_too_much), "--device", "cpu", "--batch", batch)
     ran = restore(*command, "-o", "out", "--json", "--precision", "fp16")
     assert ran.code == 0, ran.err
@@ -161,7 +161,7 @@ def test_numbers_that_float32_does_not_hold_fail_each_picture_in_one_line(
 
 def test_the_command_itself_goes_on_after_an_overflow(tmp_path: Path, weights: Callable[[Change], Path]) -> None:
     for name in "ab":
-        save(tmp_path / f"photos/{name}.png", noise(40, 56))
+        save_image(tmp_path / f"photos/{name}.png", make_image(40, 56))
     command = [sys.executable, "-m", "restore_cli", "sr", "photos", "-o", "out", "--weights"]
     command += [str(weights(only_float32_holds)), "--device", "cpu", "--precision", "fp16"]
     done = subprocess.run(
@@ -177,7 +177,7 @@ def test_published_weights_that_overflow_restore_a_picture(precision: str, resto
     state = torch.load(shared / "checkpoints/EMT_LSR_x2.pth", weights_only=True)["params"]
     state["head.weight"] *= 3e6
     torch.save(state, "emt.pth")
-    save(Path("in.png"), noise(64, 64))
+    save_image(Path("in.png"), make_image(64, 64))
     command = ("sr", "in.png", "--weights", "emt.pth", "--device", "cpu", "--precision")
     ran = restore(*command, precision, "-o", "half.png")
     assert ran.code == 0, ran.err

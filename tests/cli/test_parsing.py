@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 import pytest
 import typer
 from command import Run
-from pictures import noise, save
+from images import make_image, save_image
 
 from restore_cli.cli.evaluate import Evaluation
 from restore_cli.cli.main import app
@@ -41,8 +41,8 @@ ARGUMENTS = {
 
 @pytest.mark.parametrize(("words", "option"), list(valued()), ids=lambda part: str(part))
 def test_an_empty_value_is_a_usage_error(words: list[str], option: str, restore: Run) -> None:
-    save(Path("a.png"), noise(8, 8))
-    save(Path("b.png"), noise(8, 8))
+    save_image(Path("a.png"), make_image(8, 8))
+    save_image(Path("b.png"), make_image(8, 8))
     name = " ".join(words)
     needed = ARGUMENTS.get(name, [] if name.startswith("models") else ["a.png"])
     for empty in ([option, ""], [f"{option}="]):
@@ -54,7 +54,7 @@ def test_an_empty_value_is_a_usage_error(words: list[str], option: str, restore:
 
 @pytest.mark.parametrize("words", [["denoise", ""], ["denoise", "a.png", ""], ["models", "info", ""]])
 def test_an_empty_argument_is_a_usage_error(words: list[str], restore: Run) -> None:
-    save(Path("a.png"), noise(8, 8))
+    save_image(Path("a.png"), make_image(8, 8))
     ran = restore(*words, *(["-o", "out/"] if "denoise" in words else []))
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1), ran.err
     assert not Path("out").exists()
@@ -77,8 +77,8 @@ NAMED_NUMBERS = [(["denoise"], "--memory"), (["denoise"], "--resize"), (["denois
 @pytest.mark.parametrize("value", ["nan", "-nan", "inf", "-inf", "Infinity", "1e999", "-1e999"])
 @pytest.mark.parametrize(("words", "option"), [*numeric(), *NAMED_NUMBERS], ids=lambda part: str(part))
 def test_a_number_that_is_not_finite_is_a_usage_error(words: list[str], option: str, value: str, restore: Run) -> None:
-    save(Path("a.png"), noise(8, 8))
-    save(Path("b.png"), noise(8, 8))
+    save_image(Path("a.png"), make_image(8, 8))
+    save_image(Path("b.png"), make_image(8, 8))
     task = ["eval", "denoise", "--model", "lite", "--reference", "a.png"] if words == ["eval"] else words
     needed = [] if words == ["eval"] else ARGUMENTS.get(" ".join(words), ["a.png"])
     ran = restore(*task, *needed, f"{option}={value}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import noise, save
+from images import make_image, save_image
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -132,7 +132,7 @@ def test_a_terminal_is_drawn_on_unless_it_says_no(
     variables: dict[str, str], live: bool, tmp_path: Path, x1: Path
 ) -> None:
     for name in "ab":
-        save(tmp_path / f"in/{name} [x].png", noise(40, 40))
+        save_image(tmp_path / f"in/{name} [x].png", make_image(40, 40))
     reader, writer = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | variables
     command = [sys.executable, "-m", "restore_cli", "denoise", "--weights", str(x1), "in", "-o", "out"]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pictures import noise, save
+from images import make_image, save_image
 from PIL import Image
 
 from restore_cli.jobs.manifest import NAME
@@ -60,7 +60,7 @@ def test_the_first_signal_finishes_what_is_at_hand_and_the_same_command_goes_on(
     number: signal.Signals, tmp_path: Path, x1: Path
 ) -> None:
     for name in "abcdefgh":
-        save(tmp_path / f"in/{name}.png", noise(500, 500))
+        save_image(tmp_path / f"in/{name}.png", make_image(500, 500))
     command = ("denoise", "--weights", x1, "in", "-o", "out")
     with running(*command, cwd=tmp_path) as process:
         until(process, lambda: parts(tmp_path))
@@ -84,7 +84,7 @@ def test_the_first_signal_finishes_what_is_at_hand_and_the_same_command_goes_on(
 
 
 def test_a_second_signal_ends_at_once_and_leaves_nothing(tmp_path: Path, x1: Path) -> None:
-    save(tmp_path / "in.png", noise(3000, 3000))
+    save_image(tmp_path / "in.png", make_image(3000, 3000))
     with running("denoise", "--weights", x1, "in.png", "--tile", "0", cwd=tmp_path) as process:
         until(process, lambda: parts(tmp_path))
         process.send_signal(signal.SIGINT)
@@ -98,7 +98,7 @@ def test_a_second_signal_ends_at_once_and_leaves_nothing(tmp_path: Path, x1: Pat
 
 
 def test_a_second_lost_session_ends_at_once_and_leaves_nothing(tmp_path: Path, x1: Path) -> None:
-    save(tmp_path / "in.png", noise(3000, 3000))
+    save_image(tmp_path / "in.png", make_image(3000, 3000))
     with running("denoise", "--weights", x1, "in.png", "--tile", "0", cwd=tmp_path) as process:
         until(process, lambda: parts(tmp_path))
         process.send_signal(signal.SIGHUP)
@@ -113,7 +113,7 @@ def test_a_second_lost_session_ends_at_once_and_leaves_nothing(tmp_path: Path, x
 def test_a_lost_terminal_finishes_what_is_at_hand(tmp_path: Path, x1: Path) -> None:
     """The session's leader gets SIGHUP, and can write to its terminal no more."""
     for name in "abcdefgh":
-        save(tmp_path / f"in/{name}.png", noise(500, 500))
+        save_image(tmp_path / f"in/{name}.png", make_image(500, 500))
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "restore_cli", "denoise", "--weights", str(x1), "in", "-o", "out", "--log", "log"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
@@ -141,7 +141,7 @@ def test_a_lost_terminal_finishes_what_is_at_hand(tmp_path: Path, x1: Path) -> N
 
 def test_workers_leave_a_lost_session_to_their_parent(tmp_path: Path, x1: Path) -> None:
     for number in range(16):
-        save(tmp_path / f"in/{number}.png", noise(500, 500))
+        save_image(tmp_path / f"in/{number}.png", make_image(500, 500))
     command = ("denoise", "--weights", x1, "in", "-o", "out", "--device", "cpu,cpu")
     with running(*command, cwd=tmp_path, before=["setsid"]) as process:
         until(process, lambda: parts(tmp_path))
@@ -162,7 +162,7 @@ def read_waiting(terminal: int) -> bool:
 
 
 def test_nohup_keeps_a_run_from_hearing_of_a_lost_session(tmp_path: Path, x1: Path) -> None:
-    save(tmp_path / "in.png", noise(500, 500))
+    save_image(tmp_path / "in.png", make_image(500, 500))
     with running("denoise", "--weights", x1, "in.png", cwd=tmp_path, before=["nohup"]) as process:
         until(process, lambda: parts(tmp_path))
         process.send_signal(signal.SIGHUP)
@@ -174,7 +174,7 @@ def test_nohup_keeps_a_run_from_hearing_of_a_lost_session(tmp_path: Path, x1: Pa
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_a_command_without_batch_leaves_no_temporary_file(number: signal.Signals, tmp_path: Path) -> None:
     for name in "ab":
-        save(tmp_path / f"{name}.png", noise(1500, 1500))
+        save_image(tmp_path / f"{name}.png", make_image(1500, 1500))
     with running("compare", "a.png", "b.png", "-o", "sheet.png", "--zoom", "4", cwd=tmp_path) as process:
         until(process, lambda: parts(tmp_path))
         process.send_signal(number)
@@ -198,7 +198,7 @@ def test_with_nothing_at_hand_the_first_signal_ends(tmp_path: Path, x1: Path, mo
 def test_watching_is_ended_well_by_a_signal(tmp_path: Path, x1: Path) -> None:
     (tmp_path / "in").mkdir()
     with running("denoise", "--weights", x1, "in", "-o", "out", "--watch", cwd=tmp_path) as process:
-        save(tmp_path / "new.png", noise(9, 9)).rename(tmp_path / "in/new.png")
+        save_image(tmp_path / "new.png", make_image(9, 9)).rename(tmp_path / "in/new.png")
         until(process, (tmp_path / "out/new.png").exists)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate()
@@ -208,7 +208,7 @@ def test_watching_is_ended_well_by_a_signal(tmp_path: Path, x1: Path) -> None:
 
 def test_nobody_reads_the_lines(tmp_path: Path, x1: Path) -> None:
     for name in "abcdefgh":
-        save(tmp_path / f"in/{name}.png", noise(300, 300))
+        save_image(tmp_path / f"in/{name}.png", make_image(300, 300))
     with running("denoise", "--weights", x1, "in", "-o", "out", "--log", "log.txt", cwd=tmp_path) as process:
         assert process.stdout is not None
         assert process.stderr is not None

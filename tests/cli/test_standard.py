@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pictures import noise, save
+from images import make_image, save_image
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["a.png", "b.png", "c.png"]
@@ -36,7 +36,7 @@ def shell(*arguments: object, streams: str, cwd: Path) -> subprocess.CompletedPr
 def folder(tmp_path: Path) -> Path:
     """Three images in `in`."""
     for number, name in enumerate(NAMES):
-        save(tmp_path / "in" / name, noise(24, 30, seed=number))
+        save_image(tmp_path / "in" / name, make_image(24, 30, seed=number))
     return tmp_path
 
 
@@ -50,7 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, x1: Path) -> dict[str, bytes
     """The same images restored with all streams open."""
     folder = tmp_path_factory.mktemp("whole")
     for number, name in enumerate(NAMES):
-        save(folder / "in" / name, noise(24, 30, seed=number))
+        save_image(folder / "in" / name, make_image(24, 30, seed=number))
     assert shell("denoise", "--weights", x1, "in", "-o", "out", streams="", cwd=folder).returncode == 0
     return results(folder / "out")
 
@@ -149,7 +149,7 @@ def printed(*arguments: object, variables: dict[str, str], cwd: Path) -> subproc
 def named(tmp_path: Path) -> Path:
     """A folder with an image whose name is no text, and one whose name ASCII cannot express."""
     for name in NARROW_NAMES:
-        save(tmp_path / name, noise(24, 30))
+        save_image(tmp_path / name, make_image(24, 30))
     return tmp_path
 
 

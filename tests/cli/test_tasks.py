@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import Run
-from pictures import noise, save
+from images import make_image, save_image
 from PIL import Image
 
 from restore_cli.jobs.manifest import NAME
@@ -28,7 +28,7 @@ def one_line(text: str) -> str:
 
 
 def test_a_picture_is_enlarged_beside_itself(restore: Run, x2: Path) -> None:
-    save(Path("in.png"), noise(20, 30))
+    save_image(Path("in.png"), make_image(20, 30))
     ran = restore("sr", "--weights", x2, "in.png")
     assert (ran.code, ran.err) == (0, "")
     assert "in.png → in_sr2.png" in ran.out
@@ -36,21 +36,21 @@ def test_a_picture_is_enlarged_beside_itself(restore: Run, x2: Path) -> None:
 
 
 def test_a_lossy_picture_is_enlarged_to_png(restore: Run, x2: Path) -> None:
-    save(Path("in.jpg"), noise(20, 30))
+    save_image(Path("in.jpg"), make_image(20, 30))
     assert restore("sr", "--weights", x2, "in.jpg").code == 0
     assert size("in_sr2.png") == (60, 40)
 
 
 @pytest.mark.parametrize("task", ["denoise", "deblur", "derain", "dejpeg"])
 def test_other_tasks_keep_size_and_format(task: str, restore: Run, x1: Path) -> None:
-    save(Path("in.jpg"), noise(20, 30))
+    save_image(Path("in.jpg"), make_image(20, 30))
     assert restore(task, "--weights", x1, "in.jpg").code == 0
     assert size(f"in_{task}.jpg") == (30, 20)
 
 
 def test_a_folder_keeps_its_tree(restore: Run, x1: Path) -> None:
     for name in ("a.png", "sub/b.webp", "sub/deep/c.tif", ".hidden/d.png", ".e.png"):
-        save(Path("photos", name), noise(9, 9))
+        save_image(Path("photos", name), make_image(9, 9))
     Path("photos/notes.txt").write_text("no image")
     ran = restore("denoise", "--weights", x1, "photos", "-o", "clean/")
     assert ran.code == 0
@@ -59,15 +59,15 @@ def test_a_folder_keeps_its_tree(restore: Run, x1: Path) -> None:
 
 
 def test_inputs_of_one_stem_both_come_out(restore: Run, x2: Path) -> None:
-    save(Path("in/a.jpg"), noise(8, 8))
-    save(Path("in/a.png"), noise(10, 10))
+    save_image(Path("in/a.jpg"), make_image(8, 8))
+    save_image(Path("in/a.png"), make_image(10, 10))
     assert restore("sr", "--weights", x2, "in", "-o", "out").code == 0
     assert size("out/a.png") == (20, 20)
     assert size("out/a.jpg.png") == (16, 16)
 
 
 def test_a_second_run_does_nothing_and_says_so(restore: Run, x1: Path) -> None:
-    save(Path("photos/a.png"), noise(8, 8))
+    save_image(Path("photos/a.png"), make_image(8, 8))
     assert restore("denoise", "--weights", x1, "photos").code == 0
     before = Path("photos/a_denoise.png").stat().st_mtime_ns
     ran = restore("denoise", "--weights", x1, "photos")
@@ -80,7 +80,7 @@ def test_a_second_run_does_nothing_and_says_so(restore: Run, x1: Path) -> None:
 
 
 def test_templates(restore: Run, x2: Path) -> None:
-    save(Path("a.png"), noise(8, 8))
+    save_image(Path("a.png"), make_image(8, 8))
     assert restore("sr", "--weights", x2, "a.png", "-o", "out/{task}-{stem}-x{scale}-{model}.bmp").code == 0
     assert size("out/sr-a-x2-x2.bmp") == (16, 16)
 
@@ -101,7 +101,7 @@ def test_templates(restore: Run, x2: Path) -> None:
     ],
 )
 def test_what_cannot_be_meant_is_said_in_one_line(arguments: list[str], word: str, restore: Run, x2: Path) -> None:
-    save(Path("in.png"), noise(8, 8))
+    save_image(Path("in.png"), make_image(8, 8))
     before = Path("in.png").read_bytes()
     ran = restore("sr", "--weights", x2, "in.png", *arguments)
     assert ran.code == 2
@@ -128,7 +128,7 @@ def test_what_cannot_be_meant_is_said_in_one_line(arguments: list[str], word: st
     ],
 )
 def test_failures_before_the_first_picture(arguments: list[str], code: int, words: list[str], restore: Run) -> None:
-    save(Path("in.png"), noise(8, 8))
+    save_image(Path("in.png"), make_image(8, 8))
     Path("empty").mkdir()
     ran = restore(*arguments)
     assert ran.code == code, ran.err
@@ -136,11 +136,11 @@ def test_failures_before_the_first_picture(arguments: list[str], code: int, word
 
 
 def test_bad_pictures_are_named_and_the_others_restored(restore: Run, x1: Path) -> None:
-    save(Path("photos/a.png"), noise(8, 8))
+    save_image(Path("photos/a.png"), make_image(8, 8))
     Path("photos/b.png").write_text("text")
-    Path("photos/c.jpg").write_bytes(save(Path("whole.jpg"), noise(80, 80)).read_bytes()[:900])
+    Path("photos/c.jpg").write_bytes(save_image(Path("whole.jpg"), make_image(80, 80)).read_bytes()[:900])
     Path("photos/d.png").write_bytes(b"")
-    save(Path("photos/e.png"), noise(8, 8))
+    save_image(Path("photos/e.png"), make_image(8, 8))
     Image.fromarray(np.zeros((8, 8), np.uint16)).save("photos/f.png")
     Image.new("CMYK", (8, 8)).save("photos/g.jpg")
     ran = restore("denoise", "--weights", x1, "photos", "-o", "out")
@@ -160,7 +160,7 @@ def test_a_missing_file_is_one_line(restore: Run, x1: Path) -> None:
 
 
 def test_a_corrupt_checkpoint_is_one_line(restore: Run) -> None:
-    save(Path("in.png"), noise(8, 8))
+    save_image(Path("in.png"), make_image(8, 8))
     Path("net.pth").write_bytes(b"\x80\x02garbage")
     ran = restore("sr", "--weights", "net.pth", "in.png")
     assert ran.code == 4
@@ -168,7 +168,7 @@ def test_a_corrupt_checkpoint_is_one_line(restore: Run) -> None:
 
 
 def test_an_output_that_cannot_be_written_is_one_line(restore: Run, x1: Path) -> None:
-    save(Path("in.png"), noise(8, 8))
+    save_image(Path("in.png"), make_image(8, 8))
     Path("file").write_text("in the way")
     ran = restore("denoise", "--weights", x1, "in.png", "-o", "file/out.png")
     assert ran.code == 1
@@ -176,29 +176,29 @@ def test_an_output_that_cannot_be_written_is_one_line(restore: Run, x1: Path) ->
 
 
 def test_a_gray_picture_and_an_alpha_channel_come_out(restore: Run, x2: Path) -> None:
-    save(Path("gray.png"), noise(8, 8, 1))
-    rgba = np.concatenate([noise(8, 8), noise(8, 8, 1, seed=3)], 2)
-    save(Path("alpha.png"), rgba)
+    save_image(Path("gray.png"), make_image(8, 8, 1))
+    rgba = np.concatenate([make_image(8, 8), make_image(8, 8, 1, seed=3)], 2)
+    save_image(Path("alpha.png"), rgba)
     assert restore("sr", "--weights", x2, "gray.png", "alpha.png").code == 0
     with Image.open("gray_sr2.png") as gray, Image.open("alpha_sr2.png") as alpha:
         assert (gray.mode, alpha.mode, alpha.size) == ("L", "RGBA", (16, 16))
 
 
 def test_names_print_whole(restore: Run, x2: Path) -> None:
-    save(Path("photo [final] [b].png"), noise(8, 8))
+    save_image(Path("photo [final] [b].png"), make_image(8, 8))
     ran = restore("sr", "--weights", x2, "photo [final] [b].png")
     assert "photo [final] [b].png → photo [final] [b]_sr2.png" in ran.out
 
 
 def test_quiet_says_nothing(restore: Run, x2: Path) -> None:
-    save(Path("in.png"), noise(8, 8))
+    save_image(Path("in.png"), make_image(8, 8))
     ran = restore("sr", "--weights", x2, "in.png", "-q")
     assert (ran.code, ran.out, ran.err) == (0, "", "")
 
 
 def test_a_traceback_only_when_asked_for(restore: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESTORE_DEBUG", "1")
-    save(Path("in.png"), noise(8, 8))
+    save_image(Path("in.png"), make_image(8, 8))
     with pytest.raises(Exception, match="no model 'x'"):
         restore("sr", "--model", "x", "in.png")
 
@@ -237,7 +237,7 @@ def test_no_words_at_all_are_answered_with_help(restore: Run) -> None:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the compiler's own
 def test_the_compiler_is_tried_and_the_picture_stays(restore: Run, x2: Path) -> None:
-    save(Path("in.png"), noise(60, 70))
+    save_image(Path("in.png"), make_image(60, 70))
     ran = restore("sr", "--weights", x2, "in.png", "-o", "compiled.png", "--tile", 32, "--compile")
     assert ran.code == 0
     assert one_line(ran.err).startswith("--compile: ")
@@ -247,7 +247,7 @@ def test_the_compiler_is_tried_and_the_picture_stays(restore: Run, x2: Path) -> 
 
 
 def test_a_picture_of_one_tile_is_not_compiled_for(restore: Run, x2: Path) -> None:
-    save(Path("in.png"), noise(20, 30))
+    save_image(Path("in.png"), make_image(20, 30))
     ran = restore("sr", "--weights", x2, "in.png", "--compile")
     assert (ran.code, ran.err) == (0, "")
 
@@ -257,7 +257,7 @@ def test_names_are_shown_as_they_are(name: str, restore: Run, x1: Path) -> None:
     missing = restore("denoise", "--weights", x1, name)
     assert missing.err.startswith("restore: ")
     assert name in missing.err
-    save(Path("in") / name, noise(12, 12))
+    save_image(Path("in") / name, make_image(12, 12))
     ran = restore("denoise", "--weights", x1, "in", "-o", "out")
     assert ran.out.startswith(f"in/{name} → out/{name}  (")
     again = restore("denoise", "--weights", x1, f"in/{name}", "-o", "out/")
@@ -272,7 +272,7 @@ BIDIRECTIONAL = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2
 @pytest.mark.parametrize("odd", ["\x1b[31m\n", "\u2028\x85", BIDIRECTIONAL])
 def test_control_characters_of_names_are_escaped_in_lines_tables_and_logs(odd: str, restore: Run, x1: Path) -> None:
     shown = "a" + repr(odd)[1:-1]
-    save(Path(f"in/a{odd}.png"), noise(12, 12))
+    save_image(Path(f"in/a{odd}.png"), make_image(12, 12))
     Path(f"in/a{odd}.jpg").write_bytes(b"no image")
     ran = restore("denoise", "--weights", x1, "in", "-o", "out", "--log", "run.log")
     assert ran.code == 1

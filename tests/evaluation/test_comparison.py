@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from pictures import Pixels, noise
+from images import Pixels, make_image
 from PIL import Image
 
 from restore_cli.errors import ImageError, UsageError
@@ -29,7 +29,7 @@ from restore_cli.image.picture import Picture
 
 
 def panels(*sides: tuple[int, int]) -> list[Panel]:
-    return [Panel(f"{i}.png", Picture(noise(*side, seed=i))) for i, side in enumerate(sides)]
+    return [Panel(f"{i}.png", Picture(make_image(*side, seed=i))) for i, side in enumerate(sides)]
 
 
 def holds(whole: Pixels, part: Pixels) -> bool:
@@ -67,11 +67,11 @@ def test_a_split_is_the_left_of_one_and_the_right_of_the_other() -> None:
 
 
 def test_gray_is_shown_as_rgb_and_transparency_on_a_checkerboard() -> None:
-    gray, clear = noise(32, 32, 1), np.zeros((32, 32), np.uint8)
+    gray, clear = make_image(32, 32, 1), np.zeros((32, 32), np.uint8)
     clear[:, :16] = 255
-    shown, board = aligned([Panel("a", Picture(gray)), Panel("b", Picture(noise(32, 32), clear))], None, 1)
+    shown, board = aligned([Panel("a", Picture(gray)), Panel("b", Picture(make_image(32, 32), clear))], None, 1)
     assert np.array_equal(shown.pixels, gray.repeat(3, 2))
-    assert np.array_equal(board.pixels[:, :16], noise(32, 32)[:, :16])
+    assert np.array_equal(board.pixels[:, :16], make_image(32, 32)[:, :16])
     assert set(np.unique(board.pixels[:, 16:])) == {112, 144}
 
 
@@ -125,7 +125,7 @@ def test_a_split_wants_exactly_two() -> None:
 
 
 def test_a_page_holds_the_px_and_fetches_nothing() -> None:
-    given = [Panel('<b>&"1"', Picture(noise(10, 12))), Panel("$two", Picture(noise(20, 24)))]
+    given = [Panel('<b>&"1"', Picture(make_image(10, 12))), Panel("$two", Picture(make_image(20, 24)))]
     text = page(given, Crop(2, 4, 20, 12)).decode()
     assert not re.search(r"https?:|//[a-z]|@import|<link|\burl\(", text)
     assert "default-src 'none'" in text
@@ -135,8 +135,8 @@ def test_a_page_holds_the_px_and_fetches_nothing() -> None:
     sources = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
     assert re.findall(r'src="(.{5})', text) == ["data:", "data:"]
     shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))) for source in sources]
-    assert np.array_equal(shown[0], noise(10, 12).repeat(2, 0).repeat(2, 1)[4:16, 2:22])
-    assert np.array_equal(shown[1], noise(20, 24)[4:16, 2:22])
+    assert np.array_equal(shown[0], make_image(10, 12).repeat(2, 0).repeat(2, 1)[4:16, 2:22])
+    assert np.array_equal(shown[1], make_image(20, 24)[4:16, 2:22])
 
 
 def test_the_built_in_font_has_the_character_that_shortens_labels() -> None:

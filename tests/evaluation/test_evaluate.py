@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import Pixels, noise, save
+from images import Pixels, make_image, save_image
 from PIL import Image
 
 from benchmarks import results
@@ -88,9 +88,9 @@ def test_two_single_files_are_partners_whatever_they_are_called() -> None:
 
 def test_degraded_pictures_and_those_made_here_measure_the_same(tmp_path: Path, x2: Path) -> None:
     for name, sides in {"a": (40, 44), "b": (41, 47)}.items():
-        whole = noise(*sides)
-        save(tmp_path / f"hr/{name}.png", whole)
-        save(tmp_path / f"lr/{name}x2.png", imresize(whole[:40, : sides[1] // 2 * 2], 0.5))
+        whole = make_image(*sides)
+        save_image(tmp_path / f"hr/{name}.png", whole)
+        save_image(tmp_path / f"lr/{name}x2.png", imresize(whole[:40, : sides[1] // 2 * 2], 0.5))
     given = Trial(tmp_path / "hr", tmp_path / "lr")
     rows = list(evaluate(job("sr", x2), given))
     made = list(evaluate(job("sr", x2), replace(given, input=None)))
@@ -99,7 +99,7 @@ def test_degraded_pictures_and_those_made_here_measure_the_same(tmp_path: Path, 
 
 
 def test_a_row_is_what_the_measures_say_of_the_result(tmp_path: Path, x2: Path) -> None:
-    whole = save(tmp_path / "a.png", noise(40, 44))
+    whole = save_image(tmp_path / "a.png", make_image(40, 44))
     low = imresize(decode(whole).pixels, 0.5)
     out = restored(load(x2, "cpu"), low)
     (row,) = evaluate(job("sr", x2), Trial(whole))
@@ -113,7 +113,7 @@ def test_a_row_is_what_the_measures_say_of_the_result(tmp_path: Path, x2: Path) 
 
 
 def test_a_deep_input_is_restored_unrounded_and_its_result_rounded_once(tmp_path: Path, x2: Path) -> None:
-    whole = save(tmp_path / "a.png", noise(40, 44))
+    whole = save_image(tmp_path / "a.png", make_image(40, 44))
     deep = np.random.default_rng(0).integers(0, 65536, (20, 22, 3)).astype(np.uint16)
     encode(Picture(deep), tmp_path / "low.png")
     (row,) = evaluate(job("sr", x2), Trial(whole, tmp_path / "low.png"))
@@ -132,7 +132,7 @@ def expected(image: Pixels, reference: Pixels, border: int) -> dict[str, float]:
 
 
 def test_noise_goes_in_unrounded_and_unclipped_and_is_measured_in_8_bits(tmp_path: Path, x1: Path) -> None:
-    white = save(tmp_path / "a.png", np.full((24, 24, 3), 250, np.uint8))
+    white = save_image(tmp_path / "a.png", np.full((24, 24, 3), 250, np.uint8))
     noisy = add_noise(decode(white).pixels, 25, seed=3)
     assert noisy.max() > 1
     (row,) = evaluate(job("denoise", x1, noise="25"), Trial(white, seed=3))
@@ -145,7 +145,7 @@ def test_noise_goes_in_unrounded_and_unclipped_and_is_measured_in_8_bits(tmp_pat
 
 
 def test_jpeg_has_psnr_b(tmp_path: Path, x1: Path) -> None:
-    whole = save(tmp_path / "a.png", noise(40, 48))
+    whole = save_image(tmp_path / "a.png", make_image(40, 48))
     (row,) = evaluate(job("dejpeg", x1, quality=10), Trial(whole))
     spoiled = jpeg(decode(whole).pixels, 10)
     assert row.baseline is not None
@@ -154,22 +154,22 @@ def test_jpeg_has_psnr_b(tmp_path: Path, x1: Path) -> None:
 
 
 def test_gray_counts_as_three_equal_channels() -> None:
-    gray, other = noise(30, 30, 1), noise(30, 30, 1, seed=2)
+    gray, other = make_image(30, 30, 1), make_image(30, 30, 1, seed=2)
     found = measure(gray, other)
     assert found == measure(gray.repeat(3, 2), other) == pytest.approx(measure(gray.repeat(3, 2), other.repeat(3, 2)))
     assert found["psnr"] == psnr(gray, other)
 
 
 def test_a_gray_reference_is_restored_as_gray(tmp_path: Path, x1: Path) -> None:
-    whole = save(tmp_path / "a.bmp", noise(32, 32, 1))
+    whole = save_image(tmp_path / "a.bmp", make_image(32, 32, 1))
     (row,) = evaluate(job("dejpeg", x1, quality=30), Trial(whole))
     assert math.isfinite(row.measures["psnrb"])
 
 
 def test_any_two_folders(tmp_path: Path) -> None:
-    one, two = noise(30, 30), noise(30, 30, seed=5)
+    one, two = make_image(30, 30), make_image(30, 30, seed=5)
     for name, pixels in {"hr/a.png": one, "hr/b.png": one, "out/a_sr4.png": one, "out/b.bmp": two}.items():
-        save(tmp_path / name, pixels)
+        save_image(tmp_path / name, pixels)
     rows = list(evaluate_folders(tmp_path / "out", tmp_path / "hr", 4))
     equal = {"psnr": math.inf, "ssim": 1.0, "psnr_y": math.inf, "ssim_y": 1.0}
     assert [row.image for row in rows] == ["a.png", "b.png"]
@@ -185,10 +185,10 @@ def test_any_two_folders(tmp_path: Path) -> None:
 def test_a_reference_may_be_larger_by_less_than_the_scale(
     over: tuple[int, int], fits: bool, tmp_path: Path, x2: Path
 ) -> None:
-    save(tmp_path / "hr/a.png", noise(40, 40))
-    save(tmp_path / "lr/a.png", noise(20, 20))
-    whole = save(tmp_path / "hr/b.png", noise(40 + over[0], 40 + over[1]))
-    save(tmp_path / "lr/b.png", noise(20, 20))
+    save_image(tmp_path / "hr/a.png", make_image(40, 40))
+    save_image(tmp_path / "lr/a.png", make_image(20, 20))
+    whole = save_image(tmp_path / "hr/b.png", make_image(40 + over[0], 40 + over[1]))
+    save_image(tmp_path / "lr/b.png", make_image(20, 20))
     rows = evaluate(job("sr", x2), Trial(tmp_path / "hr", tmp_path / "lr"))
     if fits:
         assert len(list(rows)) == 2
@@ -198,7 +198,7 @@ def test_a_reference_may_be_larger_by_less_than_the_scale(
 
 
 def test_what_is_too_small_to_measure_is_named(tmp_path: Path, x2: Path) -> None:
-    whole = save(tmp_path / "a.png", noise(14, 40))
+    whole = save_image(tmp_path / "a.png", make_image(14, 40))
     with pytest.raises(ImageError, match=r"a\.png: 40×14 px less a border of 2 px: SSIM wants at least 11 px"):
         list(evaluate(job("sr", x2), Trial(whole)))
     Image.new("RGB", (1, 40)).save(tmp_path / "b.png")
@@ -232,8 +232,8 @@ def test_what_cannot_be_meant_is_refused(
 
 
 def test_tiles_are_compared_with_the_whole(tmp_path: Path, x2: Path) -> None:
-    save(tmp_path / "large.png", noise(96, 140))
-    save(tmp_path / "small.png", noise(32, 32))
+    save_image(tmp_path / "large.png", make_image(96, 140))
+    save_image(tmp_path / "small.png", make_image(32, 32))
     large, small = evaluate(job("sr", x2), Trial(tmp_path, tiles=(16, 32, 256)))
     assert [tile.tile for tile in large.tiles] == [16, 32]  # nothing is cut at 256
     assert small.tiles == ()

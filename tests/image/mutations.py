@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from corpus import good, smooth
+from icc_profiles import P3
 from PIL import Image
-from profiles import P3
 
 from restore_cli.image.codec import encode
 from restore_cli.image.picture import Metadata, Picture

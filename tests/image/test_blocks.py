@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from images import make_image
 from numpy.typing import NDArray
-from pictures import noise
 from PIL import Image
 
 from restore_cli.image.blocks import BlockDetector
@@ -68,4 +68,4 @@ def test_depth_and_channels_do_not_matter(photo: Bytes) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 9), (9, 2), (3, 3)])
 def test_small_images_have_none(height: int, width: int) -> None:
-    assert not has_blocks(noise(height, width))
+    assert not has_blocks(make_image(height, width))

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from command import Run
 from corpus import chunk, pillow, png, smooth, tiff, write_good
+from icc_profiles import P3
 from PIL import Image
-from profiles import P3
 
 from restore_cli.image.codec import decode
 

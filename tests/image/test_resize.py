@@ -6,8 +6,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from images import make_image
 from numpy.typing import NDArray
-from pictures import noise
 
 from restore_cli.errors import UsageError
 from restore_cli.image import resize
@@ -24,7 +24,7 @@ def whole(pixels: NDArray[np.float32], target: tuple[int, int]) -> NDArray[np.fl
 
 @pytest.mark.parametrize("target", [(31, 400), (400, 31), (12, 9), (400, 300), (1, 1), (60, 40)])
 def test_blocks_of_rows_change_nothing(target: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = noise(40, 60).astype(np.float32)
+    pixels = make_image(40, 60).astype(np.float32)
     for samples in (1, 1000, 10**9):
         monkeypatch.setattr(resize, "BLOCK_SAMPLES", samples)
         for rows in (1, 7, 40):
@@ -35,7 +35,7 @@ def test_blocks_of_rows_change_nothing(target: tuple[int, int], monkeypatch: pyt
 
 
 def test_memory_does_not_grow_with_the_target_size() -> None:
-    pixels = noise(40, 60).astype(np.float32)
+    pixels = make_image(40, 60).astype(np.float32)
     tracemalloc.start()
     rows = sum(block.shape[0] for block in resize_rows(iter([pixels]), (60, 40), (600, 20_000)))
     _, peak = tracemalloc.get_traced_memory()

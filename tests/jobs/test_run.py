@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pictures import noise, save
+from images import make_image, save_image
 
 from restore_cli.jobs.manifest import NAME
 from restore_cli.jobs.paths import Asked
@@ -25,7 +25,7 @@ def job(tmp_path: Path, x1: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     """Six pictures in a tree, to be denoised into `out`."""
     monkeypatch.chdir(tmp_path)
     for i in range(6):
-        save(Path("photos", "sub" if i % 2 else "", f"{i}.png"), noise(8 + i, 9, seed=i))
+        save_image(Path("photos", "sub" if i % 2 else "", f"{i}.png"), make_image(8 + i, 9, seed=i))
     return Job(Request("denoise"), read_catalogue(), Asked(("photos",)), "out", weights=x1, device="cpu")
 
 
@@ -58,7 +58,7 @@ def test_a_second_run_skips_what_is_done(job: Job) -> None:
 
 def test_a_changed_input_is_done_again_and_no_other(job: Job) -> None:
     statuses(job)
-    save(Path("photos/2.png"), noise(20, 20, seed=9))
+    save_image(Path("photos/2.png"), make_image(20, 20, seed=9))
     assert statuses(job) == dict.fromkeys(ALL, "skipped") | {"2.png": "done"}
 
 
@@ -70,10 +70,10 @@ def test_a_changed_option_does_all_again(job: Job) -> None:
 
 
 def test_another_checkpoint_does_all_again(job: Job, tmp_path: Path) -> None:
-    from pictures import checkpoint
+    from images import make_checkpoint
 
     statuses(job)
-    other = checkpoint(tmp_path / "other.safetensors", "swinir_color_jpeg")
+    other = make_checkpoint(tmp_path / "other.safetensors", "swinir_color_jpeg")
     assert set(statuses(replace(job, weights=other)).values()) == {"done"}
 
 
@@ -96,7 +96,7 @@ def test_what_somebody_else_has_put_there_stays(job: Job) -> None:
     Path("out").mkdir()
     Path("out/0.png").write_bytes(b"mine")
     statuses(job)
-    save(Path("photos/2.png"), noise(20, 20, seed=9))
+    save_image(Path("photos/2.png"), make_image(20, 20, seed=9))
     Path("out/2.png").write_bytes(b"retouched")
     found = {Path(result.input).name: result for result in run_job(job)}
     assert (found["0.png"].status, found["2.png"].status) == ("skipped", "skipped")
@@ -107,7 +107,7 @@ def test_what_somebody_else_has_put_there_stays(job: Job) -> None:
 
 def test_the_result_of_another_picture_is_not_replaced(job: Job) -> None:
     statuses(job)
-    save(Path("others/0.png"), noise(30, 30, seed=7))
+    save_image(Path("others/0.png"), make_image(30, 30, seed=7))
     (result,) = run_job(replace(job, asked=Asked(("others",))))
     assert result.error is not None
     assert "which is the result of" in str(result.error)
@@ -147,7 +147,7 @@ def test_one_bad_file_stops_the_rest_only_when_asked(job: Job) -> None:
         path.touch()
     more = {f"{i}.png" for i in range(10, 40)}
     for name in more:
-        save(Path("photos", name), noise(8, 8))
+        save_image(Path("photos", name), make_image(8, 8))
     found = statuses(replace(job, fail_fast=True))
     assert found["1bad.png"] == "failed"
     assert not more <= set(found)
@@ -163,7 +163,7 @@ def test_times_are_kept_on_request(job: Job) -> None:
 def test_stopping_takes_up_no_more(job: Job) -> None:
     results: list[Result] = []
     for i in range(10, 60):
-        save(Path("photos", f"{i}.png"), noise(8, 8))
+        save_image(Path("photos", f"{i}.png"), make_image(8, 8))
     watch = Watch(stopping=lambda: len(results) > 0)
     for result in run_job(job, watch):
         results.append(result)
@@ -176,10 +176,10 @@ def test_a_watched_folder_is_restored_as_it_fills(job: Job) -> None:
     results: Iterator[Result] = run_job(replace(job, watch=True), Watch(stopping=lambda: bool(stop)))
     assert {next(results).input.removeprefix("photos/") for _ in ALL} == ALL
     with Path("photos/new.png").open("wb") as growing:
-        data = save(Path("elsewhere.png"), noise(12, 12)).read_bytes()
+        data = save_image(Path("elsewhere.png"), make_image(12, 12)).read_bytes()
         growing.write(data)
     assert next(results).input == "photos/new.png"
-    save(Path("photos/0.png"), noise(16, 16, seed=4))
+    save_image(Path("photos/0.png"), make_image(16, 16, seed=4))
     again = next(results)
     assert (again.input, again.status) == ("photos/0.png", "done")
     stop.append(True)
@@ -199,7 +199,7 @@ def test_small_pictures_that_share_a_batch_come_out_as_alone(job: Job) -> None:
     from PIL import Image
 
     for i in range(12):
-        save(Path("photos", f"same{i}.png"), noise(16, 16, seed=i))
+        save_image(Path("photos", f"same{i}.png"), make_image(16, 16, seed=i))
     statuses(replace(job, output="alone"))
     assert set(statuses(replace(job, output="together", batch=8)).values()) == {"done"}
     for i in range(12):

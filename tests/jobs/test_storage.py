@@ -12,8 +12,8 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from outputs import files
-from pictures import noise, save
+from images import make_image, save_image
+from outputs import read_files
 
 from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.jobs.paths import Asked, PassedOver
@@ -28,8 +28,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the server serves: pictures in two folders, one of them broken, and what is none."""
     home = tmp_path_factory.mktemp("ftp")
     for number in (1, 2, 10):
-        save(home / "photos" / f"{number}.png", noise(40, 56, seed=number))
-    save(home / "photos" / "below" / "3.png", noise(40, 56, seed=3))
+        save_image(home / "photos" / f"{number}.png", make_image(40, 56, seed=number))
+    save_image(home / "photos" / "below" / "3.png", make_image(40, 56, seed=3))
     (home / "photos" / "4.png").write_bytes(b"no picture")
     (home / "photos" / ".hidden.png").write_bytes(b"")
     (home / "photos" / "list.txt").write_bytes(b"")
@@ -64,7 +64,7 @@ def test_from_a_server_to_a_server(job: Job, server: str, home: Path, tmp_path: 
     assert names == ["1.png", "2.png", "4.png", "10.png", "below/3.png"]
     failed = [result for result in results if result.status == "failed"]
     assert [str(result.error).partition(": ")[0] for result in failed] == [f"{server}/photos/4.png"]
-    assert files(home / "clean") == files(tmp_path / "expected")
+    assert read_files(home / "clean") == read_files(tmp_path / "expected")
     assert [result.status for result in run_job(there)].count("skipped") == 4
     assert not list((tmp_path / "tmp").iterdir())
 
@@ -73,7 +73,7 @@ def test_from_a_server_to_this_machine_and_on(job: Job, server: str, tmp_path: P
     list(run_job(job))
     here = replace(job, asked=Asked((f"{server}/photos/",)), output=str(tmp_path / "out"))
     assert [result.status for result in run_job(here)].count("done") == 4
-    assert files(tmp_path / "out") == files(tmp_path / "expected")
+    assert read_files(tmp_path / "out") == read_files(tmp_path / "expected")
     assert [result.notes for result in run_job(here) if result.status == "skipped"] == [
         ("done before; --overwrite does it again",)
     ] * 4
@@ -83,7 +83,7 @@ def test_by_processes(job: Job, server: str, home: Path, tmp_path: Path) -> None
     list(run_job(job))
     there = replace(job, asked=Asked((f"{server}/photos",)), output=f"{server}/pool/", device="cpu,cpu")
     assert sorted(result.status for result in run_job(there)) == ["done"] * 4 + ["failed"]
-    assert files(home / "pool") == files(tmp_path / "expected")
+    assert read_files(home / "pool") == read_files(tmp_path / "expected")
 
 
 def test_what_is_not_there(job: Job, server: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from published import golden
+from golden_files import read_golden
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -80,7 +80,7 @@ def test_networks_give_the_reference_through_the_kernel(name: str, monkeypatch: 
         return True
 
     monkeypatch.setattr(attention, "kernel_serves", counted)
-    architecture, ours, weights, x, reference = golden(name)
+    architecture, ours, weights, x, reference = read_golden(name)
     net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
     span, multiple = 255 if architecture == "emt" else 1, net.contract.pad_multiple
     h, w = x.shape[-2:]

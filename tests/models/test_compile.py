@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from published import golden
+from golden_files import read_golden
 from torch import Tensor
 
 from restore_cli.models import compile as compiled_module
@@ -21,7 +21,7 @@ needs_a_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no C++ co
 
 
 def net(name: str) -> Network:
-    architecture, config, weights, _, _ = golden(name)
+    architecture, config, weights, _, _ = read_golden(name)
     return network(architecture, config, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
 
 

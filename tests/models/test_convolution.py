@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from fake_gpu import CUDA, Recorded, fake_gpu, onto_gpu
-from published import GOLDEN, golden
+from fake_gpu import CUDA, CallRecorder, fake_gpu, move_to_gpu
+from golden_files import GOLDEN, read_golden
 from torch import Tensor
 from torch.fx import GraphModule
 
@@ -34,7 +34,7 @@ def autocast(dtype: torch.dtype) -> Iterator[None]:
         torch.set_autocast_dtype("cuda", before)
 
 
-def convolutions(recorded: Recorded) -> Iterator[tuple[torch.dtype, bool]]:
+def convolutions(recorded: CallRecorder) -> Iterator[tuple[torch.dtype, bool]]:
     """The dtype of each convolution, and whether cuDNN may take TF32 for it."""
     for operator, given in recorded.calls:
         if "conv" in str(operator):
@@ -48,11 +48,11 @@ def test_no_convolution_in_float32_may_take_tf32(
 ) -> None:
     monkeypatch.setattr(attention, "kernel_serves", lambda *form: True)
     monkeypatch.setattr(attention, "triton_attention", lambda qkv, *form: torch.empty_like(qkv[0]))
-    architecture, ours, weights, _, _ = golden(name)
+    architecture, ours, weights, _, _ = read_golden(name)
     net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), torch.device("cpu"), dtype)
     side = 2 * net.contract.tile_multiple
     with fake_gpu() as recorded:
-        onto_gpu(net.module)
+        move_to_gpu(net.module)
         with torch.inference_mode(), autocast(dtype):
             out: Tensor = net.module(torch.empty(1, net.contract.channels, side, side, device=CUDA))
     assert out.device == CUDA

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from published import GOLDEN, config, golden, on_meta
+from golden_files import GOLDEN, build_on_meta, convert_config, read_golden
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,7 +29,7 @@ def test_all_reference_tensors_are_here() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_output_equals_the_reference(name: str) -> None:
-    architecture, ours, weights, x, reference = golden(name)
+    architecture, ours, weights, x, reference = read_golden(name)
     net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
     span = 255 if architecture == "emt" else 1
     h, w = x.shape[-2:]
@@ -44,7 +44,9 @@ def test_output_equals_the_reference(name: str) -> None:
 @pytest.mark.parametrize("name", FINGERPRINTS)
 def test_full_size_forms_have_the_published_keys_and_shapes(name: str) -> None:
     published = FINGERPRINTS[name]
-    module = on_meta(published["architecture"], config(published["architecture"], published["hyperparameters"]))
+    module = build_on_meta(
+        published["architecture"], convert_config(published["architecture"], published["hyperparameters"])
+    )
     shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     if published["architecture"] == "emt":
         shapes |= computed_by_emt(shapes)
@@ -69,7 +71,7 @@ def computed_by_emt(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("emt")])
 def test_configuration_is_read_from_keys_and_shapes(name: str, tmp_path: Path) -> None:
-    architecture, ours, weights, x, _ = golden(name)
+    architecture, ours, weights, x, _ = read_golden(name)
     save_file(weights, tmp_path / "net.safetensors")
     found = load_file(tmp_path / "net.safetensors", CPU, torch.float32)
     stated = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
@@ -92,7 +94,7 @@ def random_like(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", ["swinir_classical_x4", "hat_x4", "restormer_withbias", "emt_x4"])
 def test_batches_are_restored_one_by_one(name: str) -> None:
-    architecture, ours, weights, _, _ = golden(name)
+    architecture, ours, weights, _, _ = read_golden(name)
     net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
     x = torch.rand(3, net.contract.channels, 32, 64)
     torch.testing.assert_close(net(x), torch.cat([net(one[None]) for one in x]), rtol=1e-4, atol=1e-5)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from published import golden
+from golden_files import read_golden
 from safetensors.torch import save_file
 
 from restore_cli.errors import UsageError, WeightsError
@@ -34,7 +34,7 @@ def test_text_file(name: str, tmp_path: Path) -> None:
 
 
 def test_truncated_checkpoint(tmp_path: Path) -> None:
-    torch.save(golden("hat_x4")[2], tmp_path / "net.pth")
+    torch.save(read_golden("hat_x4")[2], tmp_path / "net.pth")
     (tmp_path / "net.pth").write_bytes((tmp_path / "net.pth").read_bytes()[:5000])
     with pytest.raises(WeightsError, match="not a checkpoint that can be read"):
         load(tmp_path / "net.pth")
@@ -62,7 +62,7 @@ def test_other_architecture_is_named_by_its_first_tensor(tmp_path: Path) -> None
 
 
 def test_missing_tensor_is_named(tmp_path: Path) -> None:
-    weights = golden("swinir_classical_x4")[2]
+    weights = read_golden("swinir_classical_x4")[2]
     del weights["norm.bias"]
     save_file(weights, tmp_path / "net.safetensors")
     with pytest.raises(WeightsError, match=r"lacks 1 tensors \(norm\.bias"):
@@ -70,7 +70,7 @@ def test_missing_tensor_is_named(tmp_path: Path) -> None:
 
 
 def test_wrong_shape_is_named(tmp_path: Path) -> None:
-    weights = golden("restormer_gray")[2]
+    weights = read_golden("restormer_gray")[2]
     weights["output.weight"] = torch.zeros(1, 16, 5, 5)
     save_file(weights, tmp_path / "net.safetensors")
     with pytest.raises(WeightsError, match=r"another shape \(output\.weight: \(1, 16, 5, 5\)"):
@@ -78,20 +78,20 @@ def test_wrong_shape_is_named(tmp_path: Path) -> None:
 
 
 def test_ambiguous_emt_is_refused_with_the_reason(tmp_path: Path) -> None:
-    save_file(golden("emt_x4")[2], tmp_path / "net.safetensors")
+    save_file(read_golden("emt_x4")[2], tmp_path / "net.safetensors")
     with pytest.raises(WeightsError, match="heads and windows"):
         load(tmp_path / "net.safetensors")
 
 
 @pytest.mark.parametrize("key", ["params_ema", "params", "state_dict", None])
 def test_state_dict_is_found_where_training_scripts_keep_it(key: str | None, tmp_path: Path) -> None:
-    weights = {f"module.{name}": value for name, value in golden("swinir_gray_jpeg")[2].items()}
+    weights = {f"module.{name}": value for name, value in read_golden("swinir_gray_jpeg")[2].items()}
     torch.save({key: weights, "iter": 5} if key else weights, tmp_path / "net.pth")
     load(tmp_path / "net.pth")
 
 
 def test_averaged_weights_go_before_plain_ones(tmp_path: Path) -> None:
-    weights = golden("swinir_gray_jpeg")[2]
+    weights = read_golden("swinir_gray_jpeg")[2]
     torch.save({"params": {"a": torch.zeros(1)}, "params_ema": weights}, tmp_path / "net.pth")
     load(tmp_path / "net.pth")
 

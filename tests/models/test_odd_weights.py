@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 import torch
 from command import Run
+from golden_files import read_golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import checkpoint, noise, save
-from published import golden
+from images import make_checkpoint, make_image, save_image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -40,7 +40,7 @@ FIRST = "conv_first.weight"
 
 def weights() -> dict[str, Tensor]:
     """Those of a small network without metadata; its first convolution in float32."""
-    found = golden("swinir_gray_jpeg")[2]
+    found = read_golden("swinir_gray_jpeg")[2]
     return found | {FIRST: found[FIRST].float()}
 
 
@@ -247,7 +247,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_configurations_of_no_network_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
-    path = checkpoint(tmp_path / "net.safetensors", "swinir_gray_jpeg")
+    path = make_checkpoint(tmp_path / "net.safetensors", "swinir_gray_jpeg")
     with safe_open(path, "pt") as file:
         metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     config = json.loads(metadata["config"]) | CONFIGURATIONS[name]
@@ -258,7 +258,7 @@ def test_configurations_of_no_network_are_refused_in_one_line(name: str, tmp_pat
 
 
 def test_channels_that_no_image_has_are_refused(tmp_path: Path) -> None:
-    found = golden("restormer_biasfree")[2]
+    found = read_golden("restormer_biasfree")[2]
     for name, axis in (("patch_embed.proj.weight", 1), ("output.weight", 0)):
         found[name] = torch.cat([found[name], found[name]], axis).narrow(axis, 0, 5).contiguous()
     torch.save(found, tmp_path / "net.pth")
@@ -292,7 +292,7 @@ CHANGES: list[Callable[[Tensor], Any]] = [
 def test_any_changed_tensor_is_refused_or_taken(
     name: str, picks: list[tuple[int, int]], wrapped: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    state: dict[str, Any] = dict(golden(name)[2])
+    state: dict[str, Any] = dict(read_golden(name)[2])
     for number, change in picks:
         key = sorted(state)[number % len(state)]
         value = state.pop(key)
@@ -314,7 +314,7 @@ def test_any_changed_tensor_is_refused_or_taken(
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["complex", "sparse", "quantised", "nan", "code"])
 def test_the_command_says_so_in_one_line_and_ends_with_4(name: str, restore: Run) -> None:
-    save(Path("in.png"), noise(20, 20))
+    save_image(Path("in.png"), make_image(20, 20))
     if name == "code":
         torch.save({"params": Trap()}, "odd.pth")
     else:
@@ -327,7 +327,7 @@ def test_the_command_says_so_in_one_line_and_ends_with_4(name: str, restore: Run
 
 
 def test_nothing_of_pytorch_is_printed_by_the_command(tmp_path: Path) -> None:
-    save(tmp_path / "in.png", noise(20, 20))
+    save_image(tmp_path / "in.png", make_image(20, 20))
     (tmp_path / "trap.pth").write_bytes(pickle.dumps({"params": Trap()}))
     command = [sys.executable, "-W", "always", "-m", "restore_cli", "dejpeg", "in.png", "--weights", "trap.pth"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

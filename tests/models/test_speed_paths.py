@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from published import golden
+from golden_files import read_golden
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -121,7 +121,7 @@ HEADS = ["swinir_classical_x3", "swinir_classical_x4", "swinir_real_large_x4", "
 
 @pytest.mark.parametrize("name", HEADS)
 def test_a_head_in_rows_equals_the_whole_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    architecture, ours, weights, _, _ = golden(name)
+    architecture, ours, weights, _, _ = read_golden(name)
     net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
     x = torch.rand(1, 3, 6 * net.contract.tile_multiple, 4 * net.contract.tile_multiple)
     whole = net(x)
@@ -139,7 +139,7 @@ def test_moves_bring_zeros_in() -> None:
 
 
 def test_emt_equals_its_plain_form() -> None:
-    _, ours, weights, _, _ = golden("emt_x4")
+    _, ours, weights, _, _ = read_golden("emt_x4")
     words: dict[str, Any] = {key: frozen(value) for key, value in ours.items()}
     config = EMTConfig(**words)
     plain = PlainEMT(config)
@@ -154,7 +154,7 @@ def test_emt_equals_its_plain_form() -> None:
 
 @pytest.mark.parametrize("name", ["swinir_classical_x4", "hat_x4", "restormer_withbias", "emt_x4"])
 def test_prepared_and_trainable_forms_agree(name: str) -> None:
-    architecture, ours, weights, _, _ = golden(name)
+    architecture, ours, weights, _, _ = read_golden(name)
     state = computed_dropped(weights, COMPUTED)
     net = network(architecture, ours, state, Path(name), CPU, torch.float32)
     module = build(architecture, ours).eval()

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nearest import Nearest
+from golden_files import GOLDEN, build_on_meta, convert_config
+from images import make_checkpoint, make_image
+from nearest_model import NearestModel
 from numpy.typing import NDArray
-from pictures import checkpoint, noise
-from published import GOLDEN, config, on_meta
 from torch import Tensor
 
 from restore_cli import load
@@ -35,9 +35,9 @@ def enlarged(pixels: NDArray[Any]) -> NDArray[Any]:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_is_not_changed_comes_out_to_the_bit(dtype: str, channels: int) -> None:
-    pixels = noise(45, 70, channels).astype(dtype)
+    pixels = make_image(45, 70, channels).astype(dtype)
     pixels = pixels * 257 if dtype == "uint16" else pixels / np.float32(255) if dtype == "float32" else pixels
-    out, _ = restore_array(Nearest(), pixels, Tiling(32, 8))
+    out, _ = restore_array(NearestModel(), pixels, Tiling(32, 8))
     assert out.dtype == pixels.dtype
     ulp = 1e-7 if dtype == "float32" else 0  # the mean of three equal floats may differ from them in the last bit
     np.testing.assert_allclose(out, enlarged(pixels), rtol=0, atol=ulp)
@@ -45,61 +45,61 @@ def test_what_is_not_changed_comes_out_to_the_bit(dtype: str, channels: int) -> 
 
 @pytest.mark.parametrize("call", range(1, 20))
 def test_memory_running_out_at_any_call_changes_no_pixel(call: int) -> None:
-    pixels, model = noise(60, 90), Nearest(faults=(call,))
+    pixels, model = make_image(60, 90), NearestModel(faults=(call,))
     out, trace = restore_array(model, pixels, Tiling(32, 8, batch=2))
     assert np.array_equal(out, enlarged(pixels))
     assert trace.tiling.batch == (1 if call < model.calls else 2)
 
 
 def test_memory_running_out_halves_the_batch_then_the_tile() -> None:
-    pixels, model = noise(200, 200), Nearest(most=3 * 40 * 40)
+    pixels, model = make_image(200, 200), NearestModel(most=3 * 40 * 40)
     out, trace = restore_array(model, pixels, Tiling(0, 0, batch=4))
     assert np.array_equal(out, enlarged(pixels))
     assert trace.tiling.batch == 1
     assert trace.tiling.tile <= 40
-    again = Nearest(most=3 * 40 * 40)
+    again = NearestModel(most=3 * 40 * 40)
     restore_array(again, pixels, trace.tiling)
     assert max(again.sides) <= 40
 
 
 def test_out_of_memory_at_the_smallest_tile_is_said() -> None:
     with pytest.raises(OutOfMemory, match="smallest tile, 8 px"):
-        restore_array(Nearest(most=1), noise(100, 100), Tiling(64, 8))
+        restore_array(NearestModel(most=1), make_image(100, 100), Tiling(64, 8))
 
 
 def test_an_error_of_the_model_is_not_taken_for_lack_of_memory() -> None:
-    class Broken(Nearest):
+    class Broken(NearestModel):
         def __call__(self, x: Tensor) -> Tensor:
             raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        restore_array(Broken(), noise(20, 20), Tiling(0, 0))
+        restore_array(Broken(), make_image(20, 20), Tiling(0, 0))
 
 
 def test_a_gray_picture_stays_gray() -> None:
-    gray = noise(30, 40, 1)
-    assert np.array_equal(restore_array(Nearest(), gray, Tiling(0, 0))[0], enlarged(gray))
+    gray = make_image(30, 40, 1)
+    assert np.array_equal(restore_array(NearestModel(), gray, Tiling(0, 0))[0], enlarged(gray))
 
 
 def test_a_gray_checkpoint_refuses_colours() -> None:
     with pytest.raises(UsageError, match="gray images; this image has 3 channels"):
-        restore_array(Nearest(channels=1), noise(8, 8), Tiling(0, 0))
+        restore_array(NearestModel(channels=1), make_image(8, 8), Tiling(0, 0))
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Network:
-    path = checkpoint(tmp_path_factory.mktemp("tiny") / "x2.safetensors", "swinir_lightweight_x2")
+    path = make_checkpoint(tmp_path_factory.mktemp("tiny") / "x2.safetensors", "swinir_lightweight_x2")
     return load_file(path, CPU, torch.float32)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (3, 700), (50, 2), (33, 65)])
 def test_any_size_through_a_real_network(height: int, width: int, tiny: Network) -> None:
-    out, _ = restore_array(tiny, noise(height, width), default_tiling(tiny.contract, 64))
+    out, _ = restore_array(tiny, make_image(height, width), default_tiling(tiny.contract, 64))
     assert out.shape == (2 * height, 2 * width, 3)
 
 
 def test_precision_is_a_matter_of_rounding(tiny: Network) -> None:
-    pixels = noise(40, 40)
+    pixels = make_image(40, 40)
     exact = restore_array(tiny, pixels, Tiling(0, 0))[0]
     for precision in (torch.bfloat16, torch.float16):
         half = restore_array(Network(tiny.module, CPU, precision), pixels, Tiling(0, 0))[0]
@@ -107,7 +107,7 @@ def test_precision_is_a_matter_of_rounding(tiny: Network) -> None:
 
 
 def test_gray_through_a_colour_network_is_one_channel(tiny: Network) -> None:
-    out, _ = restore_array(tiny, noise(20, 20, 1), Tiling(0, 0))
+    out, _ = restore_array(tiny, make_image(20, 20, 1), Tiling(0, 0))
     assert out.shape == (40, 40, 1)
 
 
@@ -116,7 +116,7 @@ def test_gray_through_a_colour_network_is_one_channel(tiny: Network) -> None:
 def test_tiles_of_a_large_picture_compute_at_most_a_quarter_more(architecture: str, size: tuple[int, int]) -> None:
     published = json.loads((GOLDEN / "fingerprints.json").read_text()).values()
     words = next(form["hyperparameters"] for form in published if form["architecture"] == architecture)
-    contract = Network(on_meta(architecture, config(architecture, words)), CPU, torch.float32).contract
+    contract = Network(build_on_meta(architecture, convert_config(architecture, words)), CPU, torch.float32).contract
     tiling = default_tiling(contract)
     axes = [
         plan_axis(padded_side(side, contract), tiling.tile, tiling.overlap, contract.tile_multiple) for side in size

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from crew import JOB, restore_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nearest import Nearest
+from icc_profiles import GRAY_22, LINEAR, P3, make_gray_profile, make_rgb_profile
+from images import make_image
+from nearest_model import NearestModel
 from numpy.typing import NDArray
-from pictures import noise
-from profiles import GRAY_22, LINEAR, P3, gray_profile, rgb_profile
+from run_worker import JOB, restore_files
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -32,7 +32,7 @@ from restore_cli.tiling.geometry import Tiling
 
 
 def through(
-    model: Nearest, source: Path, output: Path, options: FileOptions | None = None, tiling: Tiling | None = None
+    model: NearestModel, source: Path, output: Path, options: FileOptions | None = None, tiling: Tiling | None = None
 ) -> None:
     """The file restored into another, whose suffix says its format. Raises what its Result says."""
     options = options or FileOptions()
@@ -92,7 +92,7 @@ def test_what_the_model_does_not_change_comes_out_to_the_bit(
         pixels = np.broadcast_to(np.maximum(pixels[:1, :1], least), pixels.shape)
     picture = Picture(pixels, transparency, Metadata(icc))
     encode(picture, tmp_path / f"in{suffix}")
-    through(Nearest(scale), tmp_path / f"in{suffix}", tmp_path / f"out{suffix}")
+    through(NearestModel(scale), tmp_path / f"in{suffix}", tmp_path / f"out{suffix}")
     found = decode(tmp_path / f"out{suffix}")
     assert found.metadata.icc == icc
     same(found.pixels, picture.pixels.repeat(scale, 0).repeat(scale, 1))
@@ -106,7 +106,7 @@ def same(found: NDArray[Any], expected: NDArray[Any]) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=5e-6 if found.dtype == np.float32 else 0)
 
 
-class Ringing(Nearest):
+class Ringing(NearestModel):
     """Overshoots everywhere, this way and that."""
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class Ringing(Nearest):
 def test_transparency_does_not_ring(tmp_path: Path) -> None:
     alpha = np.zeros((40, 40), np.uint8)
     alpha[12:28, 12:28] = 255
-    encode(Picture(noise(40, 40), alpha), tmp_path / "in.png")
+    encode(Picture(make_image(40, 40), alpha), tmp_path / "in.png")
     through(Ringing(), tmp_path / "in.png", tmp_path / "out.png")
     found = decode(tmp_path / "out.png").alpha
     assert found is not None
@@ -130,7 +130,7 @@ def test_transparency_does_not_ring(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", [1, 2])
 def test_even_transparency_stays_as_it_is(tmp_path: Path, scale: int) -> None:
-    encode(Picture(noise(40, 40), np.full((40, 40), 77, np.uint8)), tmp_path / "in.png")
+    encode(Picture(make_image(40, 40), np.full((40, 40), 77, np.uint8)), tmp_path / "in.png")
     through(Ringing(scale), tmp_path / "in.png", tmp_path / "out.png")
     found = decode(tmp_path / "out.png").alpha
     assert found is not None
@@ -141,12 +141,12 @@ def test_even_transparency_stays_as_it_is(tmp_path: Path, scale: int) -> None:
 def test_values_of_floating_point_files_keep_their_scale(tmp_path: Path, low: float, high: float) -> None:
     pixels = deep(40, 30, 3, "float32") * np.float32(high - low) + np.float32(low)
     encode(Picture(pixels), tmp_path / "in.tif")
-    through(Nearest(), tmp_path / "in.tif", tmp_path / "out.tif")
+    through(NearestModel(), tmp_path / "in.tif", tmp_path / "out.tif")
     found = decode(tmp_path / "out.tif").pixels
     np.testing.assert_allclose(found, pixels.repeat(2, 0).repeat(2, 1), atol=(high - low) * 1e-6 + 1e-4 * (low > 9))
     if low != high:
         with pytest.raises(ImageError, match=r"its values range from .* integer samples hold only 0 to 1"):
-            through(Nearest(), tmp_path / "in.tif", tmp_path / "out.png")
+            through(NearestModel(), tmp_path / "in.tif", tmp_path / "out.png")
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
@@ -154,18 +154,18 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     pixels[3, 3] = np.nan
     encode(Picture(pixels), tmp_path / "in.tif")
     with pytest.raises(ImageError, match="not finite"):
-        through(Nearest(), tmp_path / "in.tif", tmp_path / "out.tif")
+        through(NearestModel(), tmp_path / "in.tif", tmp_path / "out.tif")
 
 
 def test_depth_is_the_inputs_unless_asked(tmp_path: Path) -> None:
     encode(Picture(deep(20, 20, 3, "uint16")), tmp_path / "in.png")
     for wish, kind in (("auto", "uint16"), ("8", "uint8"), ("16", "uint16")):
-        through(Nearest(), tmp_path / "in.png", tmp_path / "out.png", FileOptions(OutputOptions(bit_depth=wish)))
+        through(NearestModel(), tmp_path / "in.png", tmp_path / "out.png", FileOptions(OutputOptions(bit_depth=wish)))
         assert decode(tmp_path / "out.png").pixels.dtype == kind
-    through(Nearest(), tmp_path / "in.png", tmp_path / "out.jpg")
+    through(NearestModel(), tmp_path / "in.png", tmp_path / "out.jpg")
     assert decode(tmp_path / "out.jpg").pixels.dtype == np.uint8
     with pytest.raises(OutputError, match="JPEG holds no 16-bit samples"):
-        through(Nearest(), tmp_path / "in.png", tmp_path / "out.jpg", FileOptions(OutputOptions(bit_depth="16")))
+        through(NearestModel(), tmp_path / "in.png", tmp_path / "out.jpg", FileOptions(OutputOptions(bit_depth="16")))
     with pytest.raises(UsageError, match="--bit-depth 12: expected auto, 8, 16"):
         OutputOptions(bit_depth="12")
 
@@ -173,7 +173,7 @@ def test_depth_is_the_inputs_unless_asked(tmp_path: Path) -> None:
 def test_halves_are_rounded_to_even(tmp_path: Path) -> None:
     halves = ((np.arange(0, 250)[:, None, None].repeat(3, 2) + 0.5) / 255).astype(np.float32)
     encode(Picture(halves), tmp_path / "in.tif")
-    through(Nearest(1), tmp_path / "in.tif", tmp_path / "out.png", FileOptions(OutputOptions(bit_depth="8")))
+    through(NearestModel(1), tmp_path / "in.tif", tmp_path / "out.png", FileOptions(OutputOptions(bit_depth="8")))
     exact = (halves * np.float32(255)).astype(np.float32)
     assert np.array_equal(decode(tmp_path / "out.png").pixels, np.rint(exact).astype(np.uint8))
 
@@ -184,7 +184,7 @@ def test_dither_keeps_the_mean_of_what_8_bits_cannot_say(tmp_path: Path) -> None
     means = {}
     for dither in (False, True):
         through(
-            Nearest(1),
+            NearestModel(1),
             tmp_path / "in.png",
             tmp_path / "out.png",
             FileOptions(OutputOptions(bit_depth="8", dither=dither)),
@@ -204,7 +204,7 @@ def edge() -> Picture:
 
 def test_colours_spread_under_what_is_transparent(tmp_path: Path) -> None:
     encode(edge(), tmp_path / "in.png")
-    through(Nearest(), tmp_path / "in.png", tmp_path / "out.png")
+    through(NearestModel(), tmp_path / "in.png", tmp_path / "out.png")
     found, original = decode(tmp_path / "out.png"), edge()
     assert found.alpha is not None
     assert original.alpha is not None
@@ -217,7 +217,7 @@ def test_tiles_cannot_be_seen_in_spread_colours(tmp_path: Path) -> None:
     encode(edge(), tmp_path / "in.png")
     results = []
     for tile in (16, 0):
-        through(Nearest(), tmp_path / "in.png", tmp_path / "out.png", tiling=Tiling(tile, 8))
+        through(NearestModel(), tmp_path / "in.png", tmp_path / "out.png", tiling=Tiling(tile, 8))
         results.append(decode(tmp_path / "out.png").pixels)
     assert np.array_equal(results[0], results[1])
 
@@ -225,7 +225,7 @@ def test_tiles_cannot_be_seen_in_spread_colours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("alpha", ["model", "lanczos", "drop"])
 def test_what_becomes_of_alpha(tmp_path: Path, alpha: str) -> None:
     encode(edge(), tmp_path / "in.png")
-    model = Nearest()
+    model = NearestModel()
     through(model, tmp_path / "in.png", tmp_path / "out.png", FileOptions(OutputOptions(alpha=alpha)))
     found = decode(tmp_path / "out.png").alpha
     assert (found is None) == (alpha == "drop")
@@ -240,7 +240,7 @@ def test_colours_outside_of_srgb_are_not_clipped(tmp_path: Path) -> None:
     encode(Picture(vivid, None, Metadata(P3)), tmp_path / "in.png")
     seen = []
 
-    class Watching(Nearest):
+    class Watching(NearestModel):
         def __call__(self, x: Tensor) -> Tensor:
             seen.append((float(x.min()), float(x.max())))
             return super().__call__(x)
@@ -251,7 +251,7 @@ def test_colours_outside_of_srgb_are_not_clipped(tmp_path: Path) -> None:
     assert not difference[22:].any()
     assert min(low for low, _ in seen) == 0
     assert max(high for _, high in seen) == 1
-    through(Nearest(), tmp_path / "in.png", tmp_path / "srgb.png", FileOptions(OutputOptions(icc="srgb")))
+    through(NearestModel(), tmp_path / "in.png", tmp_path / "srgb.png", FileOptions(OutputOptions(icc="srgb")))
     converted = decode(tmp_path / "srgb.png")
     assert converted.metadata.icc != P3
     assert converted.pixels[0, 0].tolist() == [0, 255, 0]  # the nearest that sRGB has
@@ -262,7 +262,7 @@ def test_light_outside_of_srgb_shows_no_squares(tmp_path: Path) -> None:
     ramp[..., 0] = np.linspace(20_000, 60_000, 64)  # red of Display P3
     encode(Picture(ramp, None, Metadata(P3)), tmp_path / "in.png")
 
-    class Smooth(Nearest):
+    class Smooth(NearestModel):
         def __call__(self, x: Tensor) -> Tensor:
             return interpolate(x, scale_factor=4, mode="bilinear")
 
@@ -274,14 +274,14 @@ def test_light_outside_of_srgb_shows_no_squares(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("suffix", "icc", "channels"),
-    [(".bmp", P3, 3), (".bmp", GRAY_22, 1), (".bmp", P3, 1), (".webp", gray_profile(1.0), 1), (".webp", P3, 3)],
+    [(".bmp", P3, 3), (".bmp", GRAY_22, 1), (".bmp", P3, 1), (".webp", make_gray_profile(1.0), 1), (".webp", P3, 3)],
 )
 def test_colours_stay_the_same_where_the_format_holds_no_profile(
     tmp_path: Path, suffix: str, icc: bytes, channels: int
 ) -> None:
-    picture = Picture(noise(40, 30, channels) // 4 + 90, None, Metadata(icc))  # nothing outside of sRGB
+    picture = Picture(make_image(40, 30, channels) // 4 + 90, None, Metadata(icc))  # nothing outside of sRGB
     encode(picture, tmp_path / "in.png")
-    through(Nearest(1), tmp_path / "in.png", tmp_path / f"out{suffix}")
+    through(NearestModel(1), tmp_path / "in.png", tmp_path / f"out{suffix}")
     found = decode(tmp_path / f"out{suffix}")
     srgb = ColourConversion(((decode_srgb, encode_srgb),) * found.channels, None)
     before, after = make_conversion(icc, channels), make_conversion(found.metadata.icc, found.channels) or srgb
@@ -298,31 +298,31 @@ def test_colours_of_a_cicp_chunk_stay_in_a_png_or_are_refused(
     from PIL import Image
 
     plain, chunk = BytesIO(), bytes([*code, 0, 1])
-    Image.fromarray(noise(16, 16)).save(plain, "AVIF")
+    Image.fromarray(make_image(16, 16)).save(plain, "AVIF")
     at = plain.getvalue().index(b"nclx") + 4
     numbered = plain.getvalue()[:at] + struct.pack(">HH", *code) + plain.getvalue()[at + 4 :]
     (tmp_path / "in.avif").write_bytes(numbered)
-    encode(Picture(noise(16, 16), None, Metadata(png={b"cICP": chunk})), tmp_path / "in.png")
+    encode(Picture(make_image(16, 16), None, Metadata(png={b"cICP": chunk})), tmp_path / "in.png")
     for name in ("in.avif", "in.png"):
-        through(Nearest(), tmp_path / name, tmp_path / "out.png")
+        through(NearestModel(), tmp_path / name, tmp_path / "out.png")
         if name == "in.png" or foreign:
             assert decode(tmp_path / "out.png").metadata.png == {b"cICP": chunk}
         if foreign:
             with pytest.raises(ImageError, match="its colours are defined by a cICP chunk"):
-                through(Nearest(), tmp_path / name, tmp_path / "out.webp")
+                through(NearestModel(), tmp_path / name, tmp_path / "out.webp")
         else:
-            through(Nearest(), tmp_path / name, tmp_path / "out.webp")
+            through(NearestModel(), tmp_path / name, tmp_path / "out.webp")
 
 
 def test_a_profile_that_is_not_understood_is_kept_or_refused(tmp_path: Path) -> None:
-    table = rgb_profile([[0.4, 0.2, 0.0], [0.4, 0.2, 0.0], [0.1, 0.1, 0.7]], 2.2)  # a matrix without an inverse
-    encode(Picture(noise(20, 20), None, Metadata(table)), tmp_path / "in.png")
-    through(Nearest(1), tmp_path / "in.png", tmp_path / "out.png")
-    assert np.array_equal(decode(tmp_path / "out.png").pixels, noise(20, 20))
+    table = make_rgb_profile([[0.4, 0.2, 0.0], [0.4, 0.2, 0.0], [0.1, 0.1, 0.7]], 2.2)  # a matrix without an inverse
+    encode(Picture(make_image(20, 20), None, Metadata(table)), tmp_path / "in.png")
+    through(NearestModel(1), tmp_path / "in.png", tmp_path / "out.png")
+    assert np.array_equal(decode(tmp_path / "out.png").pixels, make_image(20, 20))
     assert decode(tmp_path / "out.png").metadata.icc == table
     for name, output_options in (("out.bmp", OutputOptions()), ("other.png", OutputOptions(icc="srgb"))):
         with pytest.raises(ImageError, match="its colour profile cannot be converted to sRGB"):
-            through(Nearest(1), tmp_path / "in.png", tmp_path / name, FileOptions(output_options))
+            through(NearestModel(1), tmp_path / "in.png", tmp_path / name, FileOptions(output_options))
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_a_profile_that_is_not_understood_is_kept_or_refused(tmp_path: Path) -> 
 def test_final_size(tmp_path: Path, wish: str, size: tuple[int, int]) -> None:
     even = Picture(np.full((40, 60, 3), 12345, np.uint16), np.full((40, 60), 54321, np.uint16))
     encode(even, tmp_path / "in.png")
-    through(Nearest(), tmp_path / "in.png", tmp_path / "out.png", FileOptions(OutputOptions(resize=wish)))
+    through(NearestModel(), tmp_path / "in.png", tmp_path / "out.png", FileOptions(OutputOptions(resize=wish)))
     found = decode(tmp_path / "out.png")
     assert (found.width, found.height) == size
     assert found.alpha is not None
@@ -344,12 +344,12 @@ def test_final_size(tmp_path: Path, wish: str, size: tuple[int, int]) -> None:
 def test_every_frame_is_restored_where_the_output_holds_it(tmp_path: Path, suffix: str) -> None:
     from PIL import Image
 
-    frames = [Image.fromarray(noise(24, 32, seed=i)) for i in range(3)]
+    frames = [Image.fromarray(make_image(24, 32, seed=i)) for i in range(3)]
     options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
     frames[0].save(
         tmp_path / f"in{suffix}", save_all=True, append_images=frames[1:], duration=[40, 80, 120], loop=0, **options
     )
-    through(Nearest(), tmp_path / f"in{suffix}", tmp_path / f"out{suffix}")
+    through(NearestModel(), tmp_path / f"in{suffix}", tmp_path / f"out{suffix}")
     for number in range(3):
         before, after = (decode(tmp_path / f"{name}{suffix}", frame=number) for name in ("in", "out"))
         difference = after.pixels[..., :3].astype(int) - before.pixels[..., :3].repeat(2, 0).repeat(2, 1)
@@ -357,42 +357,42 @@ def test_every_frame_is_restored_where_the_output_holds_it(tmp_path: Path, suffi
         if suffix != ".tif":
             assert after.metadata.duration == before.metadata.duration
     with pytest.raises(ImageError, match=r"has 3 pictures, but JPEG holds only one \(try: --frame 1"):
-        through(Nearest(), tmp_path / f"in{suffix}", tmp_path / "out.jpg")
-    through(Nearest(), tmp_path / f"in{suffix}", tmp_path / "out.jpg", FileOptions(frame=2))
+        through(NearestModel(), tmp_path / f"in{suffix}", tmp_path / "out.jpg")
+    through(NearestModel(), tmp_path / f"in{suffix}", tmp_path / "out.jpg", FileOptions(frame=2))
     assert decode(tmp_path / "out.jpg").height == 48
 
 
 def test_the_note_says_what_was_done_and_strip_removes_all(tmp_path: Path) -> None:
     metadata = Metadata(P3, None, None, (300.0, 300.0), {"Title": "A picture"})
-    encode(Picture(noise(20, 20), None, metadata), tmp_path / "in.png")
-    through(Nearest(), tmp_path / "in.png", tmp_path / "out.png")
+    encode(Picture(make_image(20, 20), None, metadata), tmp_path / "in.png")
+    through(NearestModel(), tmp_path / "in.png", tmp_path / "out.png")
     found = decode(tmp_path / "out.png").metadata
     assert b'restore:Model="nearest"' in (found.xmp or b"")
     assert b'restore:Scale="2"' in (found.xmp or b"")
     assert found.text["Title"] == "A picture"
     assert found.text["Software"].startswith("restore")
-    through(Nearest(), tmp_path / "in.png", tmp_path / "bare.png", FileOptions(OutputOptions(strip=True)))
+    through(NearestModel(), tmp_path / "in.png", tmp_path / "bare.png", FileOptions(OutputOptions(strip=True)))
     assert decode(tmp_path / "bare.png").metadata == Metadata(P3)
 
 
 def test_alpha_that_says_nothing_is_no_reason_to_refuse_a_jpeg(tmp_path: Path) -> None:
-    opaque = Picture(noise(20, 20), np.full((20, 20), 255, np.uint8))
+    opaque = Picture(make_image(20, 20), np.full((20, 20), 255, np.uint8))
     encode(opaque, tmp_path / "in.png")
-    through(Nearest(), tmp_path / "in.png", tmp_path / "out.jpg")
-    encode(replace(opaque, alpha=noise(20, 20, 1)[..., 0]), tmp_path / "in.png")
+    through(NearestModel(), tmp_path / "in.png", tmp_path / "out.jpg")
+    encode(replace(opaque, alpha=make_image(20, 20, 1)[..., 0]), tmp_path / "in.png")
     with pytest.raises(OutputError, match="JPEG cannot hold the transparency"):
-        through(Nearest(), tmp_path / "in.png", tmp_path / "out.jpg")
+        through(NearestModel(), tmp_path / "in.png", tmp_path / "out.jpg")
 
 
 def test_a_jpeg_keeps_its_quality_and_subsampling(tmp_path: Path) -> None:
     from PIL import Image
 
     for quality, expected in ((97, 97), (50, 90)):
-        Image.fromarray(noise(32, 32)).save(tmp_path / "in.jpg", quality=quality, subsampling="4:2:0")
-        through(Nearest(1), tmp_path / "in.jpg", tmp_path / "out.jpg")
+        Image.fromarray(make_image(32, 32)).save(tmp_path / "in.jpg", quality=quality, subsampling="4:2:0")
+        through(NearestModel(1), tmp_path / "in.jpg", tmp_path / "out.jpg")
         found = decode(tmp_path / "out.jpg")
         assert (found.jpeg_quality, found.subsampling) == (expected, "4:2:0")
-    through(Nearest(1), tmp_path / "in.jpg", tmp_path / "out.jpg", FileOptions(jpeg_quality=60))
+    through(NearestModel(1), tmp_path / "in.jpg", tmp_path / "out.jpg", FileOptions(jpeg_quality=60))
     assert decode(tmp_path / "out.jpg").jpeg_quality == 60
 
 
@@ -408,7 +408,7 @@ def test_how_many_columns_are_computed_at_a_time_changes_nothing(
     found = []
     for columns in (1000, 40, 7):
         monkeypatch.setattr(picture, "CHUNK_COLUMNS", columns)
-        through(Nearest(scale=2), tmp_path / "in.png", tmp_path / "out.png")
+        through(NearestModel(scale=2), tmp_path / "in.png", tmp_path / "out.png")
         found.append(decode(tmp_path / "out.png"))
     for other in found[1:]:
         np.testing.assert_array_equal(other.pixels, found[0].pixels)

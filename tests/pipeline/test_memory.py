@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 from command import Run
-from nearest import Nearest
-from pictures import checkpoint, noise, save
+from images import make_checkpoint, make_image, save_image
+from nearest_model import NearestModel
 from torch import Tensor
 
 from restore_cli.models.network import Network
@@ -29,7 +29,7 @@ MIB = 2**20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how much memory a process holds")
 
 
-class Hungry(Nearest):
+class Hungry(NearestModel):
     """Takes 4 KiB for each px, and 8 MiB."""
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ def test_a_device_without_room_for_the_weights_is_said_in_one_line(
         return usual(module, **layout)
 
     monkeypatch.setattr(torch.nn.Module, "to", to)
-    save(Path("in.png"), noise(9, 12))
+    save_image(Path("in.png"), make_image(9, 12))
     ran = restore("denoise", "--weights", x1, "in.png", "--device", "cpu")
     assert (ran.code, len(ran.err.splitlines())) == (5, 1)
     assert "restore: out of memory: cpu has no room for the weights of" in ran.err
@@ -138,7 +138,7 @@ def test_a_forecast_without_room_for_a_tile_says_so(restore: Run, x1: Path, monk
         raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
     monkeypatch.setattr(Network, "__call__", short)
-    save(Path("in.png"), noise(9, 12))
+    save_image(Path("in.png"), make_image(9, 12))
     ran = restore("denoise", "--weights", x1, "in.png", "--device", "cpu", "--dry-run")
     assert ran.code == 0, ran.err
     assert "unknown: out of memory: cpu has no room for a tile of 128 px\n" in ran.err
@@ -195,7 +195,7 @@ def test_threads_follow_the_time_that_is_granted(quota: str, count: int | None, 
 CAPPED = """
 import resource, sys, torch
 from pathlib import Path
-from pictures import noise
+from images import noise
 from restore_cli.pipeline.memory import fit_tiling
 from restore_cli.models.load import load_file
 from restore_cli.pipeline.array import default_tiling, restore_array
@@ -232,10 +232,10 @@ main()
 @linux
 def test_the_command_with_little_memory_goes_on_with_smaller_tiles(tmp_path: Path) -> None:
     """Memory that really runs out, beside the threads that read and write: no later picture is worse off for it."""
-    checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
-    save(tmp_path / "in/a.png", noise(900, 700))
-    save(tmp_path / "in/b.png", noise(600, 400, 4))
-    save(tmp_path / "in/c.png", noise(70, 90))
+    make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
+    save_image(tmp_path / "in/a.png", make_image(900, 700))
+    save_image(tmp_path / "in/b.png", make_image(600, 400, 4))
+    save_image(tmp_path / "in/c.png", make_image(70, 90))
     options = ["--weights", "x2.safetensors", "--device", "cpu", "--precision", "fp32", "--tile", "0", "--json"]
     command = [sys.executable, "-c", LIMITED, str(300 * MIB), "sr", "in", "-o", "out", *options]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
@@ -250,7 +250,7 @@ def test_the_command_with_little_memory_goes_on_with_smaller_tiles(tmp_path: Pat
 @linux
 @pytest.mark.parametrize("how", ["measured", "stepped down"])
 def test_a_process_with_little_memory_goes_on_with_smaller_tiles(how: str, tmp_path: Path) -> None:
-    path = checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
+    path = make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
     command = [sys.executable, "-c", CAPPED, str(path), str(300 * MIB), how]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
     assert done.returncode == 0, done.stderr

@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from golden_files import GOLDEN, convert_config, read_golden
 from hypothesis import given
 from hypothesis import strategies as st
-from published import GOLDEN, config, golden
 
 from restore_cli.errors import UsageError
 from restore_cli.models import network
@@ -108,7 +108,11 @@ def rank(source: Source) -> int | None:
 def test_every_config_is_a_published_one_with_its_number_of_parameters() -> None:
     forms = json.loads((GOLDEN / "fingerprints.json").read_text()).values()
     published = [
-        (form["architecture"], config(form["architecture"], form["hyperparameters"]), form["trainable_parameters"])
+        (
+            form["architecture"],
+            convert_config(form["architecture"], form["hyperparameters"]),
+            form["trainable_parameters"],
+        )
         for form in forms
     ]
     for entry in PUBLISHED:
@@ -124,7 +128,7 @@ def test_the_fields_known_here_are_the_fields_of_the_configs() -> None:
 
 @pytest.mark.parametrize("form", ["swinir_classical_x4", "hat_x4"])
 def test_dropped_buffers_are_those_that_a_published_file_has_too_much(form: str) -> None:
-    architecture, ours, weights, _, _ = golden(form)
+    architecture, ours, weights, _, _ = read_golden(form)
     model = build(architecture, ours)
     entry = next(entry for entry in CATALOGUE.entries if entry.architecture == architecture)
     kept = {key for key in weights if not any(fnmatch(key, pattern) for pattern in entry.drop)}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nearest import Nearest
-from pictures import noise, save
+from images import make_image, save_image
+from nearest_model import NearestModel
 from PIL import Image
 from torch import Tensor
 
@@ -29,7 +29,7 @@ CONSTANT = 8 * MIB
 """Bytes that the model claims whatever the batch."""
 
 
-class Gpu(Nearest):
+class Gpu(NearestModel):
     """A model of a GPU that takes bytes for each px of a batch, and has no more than there are."""
 
     device, precision = torch.device("cuda"), torch.float16
@@ -69,7 +69,7 @@ def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x1: Path) -> Resto
     monkeypatch.setattr(memory, "measure_demand", lambda model, device: (CONSTANT, model.per_pixel))
     monkeypatch.setattr(worker, "ThreadPoolExecutor", Prompt)
     for i in range(64):
-        save(Path("in", f"{i:02}.png"), noise(*((64, 64) if i < 48 else (200, 120)), seed=i))
+        save_image(Path("in", f"{i:02}.png"), make_image(*((64, 64) if i < 48 else (200, 120)), seed=i))
     job = Job(Request("denoise"), read_catalogue(), Asked(("in",)), "out", weights=x1)
 
     def restore(model: Gpu, limit: int | None) -> None:

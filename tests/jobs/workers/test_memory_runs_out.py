@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 from command import Run
-from crew import JOB, restore_files
-from nearest import Nearest
-from pictures import noise, save
+from images import make_image, save_image
+from nearest_model import NearestModel
 from PIL import Image
+from run_worker import JOB, restore_files
 from torch import Tensor
 
 from restore_cli.image import writers
@@ -32,20 +32,20 @@ from restore_cli.tiling.geometry import Tiling
 
 def pages(path: Path) -> Path:
     """Three pages, one of a single tile."""
-    first, *others = (Image.fromarray(noise(*size, seed=size[0])) for size in ((50, 40), (20, 20), (40, 70)))
+    first, *others = (Image.fromarray(make_image(*size, seed=size[0])) for size in ((50, 40), (20, 20), (40, 70)))
     first.save(path, save_all=True, append_images=others)
     return path
 
 
 def clear(path: Path) -> Path:
     """A picture with transparency, which goes through the model, too."""
-    encode(Picture(noise(70, 50), noise(70, 50, 1, seed=1)[..., 0] | 1), path)
+    encode(Picture(make_image(70, 50), make_image(70, 50, 1, seed=1)[..., 0] | 1), path)
     return path
 
 
 def deep(path: Path) -> Path:
     """Floating point."""
-    encode(Picture(noise(60, 50) / np.float32(255)), path)
+    encode(Picture(make_image(60, 50) / np.float32(255)), path)
     return path
 
 
@@ -53,7 +53,7 @@ def made(folder: Path, name: str) -> Path:
     """The input that is called so."""
     path = folder / name
     makers: dict[str, Callable[[Path], Path]] = {"pages": pages, "clear": clear, "deep": deep}
-    return makers[path.stem](path) if path.stem in makers else save(path, noise(60, 70))
+    return makers[path.stem](path) if path.stem in makers else save_image(path, make_image(60, 70))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -79,13 +79,13 @@ def test_at_each_tile_in_turn(source: str, output: str, batch: int, tmp_path: Pa
     """With two tiles at a time it goes on with one, and the same pixels; then with smaller ones, and those pixels."""
     path, tiling = made(tmp_path, source), Tiling(32, 8, batch=batch)
     work = [Work(str(path), str(tmp_path / "out" / output))]
-    undisturbed = Nearest()
+    undisturbed = NearestModel()
     (result,) = restore_files(undisturbed, work, tiling)
     assert (result.status, result.notes) == ("done", ())
     expected = contents(tmp_path)
     for call in range(1, undisturbed.calls + 1):
         Path(result.output).unlink()
-        model = Nearest(faults=(call,))
+        model = NearestModel(faults=(call,))
         (result,) = restore_files(model, work, tiling)
         assert model.calls > undisturbed.calls
         how = "tiles of 16 px" if batch == 1 else "1 tile at a time"
@@ -98,9 +98,9 @@ def test_at_each_tile_in_turn(source: str, output: str, batch: int, tmp_path: Pa
 def test_several_times_in_one_file(again: int, tmp_path: Path) -> None:
     path = made(tmp_path, "clear.png")
     work = [Work(str(path), str(tmp_path / "out.png"))]
-    restore_files(Nearest(), work, Tiling(64, 8, batch=4))
+    restore_files(NearestModel(), work, Tiling(64, 8, batch=4))
     expected = contents(tmp_path)
-    model = Nearest(faults=(1, 1 + again, 1 + 2 * again))
+    model = NearestModel(faults=(1, 1 + again, 1 + 2 * again))
     (result,) = restore_files(model, work, Tiling(64, 8, batch=4))
     assert result.notes == ("memory ran out: went on with tiles of 32 px",)
     assert contents(tmp_path) == expected
@@ -110,11 +110,11 @@ def test_each_file_of_a_folder_in_turn(tmp_path: Path) -> None:
     """The note is of the file where it happened, and those behind it begin with what went through."""
     names = ["a.png", "clear.png", "pages.tif", "z.png"]
     works = [Work(str(made(tmp_path, name)), str(tmp_path / "out" / name)) for name in names]
-    undisturbed = Nearest()
+    undisturbed = NearestModel()
     assert [result.status for result in restore_files(undisturbed, works, Tiling(32, 8))] == ["done"] * 4
     expected = contents(tmp_path)
     for call in range(1, undisturbed.calls + 1):
-        results = restore_files(Nearest(faults=(call,)), works, Tiling(32, 8))
+        results = restore_files(NearestModel(faults=(call,)), works, Tiling(32, 8))
         assert [result.status for result in results] == ["done"] * 4
         (index,) = [i for i, result in enumerate(results) if result.notes]
         assert [result.tile for result in results] == [32] * index + [16] * (4 - index)
@@ -125,19 +125,19 @@ def test_small_files_of_one_batch(tmp_path: Path) -> None:
     """Where they do not fit together they go on one by one."""
     job = replace(JOB, batch=4)
     works = [
-        Work(str(save(tmp_path / f"{i}.png", noise(30, 20 + i % 2, seed=i))), str(tmp_path / f"out/{i}.png"))
+        Work(str(save_image(tmp_path / f"{i}.png", make_image(30, 20 + i % 2, seed=i))), str(tmp_path / f"out/{i}.png"))
         for i in range(6)
     ]
-    restore_files(Nearest(), works, Tiling(64, 8, batch=4), job)
+    restore_files(NearestModel(), works, Tiling(64, 8, batch=4), job)
     expected = contents(tmp_path)
     for call in range(1, 7):
-        results = restore_files(Nearest(faults=(call,)), works, Tiling(64, 8, batch=4), job)
+        results = restore_files(NearestModel(faults=(call,)), works, Tiling(64, 8, batch=4), job)
         assert [result.status for result in results] == ["done"] * 6
         assert contents(tmp_path) == expected
 
 
 def test_a_file_that_does_not_fit_at_the_smallest_tile_fails_alone(tmp_path: Path) -> None:
-    class Choosy(Nearest):
+    class Choosy(NearestModel):
         """Has no memory for anything bright."""
 
         def __call__(self, x: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def test_a_file_that_does_not_fit_at_the_smallest_tile_fails_alone(tmp_path: Pat
 
     works = []
     for name, level in (("a", 90), ("b", 255), ("c", 90)):
-        path = save(tmp_path / f"{name}.png", np.full((40, 50, 3), level, np.uint8))
+        path = save_image(tmp_path / f"{name}.png", np.full((40, 50, 3), level, np.uint8))
         works.append(Work(str(path), str(tmp_path / f"out/{name}.png")))
     results = restore_files(Choosy(), works, Tiling(32, 8, batch=2))
     assert [result.status for result in results] == ["done", "failed", "done"]
@@ -170,7 +170,7 @@ def test_a_file_without_memory_to_open_or_to_write_it_fails_alone(
         return real(*args)
 
     monkeypatch.setattr(module, name, lacking)
-    results = restore_files(Nearest(), works, Tiling(32, 8))
+    results = restore_files(NearestModel(), works, Tiling(32, 8))
     (failed,) = [result.error for result in results if result.error is not None]
     assert failed.code == 5
     assert re.match(rf"{tmp_path}/[abc]\.png: out of memory: cpu has no room for its (pixels|result)$", str(failed))
@@ -197,8 +197,8 @@ def test_the_command_says_what_it_went_on_with_and_gives_what_that_gives(
     batch: int, restore: Run, x2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real network sees tile borders: its result is that of a run that was asked for the smaller tiles."""
-    save(Path("photos/a.png"), noise(24, 50))
-    save(Path("photos/b.png"), noise(44, 20, 4))
+    save_image(Path("photos/a.png"), make_image(24, 50))
+    save_image(Path("photos/b.png"), make_image(44, 20, 4))
     command = ("sr", "photos", "--weights", x2, "--precision", "fp32", "--json", "--overwrite", "-o")
     for tile in (40, 16):
         ran = restore(*command, tile, "--tile", tile, "--batch", 1)

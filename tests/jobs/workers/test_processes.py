@@ -13,8 +13,8 @@ from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
-from outputs import files, outcomes
-from pictures import noise, save
+from images import make_image, save_image
+from outputs import read_files, read_outcomes
 
 from restore_cli.errors import RestoreError, UsageError
 from restore_cli.jobs.paths import Asked
@@ -32,7 +32,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve pictures in two folders, one of them broken."""
     folder = tmp_path_factory.mktemp("photos")
     for number in range(11):
-        save(folder / ("a" if number % 2 else "b") / f"{number}.png", noise(40, 56, seed=number))
+        save_image(folder / ("a" if number % 2 else "b") / f"{number}.png", make_image(40, 56, seed=number))
     (folder / "a" / "broken.png").write_bytes(b"no picture")
     return folder
 
@@ -50,7 +50,7 @@ def expected(photos: Path, x1: Path, tmp_path_factory: pytest.TempPathFactory) -
     """What one process makes of them."""
     out = tmp_path_factory.mktemp("expected")
     assert list(run_job(Job(Request("denoise"), Catalogue((), {}), Asked((str(photos),)), str(out), weights=x1)))
-    return files(out)
+    return read_files(out)
 
 
 def kill(child: int) -> None:
@@ -70,7 +70,7 @@ def test_two_processes_do_what_one_does_and_leave_interrupts_to_their_parent(
         for child in active_children():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 os.kill(child.pid or 0, number)
-    assert files(Path(job.output or "")) == expected
+    assert read_files(Path(job.output or "")) == expected
     assert len({result.input for result in results}) == len(results) == 12
     assert sum(result.status == "failed" for result in results) == 1
     assert len(seen) == 12
@@ -85,10 +85,10 @@ def test_a_killed_process_loses_no_picture(job: Job, expected: dict[str, bytes])
         results.append(result)
         if len(results) == 4:
             kill(active_children()[0].pid or 0)
-    assert files(Path(job.output or "")) == expected
+    assert read_files(Path(job.output or "")) == expected
     assert sorted(result.status for result in results) == ["done"] * 11 + ["failed"]
-    assert {status for told in outcomes(job.output or "").values() for status in told} == {"done", "failed"}
-    assert all(len(told) == 1 for told in outcomes(job.output or "").values())
+    assert {status for told in read_outcomes(job.output or "").values() for status in told} == {"done", "failed"}
+    assert all(len(told) == 1 for told in read_outcomes(job.output or "").values())
     assert len(notes) == 1
     assert "killed by SIGKILL" in notes[0]
 
@@ -107,7 +107,7 @@ def crew(job: Job, on_picture: Callable[[Process, str], None]) -> Foreman:
 def works(folder: Path, *sides: int) -> Iterator[Step]:
     """Square pictures."""
     for number, side in enumerate(sides):
-        path = save(folder / "in" / f"{number}.png", noise(side, side, seed=number))
+        path = save_image(folder / "in" / f"{number}.png", make_image(side, side, seed=number))
         yield Work(str(path), str(folder / "out" / path.name))
 
 
@@ -130,7 +130,7 @@ def test_a_picture_that_kills_its_workers_fails_and_the_others_do_not(job: Job, 
 
 def test_without_a_worker_left_it_ends_with_one_error(job: Job, tmp_path: Path) -> None:
     for number in range(3):  # large enough that none is done before its beginning is heard of
-        save(tmp_path / "in" / f"{number}.png", noise(400, 400, seed=number))
+        save_image(tmp_path / "in" / f"{number}.png", make_image(400, 400, seed=number))
     job = replace(job, asked=Asked((str(tmp_path / "in"),)))
 
     def on_picture(path: str) -> None:
@@ -144,7 +144,7 @@ def test_without_a_worker_left_it_ends_with_one_error(job: Job, tmp_path: Path) 
     assert no.value.code == 1
     assert not active_children()
     assert [result.status for result in run_job(job)] == ["done"] * 3
-    assert len(files(Path(job.output or ""))) == 3
+    assert len(read_files(Path(job.output or ""))) == 3
 
 
 def test_a_picture_that_was_written_before_its_worker_died_is_not_restored_again(job: Job, tmp_path: Path) -> None:

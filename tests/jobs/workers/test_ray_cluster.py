@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from outputs import files, outcomes
-from pictures import noise, save
+from images import make_image, save_image
+from outputs import read_files, read_outcomes
 
 from restore_cli.errors import INSTALL_EXTRA, UsageError
 from restore_cli.jobs.paths import Asked
@@ -59,7 +59,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty pictures in two folders, one of them broken."""
     folder = tmp_path_factory.mktemp("photos")
     for number in range(COUNT - 1):
-        save(folder / ("a" if number % 2 else "b") / f"{number}.png", noise(150, 200, seed=number))
+        save_image(folder / ("a" if number % 2 else "b") / f"{number}.png", make_image(150, 200, seed=number))
     (folder / "a" / "broken.png").write_bytes(b"no picture")
     return folder
 
@@ -103,7 +103,7 @@ def test_what_began_here_goes_on_there_survives_a_node_and_ends_here(
     there = replace(job, output="out", cluster=nodes[0])
     begun: list[str] = []
     list(run_job(job, Watch(on_picture=begun.append, stopping=lambda: len(begun) >= 3)))
-    here = len(files(tmp_path / "out"))
+    here = len(read_files(tmp_path / "out"))
     assert 0 < here < COUNT - 10
 
     statuses: Counter[str] = Counter()
@@ -125,8 +125,8 @@ def test_what_began_here_goes_on_there_survives_a_node_and_ends_here(
 
     last = [result.status for result in run_job(job)]
     assert len(last) == COUNT
-    assert files(tmp_path / "out") == files(expected)
-    told = outcomes(job.output or "")
+    assert read_files(tmp_path / "out") == read_files(expected)
+    told = read_outcomes(job.output or "")
     assert all(what == ["done"] for name, what in told.items() if name != "a/broken.png")
     assert len(told) == COUNT
 

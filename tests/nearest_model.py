@@ -7,10 +7,10 @@ from torch import Tensor
 
 from restore_cli.contract import Contract
 
-__all__ = ["Nearest"]
+__all__ = ["NearestModel"]
 
 
-class Nearest:
+class NearestModel:
     """Enlarges each px to a square, and runs out of memory when it is told to."""
 
     fp32_fallback = None

@@ -36,7 +36,7 @@ EMT = {
 WORDS = {"swinir": SWINIR, "hat": HAT, "restormer": RESTORMER, "emt": EMT}
 
 
-def config(architecture: str, published: dict[str, Any]) -> dict[str, Any]:
+def convert_config(architecture: str, published: dict[str, Any]) -> dict[str, Any]:
     """Our words for the published ones."""
     ours = {WORDS[architecture][key]: value for key, value in published.items() if key in WORDS[architecture]}
     if architecture == "restormer":
@@ -46,18 +46,18 @@ def config(architecture: str, published: dict[str, Any]) -> dict[str, Any]:
     return ours
 
 
-def golden(name: str) -> tuple[str, dict[str, Any], dict[str, Tensor], Tensor, Tensor]:
+def read_golden(name: str) -> tuple[str, dict[str, Any], dict[str, Tensor], Tensor, Tensor]:
     """(architecture, config, weights by published key, input, output) of a reference file."""
     with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
         metadata = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     weights = {key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")}
     architecture = metadata["architecture"]
-    ours = config(architecture, json.loads(metadata["hyperparameters"]))
+    ours = convert_config(architecture, json.loads(metadata["hyperparameters"]))
     return architecture, ours, weights, tensors["input"], tensors["output"]
 
 
-def on_meta(architecture: str, ours: dict[str, Any]) -> nn.Module:
+def build_on_meta(architecture: str, ours: dict[str, Any]) -> nn.Module:
     """The module without memory."""
     with torch.device("meta"):
         return build(architecture, ours)

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from golden_files import read_golden
 from numpy.typing import NDArray
 from PIL import Image
-from published import golden
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["checkpoint", "noise", "save"]
+__all__ = ["make_checkpoint", "make_image", "save_image"]
 
 Pixels = NDArray[np.uint8]
 
 
-def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> Pixels:
+def make_image(height: int, width: int, channels: int = 3, seed: int = 0) -> Pixels:
     """(h, w, c) smooth enough to be a picture, rough enough to show a shift by one px."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
@@ -27,19 +27,19 @@ def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> Pixels:
     return np.clip(np.stack(waves, 2) + rng.normal(0, 12, (height, width, channels)), 0, 255).astype(np.uint8)
 
 
-def save(path: Path, pixels: Pixels) -> Path:
+def save_image(path: Path, pixels: Pixels) -> Path:
     """Writes the array with Pillow, by the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels.squeeze()).save(path)
     return path
 
 
-def checkpoint(path: Path, name: str, change: Callable[[dict[str, Tensor]], None] = lambda weights: None) -> Path:
+def make_checkpoint(path: Path, name: str, change: Callable[[dict[str, Tensor]], None] = lambda weights: None) -> Path:
     """The network of a golden file as a checkpoint that says what it is: `swinir_lightweight_x2` enlarges twice.
 
     `change` is given its tensors by name and may alter them.
     """
-    architecture, config, weights, _, _ = golden(name)
+    architecture, config, weights, _, _ = read_golden(name)
     computed = ("relative_position_index", "attn_mask", ".mask", "sub_mean", "add_mean")
     kept = {key: value for key, value in weights.items() if not any(word in key for word in computed)}
     change(kept)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
-from nearest import Nearest
+from nearest_model import NearestModel
 
 from restore_cli.jobs.model_cache import Bench
 from restore_cli.jobs.types import Job, Result, Watch, Work
@@ -20,7 +20,7 @@ __all__ = ["JOB", "restore_files"]
 JOB = Job(Request("sr"), Catalogue((), {}), weights=Path("nearest"), device="cpu")
 
 
-def restore_files(model: Nearest, works: Iterable[Work], tiling: Tiling, job: Job = JOB) -> list[Result]:
+def restore_files(model: NearestModel, works: Iterable[Work], tiling: Tiling, job: Job = JOB) -> list[Result]:
     """What becomes of each, where the model is loaded already and begins with that tiling."""
     bench = Bench(job, Watch())
     bench.loaded["nearest"] = cast(Network, model)  # as much of one as the crew asks for

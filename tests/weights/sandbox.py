@@ -36,7 +36,7 @@ def hub_source(repo: str, repo_type: str = "model", revision: str = COMMIT, file
 
 
 @dataclass
-class Desk:
+class Sandbox:
     """A hub, an empty cache, a catalogue that grows entry by entry, and clients that use them."""
 
     folder: Path
@@ -53,7 +53,7 @@ class Desk:
         """Host and port of the addresses outside of the hub."""
         return f"127.0.0.1:{self.hub.store.server_port}"
 
-    def spelled(self, reason: str) -> str:
+    def fill_in(self, reason: str) -> str:
         """A reason with the sizes of the payload and the new address of bad.pth."""
         size, new = len(self.payload), f"http://{self.store}/plain/{NEW_NAME}bad.pth"
         return reason.replace("SIZE", str(size)).replace("HALF", str(size // 2)).replace("NEW", new)
@@ -62,7 +62,7 @@ class Desk:
     def cache(self) -> Path:
         return self.folder / "cache"
 
-    def entry(self, name: str, *sources: str, sha256: str | None = "", size: int | None = 0) -> str:
+    def add_entry(self, name: str, *sources: str, sha256: str | None = "", size: int | None = 0) -> str:
         """Adds an entry with these sources; sha256 and size are the payload's unless given, absent where None."""
         lines = [f"[{name}]", f'title = "{name}"', 'task = "sr"', 'model = "test"', f'variant = "{name}"']
         lines += ['license = "MIT"', f"sources = [{', '.join(sources)}]"]
@@ -74,14 +74,14 @@ class Desk:
         (self.folder / "own.toml").write_text("\n".join(self.tables), encoding="utf-8")
         return name
 
-    def on_hub(
+    def add_to_hub(
         self, repo: str, fault: Fault | None = None, payload: bytes | None = None, repo_type: str = "model"
     ) -> str:
         """A source in a repository of the hub."""
         self.hub.add(repo, COMMIT, "sub/file.pth", payload or self.payload, fault, repo_type)
         return hub_source(repo, repo_type)
 
-    def at_url(self, path: str, fault: Fault | None = None, payload: bytes | None = None) -> str:
+    def add_url(self, path: str, fault: Fault | None = None, payload: bytes | None = None) -> str:
         """A source at an address."""
         return f'{{ url = "{self.hub.add_url(path, payload or self.payload, fault)}" }}'
 
@@ -100,13 +100,13 @@ class Desk:
         }
         return clean | ours | more
 
-    def start(self, *commands: str, **environment: str) -> subprocess.Popen[str]:
+    def start_client(self, *commands: str, **environment: str) -> subprocess.Popen[str]:
         """A client process that does the commands, in order."""
         argv = [sys.executable, "-W", "error", str(CLIENT), *commands]
         pipe, own = subprocess.PIPE, self.environment(**environment)
         return subprocess.Popen(argv, cwd=ROOT, env=own, stdout=pipe, stderr=pipe, text=True, encoding="utf-8")
 
-    def popen(self, *argv: str, **environment: str) -> subprocess.Popen[str]:
+    def start_command(self, *argv: str, **environment: str) -> subprocess.Popen[str]:
         """The command itself."""
         command, own = [sys.executable, "-W", "error", "-m", "restore_cli", *argv], self.environment(**environment)
         pipe = subprocess.PIPE
@@ -114,23 +114,23 @@ class Desk:
             command, cwd=self.folder, env=own, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
         )
 
-    def restore(self, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run_command(self, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """The command itself, once it has ended."""
-        with self.popen(*argv, **environment) as command:
+        with self.start_command(*argv, **environment) as command:
             out, err = command.communicate()
         return subprocess.CompletedProcess(argv, command.returncode, out, err)
 
-    def run(self, *commands: str, **environment: str) -> list[dict[str, Any]]:
+    def run_client(self, *commands: str, **environment: str) -> list[dict[str, Any]]:
         """What the client says of each command; it prints nothing else, on either stream."""
-        with self.start(*commands, **environment) as client:
+        with self.start_client(*commands, **environment) as client:
             out, err = client.communicate()
         assert (client.returncode, err) == (0, "")
         return [json.loads(line) for line in out.splitlines()]
 
-    def holds_payload(self, path: str) -> bool:
+    def has_payload(self, path: str) -> bool:
         return Path(path).read_bytes() == self.payload
 
-    def leftovers(self) -> list[str]:
+    def find_leftovers(self) -> list[str]:
         """What a failed or finished download should not leave."""
         everything = [p for p in self.folder.rglob("*") if p.is_file()]
         return [p.name for p in everything if p.suffix in (".part", ".incomplete")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["GRAY_22", "LINEAR", "P3", "gray_profile", "rgb_profile"]
+__all__ = ["GRAY_22", "LINEAR", "P3", "make_gray_profile", "make_rgb_profile"]
 
 
 def fixed(*values: float) -> bytes:
@@ -27,7 +27,7 @@ def curve(gamma: float) -> bytes:
     return b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
 
 
-def rgb_profile(columns: list[list[float]], gamma: float) -> bytes:
+def make_rgb_profile(columns: list[list[float]], gamma: float) -> bytes:
     """Red, green and blue as XYZ relative to D50, and one gamma for all."""
     tags = {
         name: b"XYZ " + bytes(4) + fixed(*xyz) for name, xyz in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)
@@ -36,13 +36,13 @@ def rgb_profile(columns: list[list[float]], gamma: float) -> bytes:
     return profile(b"RGB ", {b"wtpt": b"XYZ " + bytes(4) + fixed(0.9642, 1.0, 0.8249), **tags})
 
 
-def gray_profile(gamma: float) -> bytes:
+def make_gray_profile(gamma: float) -> bytes:
     """One channel."""
     return profile(b"GRAY", {b"wtpt": b"XYZ " + bytes(4) + fixed(0.9642, 1.0, 0.8249), b"kTRC": curve(gamma)})
 
 
 SRGB = [[0.43607, 0.22249, 0.01392], [0.38515, 0.71687, 0.09708], [0.14307, 0.06061, 0.7141]]
-P3 = rgb_profile([[0.51512, 0.2412, -0.00105], [0.29198, 0.69225, 0.04189], [0.1571, 0.06657, 0.78407]], 2.2)
+P3 = make_rgb_profile([[0.51512, 0.2412, -0.00105], [0.29198, 0.69225, 0.04189], [0.1571, 0.06657, 0.78407]], 2.2)
 """Primaries of Display P3."""
-LINEAR = rgb_profile(SRGB, 1.0)
-GRAY_22 = gray_profile(2.2)
+LINEAR = make_rgb_profile(SRGB, 1.0)
+GRAY_22 = make_gray_profile(2.2)
