@@ -14,7 +14,14 @@ from typing import BinaryIO
 from restore_cli.errors import OutputError
 from restore_cli.special_files import refuse_special_file
 
-__all__ = ["abandon", "atomic_write", "describe_refusal", "make_folder", "sweep", "sync_folder"]
+__all__ = [
+    "abandon",
+    "atomic_write",
+    "describe_refusal",
+    "make_folder",
+    "sweep",
+    "sync_folder",
+]
 
 # What is said for each reason, and the next step; any other reason is said in the system's words.
 _REASONS: dict[int, tuple[str, str]] = {
@@ -140,8 +147,6 @@ def make_folder(folder: Path) -> None:
 def describe_refusal(path: Path, error: OSError) -> OutputError:
     """Return what to say where the system refuses to write `path`."""
     if error.errno == errno.ENOENT:
-        if not path.is_absolute() and not _working_folder_exists():
-            return OutputError(f"{path}: cannot be written: the working folder was deleted", "cd to another folder")
         if not path.parent.is_dir():
             line = f"{path}: cannot be written: there is no folder {path.parent}"
             return OutputError(line, f"mkdir -p {path.parent}")
@@ -149,11 +154,3 @@ def describe_refusal(path: Path, error: OSError) -> OutputError:
         return OutputError(line, "choose another folder with -o")
     reason, step = _REASONS.get(error.errno or 0, (error.strerror or str(error), "choose another folder with -o"))
     return OutputError(f"{path}: cannot be written: {reason}", step)
-
-
-def _working_folder_exists() -> bool:
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        return False
-    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -71,11 +72,21 @@ def in_one_line(error: Exception) -> RestoreError:
     return UsageError(said.rstrip("."), hint=f"{command} --help")
 
 
+def refuse_deleted_folder() -> None:
+    """End the process with one line if its working folder was deleted, where oneMKL aborts even with absolute paths."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        complain(UsageError("the working folder was deleted", hint="cd to another folder"))
+        sys.exit(UsageError.code)
+
+
 def main() -> None:
     """Run the command; a failure is one line and its exit code, a traceback only under RESTORE_DEBUG=1."""
     keep_freed_memory()
     open_missing()
     replace_unencodable()
+    refuse_deleted_folder()
     os.environ.setdefault("VIPS_WARNING", "1")  # libvips would warn on standard error when pyvips ends before it
     try:
         with interruptible():

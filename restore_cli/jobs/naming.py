@@ -163,9 +163,11 @@ def filled(naming: Naming, stem: str, suffix: str) -> str:
     """The template with its fields filled in; without a known suffix it gets the result's."""
     template = naming.output or ""
     try:
-        unknown = [name for _, name, _, _ in Formatter().parse(template) if name is not None and name not in FIELDS]
-        if unknown:
-            raise ValueError(f"{{{unknown[0]}}} is none of {', '.join(f'{{{name}}}' for name in FIELDS)}")
+        for _, name, spec, conversion in Formatter().parse(template):
+            if name is not None and name not in FIELDS:
+                raise ValueError(f"{{{name}}} is none of {', '.join(f'{{{name}}}' for name in FIELDS)}")
+            if spec or conversion:
+                raise ValueError(f"write {{{name}}} without a conversion or a format")
         path = template.format(stem=stem, task=naming.task, model=naming.model, scale=naming.scale)
     except (ValueError, IndexError) as error:
         raise UsageError(f"-o {template}: not a template: {error}", hint="-o 'out/{stem}_{model}.png'") from None

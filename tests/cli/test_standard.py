@@ -202,3 +202,17 @@ def test_names_are_escaped_and_our_own_characters_replaced(named: Path) -> None:
     assert b"30x24 px" in ran.stdout
     assert b"in/caf\xe9.png -> out/caf\xe9.png" in ran.stdout  # bytes that are no text come out as they are
     assert (named / "out/日本.png").exists()
+
+
+@pytest.mark.parametrize(
+    "line", ["denoise in.png -o out.png", "denoise {0}/in.png -o {0}/out.png", "models", "compare"]
+)
+def test_a_deleted_working_folder_is_reported_in_one_line(line: str, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    save_image(tmp_path / "in.png", make_image(8, 8))
+    script = f'cd "$1" && rmdir "$1" && {sys.executable} -m restore_cli {line.format(tmp_path)}'
+    command = ["sh", "-c", script, "sh", str(tmp_path / "gone")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "restore: the working folder was deleted (try: cd to another folder)\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
