@@ -22,7 +22,7 @@ import numpy as np
 
 from restore_cli.image.codec import encode
 from restore_cli.image.picture import Picture
-from restore_cli.jobs.manifest import NAME
+from restore_cli.jobs.manifest import MANIFEST_NAME
 
 SUFFIXES = (".png", ".jpg", ".tif", ".webp", ".png")
 BROKEN = 15
@@ -115,7 +115,7 @@ def results(folder: Path) -> int:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file but the manifest."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
@@ -126,7 +126,7 @@ def check(folder: Path, good: set[str], expected: dict[str, bytes]) -> None:
     different = [name for name in found if found[name] != expected[name]]
     assert not different, f"different: {different}"
     last: dict[str, Any] = {}
-    for line in (folder / NAME).read_text().splitlines():
+    for line in (folder / MANIFEST_NAME).read_text().splitlines():
         try:
             event = json.loads(line)
         except ValueError:

@@ -22,9 +22,9 @@ from restore_cli.evaluation.degrade import imresize
 from restore_cli.image.codec import decode, encode
 from restore_cli.image.metadata.provenance import Provenance
 from restore_cli.image.picture import Picture, Samples
-from restore_cli.jobs.model_cache import Bench
-from restore_cli.jobs.paths import Asked
-from restore_cli.jobs.types import Job, Watch
+from restore_cli.jobs.model_cache import ModelCache
+from restore_cli.jobs.paths import InputSpec
+from restore_cli.jobs.types import Job
 from restore_cli.jobs.workers.executors import run_job
 from restore_cli.models.processor import keep_freed_memory
 from restore_cli.pipeline.array import default_tiling
@@ -82,11 +82,11 @@ class Stages:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.round = folder, 0
-        self.job = Job(Request("sr", "emt", scale=4), read_catalogue(), Asked((str(folder / "in"),)), device="cpu")
-        self.bench = Bench(self.job, Watch())
+        self.job = Job(Request("sr", "emt", scale=4), read_catalogue(), InputSpec((str(folder / "in"),)), device="cpu")
+        self.models = ModelCache(self.job)
         self.paths = sorted((folder / "in").iterdir())
         self.opened = [self.open(path) for path in self.paths]
-        _, self.model = self.bench.model(self.opened[0].header)
+        _, self.model = self.models.get(self.opened[0].header)
         self.tiling = default_tiling(self.model.contract)
         self.rows: list[list[list[Samples]]] = [self.rows_of(pipeline) for pipeline in self.opened]
 

@@ -16,11 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from restore_cli.jobs.manifest import NAME
-from restore_cli.jobs.model_cache import Bench
-from restore_cli.jobs.paths import Asked
-from restore_cli.jobs.run import plan_for
-from restore_cli.jobs.types import Job, Watch
+from restore_cli.jobs.manifest import MANIFEST_NAME
+from restore_cli.jobs.model_cache import ModelCache
+from restore_cli.jobs.paths import IgnoredFiles, InputSpec
+from restore_cli.jobs.run import make_plan
+from restore_cli.jobs.types import Job
 from restore_cli.weights.catalogue import Request, read_catalogue
 
 PER_FOLDER = 1000
@@ -41,14 +41,14 @@ def main() -> None:
 
 def prepare(folder: Path, files: int, per_folder: int) -> None:
     """Inputs, outputs, and a manifest as a run over them would leave it."""
-    job = Job(Request("denoise"), read_catalogue(), Asked((str(folder / "in"),)), str(folder / "out"))
-    plan = plan_for(job, Bench(job, Watch()), Watch())
+    job = Job(Request("denoise"), read_catalogue(), InputSpec((str(folder / "in"),)), str(folder / "out"))
+    plan = make_plan(job, ModelCache(job), IgnoredFiles())
     entry = next(entry for entry in job.catalogue.entries if entry.name == "lite-denoise")
-    made = {"model": entry.name, "checkpoint": entry.sha256, "options": plan.options, "seconds": 1.0}
+    made = {"model": entry.name, "checkpoint": entry.sha256, "options": plan.options_digest, "seconds": 1.0}
     for start in range(0, files, per_folder):
         for side in ("in", "out"):
             (folder / side / f"{start // per_folder:04d}").mkdir(parents=True)
-    with (folder / "out" / NAME).open("w") as manifest:
+    with (folder / "out" / MANIFEST_NAME).open("w") as manifest:
         for i in range(files):
             name = f"{i // per_folder:04d}/photo_{i:07d}.png"
             for side in ("in", "out"):

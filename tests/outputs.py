@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from restore_cli.jobs.manifest import NAME, lines
+from restore_cli.jobs.manifest import MANIFEST_NAME, parse_lines
 
 __all__ = ["read_files", "read_outcomes"]
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
     """Every file below it but the manifest."""
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def read_outcomes(folder: str) -> dict[str, list[str]]:
     """What the manifest says of each output, beginnings left out."""
     told: dict[str, list[str]] = {}
-    for _, event in lines(Path(folder) / NAME):
+    for _, event in parse_lines(Path(folder) / MANIFEST_NAME):
         if event.get("status", "begun") != "begun":
             told.setdefault(event["output"], []).append(event["status"])
             assert event["status"] == "failed" or (event["checkpoint"] and event["model"])

@@ -1,4 +1,4 @@
-"""Files through a model of a test, by the crew that the commands use: threads, queue, files out."""
+"""Restores files with a model of a test and the worker that the commands use."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import cast
 
 from nearest_model import NearestModel
 
-from restore_cli.jobs.model_cache import Bench
-from restore_cli.jobs.types import Job, Result, Watch, Work
+from restore_cli.jobs.model_cache import ModelCache
+from restore_cli.jobs.types import Job, Result, Task
 from restore_cli.jobs.workers.worker import Worker
 from restore_cli.models.network import Network
 from restore_cli.tiling.geometry import Tiling
@@ -20,10 +20,10 @@ __all__ = ["JOB", "restore_files"]
 JOB = Job(Request("sr"), Catalogue((), {}), weights=Path("nearest"), device="cpu")
 
 
-def restore_files(model: NearestModel, works: Iterable[Work], tiling: Tiling, job: Job = JOB) -> list[Result]:
-    """What becomes of each, where the model is loaded already and begins with that tiling."""
-    bench = Bench(job, Watch())
-    bench.loaded["nearest"] = cast(Network, model)  # as much of one as the crew asks for
-    bench.tilings["nearest"] = tiling
-    bench.sums[Path("nearest")] = "0" * 64
-    return list(Worker(bench).results(iter(works)))
+def restore_files(model: NearestModel, tasks: Iterable[Task], tiling: Tiling, job: Job = JOB) -> list[Result]:
+    """Return the Result of each task. The model is loaded already and starts with `tiling`."""
+    models = ModelCache(job)
+    models.loaded["nearest"] = cast(Network, model)  # it has all that the worker uses
+    models.tilings["nearest"] = tiling
+    models.digests[Path("nearest")] = "0" * 64
+    return list(Worker(models).results(iter(tasks)))

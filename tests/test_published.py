@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import restore_cli
-from restore_cli.cli.models import command
+from restore_cli.cli.models import example_command
 from restore_cli.weights.catalogue import read_catalogue
 from restore_cli.weights.fetch import fetch, locate
 
@@ -107,7 +107,7 @@ def test_our_output_is_the_published_one(case: Case, network: bool, tmp_path: Pa
 
 def image(case: Case, folder: Path) -> NDArray[np.float64]:
     """What the command makes of an image."""
-    words = command(read_catalogue().entry(case.name)).split()[1:-1]
+    words = example_command(read_catalogue().entry(case.name)).split()[1:-1]
     output = folder / "out.png"
     argv = [*words, case.input, "-o", output, "--precision", "fp32", "--device", "cpu", "--tile", "0", "--json"]
     ran = subprocess.run([sys.executable, "-m", "restore_cli", *map(str, argv)], capture_output=True, text=True)

@@ -1,1 +1,1 @@
-"""The commands: the only code that prints, exits or reads argv."""
+"""The commands. Only this room prints, exits or reads argv."""

@@ -1,4 +1,4 @@
-"""`restore compare`: pictures beside each other."""
+"""`restore compare`: images side by side."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from restore_cli.evaluation.comparison import Crop
     from restore_cli.image.picture import Picture
 
-__all__ = ["add_compare", "write"]
+__all__ = ["add_compare", "write_comparison"]
 
 EXAMPLES = examples(
     ("Put two images side by side, with labels", "restore compare before.png after.png -o sheet.png"),
@@ -27,7 +27,7 @@ EXAMPLES = examples(
 
 
 def add_compare(app: typer.Typer) -> None:
-    """The command `compare`."""
+    """Add the command `compare`."""
     app.command("compare", cls=Command, epilog=EXAMPLES)(compare)
 
 
@@ -61,23 +61,23 @@ def compare(
     from restore_cli.image.codec import decode_finite
 
     if split and html:
-        raise UsageError("--split makes a picture, --html a page; give one of them")
+        raise UsageError("--split writes an image and --html writes a page; give one of them")
     if html != (output.suffix.lower() in (".html", ".htm")):
         fit = "-o compare.html" if html else f"-o {output.with_suffix('.png')}, or --html"
-        raise UsageError(f"-o {output}: its suffix is not that of {'a page' if html else 'a picture'}", hint=fit)
+        raise UsageError(f"-o {output}: its suffix is not that of {'a page' if html else 'an image'}", hint=fit)
     if label and len(label) != len(pictures):
-        raise UsageError(f"--label is given {len(label)} times for {len(pictures)} pictures")
+        raise UsageError(f"--label is given {len(label)} times for {len(pictures)} images")
     refuse_input(pictures, output)
     refuse_existing(output, overwrite)
-    titles = label or names(pictures)
+    titles = label or shorten_names(pictures)
     panels = [comparison.Panel(title, decode_finite(path)) for title, path in zip(titles, pictures, strict=True)]
     make = comparison.page if html else comparison.split if split else comparison.sheet
-    write(output, make(panels, area(crop), zoom), overwrite)
+    write_comparison(output, make(panels, parse_crop(crop), zoom), overwrite)
     say(f"{' | '.join(map(str, pictures))} → {output}")
 
 
-def names(paths: list[Path]) -> list[str]:
-    """File names, with as many folders in front as tell them apart."""
+def shorten_names(paths: list[Path]) -> list[str]:
+    """Return file names, with as many parent folders as make them different."""
     for depth in range(1, max(len(path.parts) for path in paths) + 1):
         found = ["/".join(path.parts[-depth:]) for path in paths]
         if len(set(found)) == len(set(paths)):
@@ -85,8 +85,8 @@ def names(paths: list[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def area(text: str | None) -> Crop | None:
-    """A Crop of "10,20,64,48". UsageError for anything else."""
+def parse_crop(text: str | None) -> Crop | None:
+    """Return the Crop of "10,20,64,48". Raises UsageError."""
     from restore_cli.evaluation.comparison import Crop
 
     if text is None:
@@ -99,20 +99,20 @@ def area(text: str | None) -> Crop | None:
 
 
 def refuse_input(pictures: list[Path], output: Path) -> None:
-    """UsageError where the output would replace a picture that it shows."""
+    """Raise UsageError if the output would replace one of the images."""
     if output.resolve() in {path.resolve() for path in pictures}:
-        raise UsageError(f"-o {output}: is one of the pictures to compare", hint="-o with another name")
+        raise UsageError(f"-o {output}: is one of the images to compare", hint="-o with another name")
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """OutputError where something is there that was not to be replaced."""
+    """Raise OutputError if the file exists and may not be replaced."""
     refuse_special_file(path)
     if path.exists() and not overwrite:
-        raise OutputError(f"{path}: is there already", hint="--overwrite")
+        raise OutputError(f"{path}: exists already", hint="--overwrite")
 
 
-def write(path: Path, made: Picture | bytes, overwrite: bool) -> None:
-    """The picture or page, whole or not at all."""
+def write_comparison(path: Path, made: Picture | bytes, overwrite: bool) -> None:
+    """Write an image or a page. The file appears only when it is complete."""
     from restore_cli.atomic import atomic_write
     from restore_cli.image.codec import encode
 

@@ -1,4 +1,4 @@
-"""`restore eval`: restore what has a reference, and say how close it came."""
+"""`restore eval`: restores images that have a reference and measures the difference."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from rich.markup import escape
 from rich.table import Table
 from typer import Argument, Option
 
-from restore_cli.cli.console import Downloads, note, plain, say, say_json, say_table, shows
+from restore_cli.cli.console import Downloads, can_draw, escape_controls, note, say, say_json, say_table
 from restore_cli.cli.options import INPUT, MEASUREMENT, REPORTING, Selection, command
 from restore_cli.cli.own_files import refuse_other_content
 from restore_cli.cli.parsing import Command, examples
 from restore_cli.errors import Interrupted, OutputError, UsageError
+from restore_cli.jobs.events import Event, Note
 from restore_cli.special_files import find_descriptor, refuse_special_file
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ EXAMPLES = examples(
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Selection):
-    """What `restore eval` takes."""
+    """The options of `restore eval`."""
 
     task: Annotated[
         str | None,
@@ -126,39 +127,39 @@ class Evaluation(Selection):
 
 
 def add_eval(app: typer.Typer) -> None:
-    """The command `eval`."""
-    app.command("eval", cls=Command, help=HELP, epilog=EXAMPLES)(command(Evaluation, perform))
+    """Add the command `eval`."""
+    app.command("eval", cls=Command, help=HELP, epilog=EXAMPLES)(command(Evaluation, run_eval))
 
 
-def perform(options: Evaluation) -> None:
-    """Measure, then print the table or JSON lines, and write the CSV file."""
+def run_eval(options: Evaluation) -> None:
+    """Measure, print a table or JSON lines, and write the CSV file."""
     if options.csv is not None:
         refuse_unusable(options.csv, options.overwrite)
     from restore_cli.evaluation.evaluate import summary
 
     rows: list[Row] = []
     try:
-        for row in measured(options):
+        for row in measure_images(options):
             rows.append(row)
             if options.json:
-                say_json(as_json(row))
+                say_json(row_to_json(row))
     except KeyboardInterrupt:
-        raise Interrupted("interrupted: nothing is kept, the means need every picture") from None
-    found, cut = summary(rows), sides(options.tiles)
+        raise Interrupted("interrupted: there is no result, because the means need every image") from None
+    found, cut = summary(rows), parse_sides(options.tiles)
     if options.csv is not None:
         write_csv(rows, found, options.csv)
     if not options.json:
-        show(rows, found)
+        print_table(rows, found)
         if cut:
-            show_tiles(rows, cut)
+            print_tiles(rows, cut)
         return
-    for tile in by_tile(rows, cut):
+    for tile in summarize_tiles(rows, cut):
         say_json(tile)
-    say_json(last(found))
+    say_json(summary_to_json(found))
 
 
 def refuse_unusable(table: Path, overwrite: bool) -> None:
-    """Raise OutputError where --csv names something that it may not replace; a stream is written where it is."""
+    """Raise OutputError if --csv names something that it may not replace. Standard streams are allowed."""
     if find_descriptor(table) is not None:
         return
     refuse_special_file(table, "--csv")
@@ -166,15 +167,14 @@ def refuse_unusable(table: Path, overwrite: bool) -> None:
         raise OutputError(f"--csv {table}: is a folder", hint="--csv with the name of a file")
     refuse_other_content("--csv", table, CSV_START, "table of restore eval")
     if table.exists() and not overwrite:
-        raise OutputError(f"{table}: is there already", hint="--overwrite")
+        raise OutputError(f"{table}: exists already", hint="--overwrite")
 
 
-def measured(options: Evaluation) -> Iterator[Row]:
-    """The rows, restored or given, with a progress bar where somebody looks."""
-    from restore_cli.cli.jobs import job_for
-    from restore_cli.cli.progress import Display, displayed
+def measure_images(options: Evaluation) -> Iterator[Row]:
+    """Yield a row for each image, restored or given, with a live display on a terminal."""
+    from restore_cli.cli.build_job import build_job
+    from restore_cli.cli.display import Display, show_display
     from restore_cli.evaluation.evaluate import evaluate, evaluate_folders
-    from restore_cli.jobs.run import Watch
     from restore_cli.models.processor import use_granted_cores
 
     if options.border is not None and options.border < 0:
@@ -184,30 +184,36 @@ def measured(options: Evaluation) -> Iterator[Row]:
         yield from evaluate_folders(options.restored, options.reference, options.border or 0)
         return
     if options.task is None:
-        raise UsageError("eval wants a task, or --restored", hint="restore eval sr --reference HR/")
-    job = job_for(options.task, options)
-    live = shows() and not options.json
+        raise UsageError("eval needs a task, or --restored", hint="restore eval sr --reference HR/")
+    job = build_job(options.task, options)
+    live = can_draw() and not options.json
     downloads = Downloads(job.catalogue.entry, options.json, live)
     display = Display(downloads, options.device)
-    with displayed(display, live):
+
+    def on_event(event: Event) -> None:
+        downloads.handle(event)
+        display.handle_alone(event)
+        if isinstance(event, Note):
+            note(event.text)
+
+    with show_display(display, live):
         use_granted_cores()
-        watch = Watch(downloads, note, on_picture=display.only, on_tile=display.tile)
-        for row in evaluate(job, trial_for(options), watch):
+        for row in evaluate(job, eval_options(options), on_event):
             for text in row.notes:
                 note(f"{row.image}: {text}")
             yield row
 
 
 def refuse_model(options: Evaluation) -> None:
-    """UsageError for the first option that has no meaning where results are given."""
+    """Raise UsageError for the first option that has no effect on given results."""
     apart = {"reference", "restored", "border", "json", "csv", "overwrite"}
     for field in fields(options):
         if field.name not in apart and getattr(options, field.name) != field.default:
             name = "a task" if field.name == "task" else f"--{field.name}"
-            raise UsageError(f"--restored measures results that are there; {name} restores others")
+            raise UsageError(f"--restored measures existing results, {name} is for restoring")
 
 
-def trial_for(options: Evaluation) -> Trial:
+def eval_options(options: Evaluation) -> Trial:
     """The options as a Trial."""
     from restore_cli.evaluation.evaluate import Trial
 
@@ -218,12 +224,12 @@ def trial_for(options: Evaluation) -> Trial:
         seed=options.seed,
         border=options.border,
         baseline=options.baseline,
-        tiles=sides(options.tiles),
+        tiles=parse_sides(options.tiles),
     )
 
 
-def sides(text: str | None) -> tuple[int, ...]:
-    """(64, 128) of "64,128". UsageError for anything else."""
+def parse_sides(text: str | None) -> tuple[int, ...]:
+    """Return (64, 128) for "64,128". Raises UsageError."""
     if text is None:
         return ()
     try:
@@ -235,8 +241,8 @@ def sides(text: str | None) -> tuple[int, ...]:
     return found
 
 
-def show(rows: Sequence[Row], found: Summary) -> None:
-    """The table, what it was measured with, and the table of tiles."""
+def print_table(rows: Sequence[Row], found: Summary) -> None:
+    """Print the measures, the checkpoints and the speed."""
     names = list(found.mean)
     timed = found.seconds_per_megapixel is not None
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -245,11 +251,11 @@ def show(rows: Sequence[Row], found: Summary) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         seconds = [] if row.seconds is None else [f"{row.seconds:.2f}"]
-        table.add_row(escape(plain(row.image)), *numbers(row.measures), *seconds)
+        table.add_row(escape(escape_controls(row.image)), *format_measures(row.measures), *seconds)
     table.add_section()
-    table.add_row("mean", *numbers(found.mean), style="bold")
+    table.add_row("mean", *format_measures(found.mean), style="bold")
     if found.baseline is not None:
-        table.add_row("baseline", *numbers(found.baseline), style="dim")
+        table.add_row("baseline", *format_measures(found.baseline), style="dim")
     say_table(table)
     for name, sha256 in found.checkpoints.items():
         say(f"{name}  sha256 {sha256}")
@@ -257,21 +263,21 @@ def show(rows: Sequence[Row], found: Summary) -> None:
         say(f"{found.seconds_per_megapixel:.2f} s per megapixel of input")
 
 
-def show_tiles(rows: Sequence[Row], cut: Sequence[int]) -> None:
-    """What tiling changes, for each tile side."""
+def print_tiles(rows: Sequence[Row], cut: Sequence[int]) -> None:
+    """Print how tiling changes the result, for each tile side."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("tile", "cut", "PSNR to untiled", "seam", "of the untiled", "relative"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for tile in by_tile(rows, cut):
+    for tile in summarize_tiles(rows, cut):
         seams = (tile[name] for name in ("seam", "seam_untiled", "seam_relative"))
         cells = ("–" if value is None else f"{value:.4f}" for value in seams)
-        table.add_row(str(tile["tile"]), f"{tile['cut']}/{len(rows)}", decimals("psnr", tile["psnr"]), *cells)
+        table.add_row(str(tile["tile"]), f"{tile['cut']}/{len(rows)}", format_measure("psnr", tile["psnr"]), *cells)
     say("")
     say_table(table)
 
 
-def by_tile(rows: Sequence[Row], cut: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """For each tile side the means over the pictures that it cuts; the others are equal to the untiled ones."""
+def summarize_tiles(rows: Sequence[Row], cut: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield the means for each tile side over the images that it cuts. Other images equal the untiled ones."""
     for side in cut:
         group = [tile for row in rows for tile in row.tiles if tile.tile == side]
         seams = fmean(t.seam for t in group) if group else None
@@ -279,48 +285,46 @@ def by_tile(rows: Sequence[Row], cut: Sequence[int]) -> Iterator[dict[str, Any]]
         yield {
             "tile": side,
             "cut": len(group),
-            "psnr": finite(fmean(t.psnr for t in group)) if group else None,
+            "psnr": finite_or_none(fmean(t.psnr for t in group)) if group else None,
             "seam": seams,
             "seam_untiled": untiled,
             "seam_relative": seams / untiled if seams is not None and untiled else None,
         }
 
 
-def numbers(measures: Mapping[str, float]) -> Iterator[str]:
-    """The cells of a row."""
-    return (decimals(name, value) for name, value in measures.items())
+def format_measures(measures: Mapping[str, float]) -> Iterator[str]:
+    return (format_measure(name, value) for name, value in measures.items())
 
 
-def decimals(name: str, value: float | None) -> str:
-    """Decibels to three places, as is needed to tell 38.29 from 38.30; SSIM to four."""
+def format_measure(name: str, value: float | None) -> str:
+    """Return decibels with three decimals, which distinguish 38.29 from 38.30, and SSIM with four."""
     if value is None or math.isinf(value):
         return "∞"
     return f"{value:.4f}" if name.startswith("ssim") else f"{value:.3f}"
 
 
-def finite(value: float) -> float | None:
-    """JSON knows no infinity: null stands for the PSNR of two equal pictures."""
+def finite_or_none(value: float) -> float | None:
+    """Return None for infinity, the PSNR of equal images, which JSON cannot express."""
     return None if math.isinf(value) else value
 
 
-def as_json(row: Row) -> dict[str, Any]:
-    """The object of one picture."""
-    measures = {name: finite(value) for name, value in row.measures.items()}
+def row_to_json(row: Row) -> dict[str, Any]:
+    measures = {name: finite_or_none(value) for name, value in row.measures.items()}
     return {"image": row.image, **measures, **({} if row.seconds is None else {"seconds": round(row.seconds, 4)})}
 
 
-def last(found: Summary) -> dict[str, Any]:
-    """The last object: the means, and what was measured."""
-    mean = {name: finite(value) for name, value in found.mean.items()}
+def summary_to_json(found: Summary) -> dict[str, Any]:
+    """Return the last JSON object: the means, and the checkpoints."""
+    mean = {name: finite_or_none(value) for name, value in found.mean.items()}
     if found.seconds_per_megapixel is not None:
         mean["seconds_per_megapixel"] = round(found.seconds_per_megapixel, 4)
-    base = None if found.baseline is None else {name: finite(value) for name, value in found.baseline.items()}
+    base = None if found.baseline is None else {name: finite_or_none(value) for name, value in found.baseline.items()}
     names, hashes = (", ".join(words) or None for words in (found.checkpoints, found.checkpoints.values()))
     return {"mean": mean, "baseline": base, "checkpoint": names, "sha256": hashes}
 
 
 def write_csv(rows: Sequence[Row], found: Summary, path: Path) -> None:
-    """Write a line for each image, then the mean and the baseline: a whole file or none. Raises OutputError."""
+    """Write a line for each image, then the mean and the baseline. The file appears only when it is complete."""
     from restore_cli.atomic import atomic_write, describe_refusal
 
     names = list(found.mean)

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from restore_cli.cli.compare import add_compare
-from restore_cli.cli.console import PipeClosed, complain, say, unwritable
+from restore_cli.cli.console import PipeClosed, complain, say, stdout_error
 from restore_cli.cli.evaluate import add_eval
 from restore_cli.cli.models import models
 from restore_cli.cli.parsing import Group, examples
-from restore_cli.cli.signals import interruptible
-from restore_cli.cli.standard import open_missing, replace_unencodable, silence
+from restore_cli.cli.signals import interrupt_on_signals
+from restore_cli.cli.standard_streams import open_closed_streams, replace_unencodable, silence
 from restore_cli.cli.tasks import add_tasks
 from restore_cli.errors import Interrupted, RestoreError, UsageError
 from restore_cli.models.processor import keep_freed_memory
@@ -43,7 +43,7 @@ app.add_typer(models, name="models")
 
 
 def show_version(asked: bool) -> None:
-    """Print the version and stop."""
+    """Print the version and exit."""
     if asked:
         from importlib.metadata import version
 
@@ -60,12 +60,12 @@ def root(
     """Restore images: enlarge, denoise, deblur, derain, repair JPEGs, with SwinIR, HAT, Restormer and EMT."""
 
 
-MISUSE: type[Exception] = typer.BadParameter.__mro__[1]
-"""what typer raises for a command line that it cannot read"""
+USAGE_EXCEPTION: type[Exception] = typer.BadParameter.__mro__[1]
+"""the exception of typer for a command line that it cannot read"""
 
 
-def in_one_line(error: Exception) -> RestoreError:
-    """As our own errors read: typer would print a usage line and a box."""
+def to_usage_error(error: Exception) -> RestoreError:
+    """Return the error of typer as one line. Typer itself would print a usage line and a box."""
     context: Any = getattr(error, "ctx", None)
     said: str = getattr(error, "format_message", error.__str__)()
     command = context.command_path if context is not None else "restore"
@@ -82,18 +82,18 @@ def refuse_deleted_folder() -> None:
 
 
 def main() -> None:
-    """Run the command; a failure is one line and its exit code, a traceback only under RESTORE_DEBUG=1."""
+    """Run the command. An error is one line and an exit code; RESTORE_DEBUG=1 shows the traceback."""
     keep_freed_memory()
-    open_missing()
+    open_closed_streams()
     replace_unencodable()
     refuse_deleted_folder()
-    os.environ.setdefault("VIPS_WARNING", "1")  # libvips would warn on standard error when pyvips ends before it
+    os.environ.setdefault("VIPS_WARNING", "1")  # libvips warns at exit if pyvips has ended before it
     try:
-        with interruptible():
+        with interrupt_on_signals():
             code = app(prog_name="restore", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except MISUSE as error:
-        if (line := in_one_line(error)).message:  # else its help has been shown, for want of words
+    except USAGE_EXCEPTION as error:
+        if (line := to_usage_error(error)).message:  # empty if typer has shown the help instead
             complain(line)
         sys.exit(UsageError.code)
     except typer.Abort:
@@ -104,7 +104,7 @@ def main() -> None:
     except OSError as error:
         if error.filename is not None or os.environ.get("RESTORE_DEBUG") == "1":
             raise
-        complain(line := unwritable(error))  # a help page that typer could not write; our own lines say so themselves
+        complain(line := stdout_error(error))  # typer could not write a help page; our own output raises OutputError
         sys.exit(line.code)
     except RestoreError as error:
         if os.environ.get("RESTORE_DEBUG") == "1":

@@ -1,4 +1,4 @@
-"""`restore models`: the catalogue, and the checkpoints on this disk."""
+"""`restore models`: lists, downloads, verifies and removes checkpoints."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from restore_cli.cli.console import Downloads, complain, note, plain, say, say_table
+from restore_cli.cli.console import Downloads, complain, escape_controls, note, say, say_table
 from restore_cli.cli.parsing import Command, Group, examples
 from restore_cli.cli.sources import sources
 from restore_cli.errors import NothingToDo, WeightsError, WeightsUnavailable
+from restore_cli.jobs.events import DownloadEvents
 from restore_cli.weights.catalogue import Catalogue, Entry, read_catalogue
 from restore_cli.weights.fetch import fetch, locate, remove, verify
 
@@ -32,31 +33,33 @@ models = typer.Typer(
     no_args_is_help=False,
 )
 
-Task = Annotated[str | None, typer.Option(help="List only checkpoints for this task.", metavar="TASK")]
-Family = Annotated[
+TaskOption = Annotated[str | None, typer.Option(help="List only checkpoints for this task.", metavar="TASK")]
+FamilyOption = Annotated[
     str | None, typer.Option("--model", "-m", help="List only checkpoints of this family.", metavar="FAMILY")
 ]
-Extra = Annotated[
+CatalogueOption = Annotated[
     Path | None,
     typer.Option(help="Also read checkpoints from this file, which has the form of weights.toml.", metavar="FILE"),
 ]
-Name = Annotated[
+NameArgument = Annotated[
     str, typer.Argument(help="A checkpoint that `restore models` lists.", metavar="NAME", show_default=False)
 ]
-Names = Annotated[
+NamesArgument = Annotated[
     list[str], typer.Argument(help="Checkpoints that `restore models` lists.", metavar="NAMES", show_default=False)
 ]
 
 
 @models.callback(invoke_without_command=True)
-def default(context: typer.Context, task: Task = None, model: Family = None, catalogue: Extra = None) -> None:
+def default(
+    context: typer.Context, task: TaskOption = None, model: FamilyOption = None, catalogue: CatalogueOption = None
+) -> None:
     """List, download, verify and remove checkpoints."""
     if context.invoked_subcommand is None:
         show(task, model, catalogue)
 
 
 @models.command("list", cls=Command)
-def show(task: Task = None, model: Family = None, catalogue: Extra = None) -> None:
+def show(task: TaskOption = None, model: FamilyOption = None, catalogue: CatalogueOption = None) -> None:
     """List the checkpoints: name, task, scale, parameters, size, licence, and whether it is on disk."""
     entries = [
         entry
@@ -71,12 +74,11 @@ def show(task: Task = None, model: Family = None, catalogue: Extra = None) -> No
         numeric = heading in ("scale", "parameters", "size")
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading != "licence")
     for entry in entries:
-        table.add_row(*(escape(plain(cell)) for cell in cells(entry)))
+        table.add_row(*(escape(escape_controls(cell)) for cell in table_cells(entry)))
     say_table(table)
 
 
-def cells(entry: Entry) -> Iterable[str]:
-    """One row of the table."""
+def table_cells(entry: Entry) -> Iterable[str]:
     yield entry.name
     yield entry.task
     yield f"×{entry.scale}"
@@ -87,7 +89,7 @@ def cells(entry: Entry) -> Iterable[str]:
 
 
 @models.command(cls=Command)
-def info(name: Name, catalogue: Extra = None) -> None:
+def info(name: NameArgument, catalogue: CatalogueOption = None) -> None:
     """Show everything about one checkpoint, and the command that uses it."""
     entry = read_catalogue(catalogue).entry(name)
     path = locate(entry)
@@ -95,7 +97,7 @@ def info(name: Name, catalogue: Extra = None) -> None:
     facts = {
         "name": entry.name,
         "title": entry.title,
-        "command": command(entry),
+        "command": example_command(entry),
         "architecture": f"{entry.architecture}: {config}",
         "parameters": f"{entry.parameters:,}" if entry.parameters else None,
         "licence": entry.license,
@@ -111,17 +113,17 @@ def info(name: Name, catalogue: Extra = None) -> None:
         if value:
             say(f"{key:13} {value}")
     for source in entry.sources:
-        say(f"{'source':13} {place(source)}")
+        say(f"{'source':13} {describe_source(source)}")
 
 
-def place(source: object) -> str:
-    """A source with its address."""
+def describe_source(source: object) -> str:
+    """Return a source with its address."""
     revision = f" {getattr(source, 'file', '')} @ {str(source.revision)[:12]}" if hasattr(source, "revision") else ""
     return str(getattr(source, "url", f"{source}{revision}"))
 
 
-def command(entry: Entry) -> str:
-    """The shortest command that uses the checkpoint for a picture of its kind."""
+def example_command(entry: Entry) -> str:
+    """Return the shortest command that uses the checkpoint."""
     parts = ["restore", entry.task, "--model", entry.model, "--variant", entry.variant]
     parts += ["-s", str(entry.scale)] if entry.task == "sr" else []
     parts += ["--noise", entry.noise] if entry.noise else []
@@ -131,14 +133,14 @@ def command(entry: Entry) -> str:
 
 @models.command(cls=Command)
 def pull(
-    names: Names,
+    names: NamesArgument,
     force: Annotated[bool, typer.Option("--force", help="Download again even if it is on disk.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
-    catalogue: Extra = None,
+    catalogue: CatalogueOption = None,
 ) -> None:
     """Download checkpoints now, so that later runs need no network."""
     known = read_catalogue(catalogue)
-    progress = Downloads(known.entry, quiet)
+    progress = DownloadEvents(Downloads(known.entry, quiet).handle)
     for entry in [known.entry(name) for name in names]:
         path = fetch(entry, force=force, progress=progress)
         if not quiet:
@@ -150,14 +152,14 @@ def check(
     names: Annotated[
         list[str] | None, typer.Argument(help="Checkpoints. Default: all that are on disk.", metavar="NAMES")
     ] = None,
-    catalogue: Extra = None,
+    catalogue: CatalogueOption = None,
 ) -> None:
     """Check the sha256 of the checkpoints on disk."""
     failures: list[WeightsError] = []
-    for entry in chosen(read_catalogue(catalogue), names):
+    for entry in select_entries(read_catalogue(catalogue), names):
         try:
             if verify(entry) is None:
-                raise missing(entry)
+                raise not_on_disk(entry)
             say(f"{entry.name}  sound")
         except WeightsError as error:
             complain(error)
@@ -166,8 +168,8 @@ def check(
         raise typer.Exit(WeightsError.code)
 
 
-def chosen(catalogue: Catalogue, names: list[str] | None) -> list[Entry]:
-    """The entries of those names, or all that are on disk. NothingToDo where that is none."""
+def select_entries(catalogue: Catalogue, names: list[str] | None) -> list[Entry]:
+    """Return the named entries, or all that are on disk. Raises NothingToDo if there are none."""
     if names:
         return [catalogue.entry(name) for name in names]
     there = [entry for entry in catalogue.entries if locate(entry)]
@@ -177,22 +179,22 @@ def chosen(catalogue: Catalogue, names: list[str] | None) -> list[Entry]:
 
 
 @models.command("path", cls=Command)
-def where(name: Name, catalogue: Extra = None) -> None:
+def where(name: NameArgument, catalogue: CatalogueOption = None) -> None:
     """Print the path of a checkpoint on this disk."""
     entry = read_catalogue(catalogue).entry(name)
     path = locate(entry)
     if path is None:
-        raise missing(entry)
+        raise not_on_disk(entry)
     say(str(path))
 
 
-def missing(entry: Entry) -> WeightsUnavailable:
-    """What to say of a checkpoint that was never fetched."""
+def not_on_disk(entry: Entry) -> WeightsUnavailable:
+    """Return the error for a checkpoint that is not on disk."""
     return WeightsUnavailable(f"{entry.name} is not on this disk", hint=f"restore models pull {entry.name}")
 
 
 @models.command("rm", cls=Command)
-def delete(names: Names, catalogue: Extra = None) -> None:
+def delete(names: NamesArgument, catalogue: CatalogueOption = None) -> None:
     """Remove checkpoints from this disk."""
     known = read_catalogue(catalogue)
     for entry in [known.entry(name) for name in names]:

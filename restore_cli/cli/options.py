@@ -1,4 +1,4 @@
-"""The options that commands share, each written once."""
+"""The options of the commands. Each option is declared once."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ __all__ = ["OF_TASK", "Options", "Selection", "command"]
 Taken = TypeVar("Taken")
 
 OF_TASK = {"scale": "sr", "noise": "denoise", "quality": "dejpeg"}
-"""Options that one task alone has."""
+"""options that only one task has"""
 
 MODEL, INPUT, OUTPUT, IMAGE = "Model", "Input", "Output", "Image"
 MEASUREMENT, SPEED, BATCH, REPORTING = "Measurement", "Speed and memory", "Batch", "Reporting"
 PANELS = (None, MODEL, INPUT, OUTPUT, IMAGE, MEASUREMENT, SPEED, BATCH, REPORTING)
-"""The panels of a help page in their order; an argument has none."""
+"""The panels of a help page in their order. Arguments have no panel."""
 
 
 def families(incomplete: str) -> list[str]:
-    """Completion of --model."""
+    """Return completions of --model."""
     from restore_cli.weights.catalogue import read_catalogue
 
     return sorted({entry.model for entry in read_catalogue().entries if entry.model.startswith(incomplete)})
 
 
 def variants(incomplete: str) -> list[str]:
-    """Completion of --variant."""
+    """Return completions of --variant."""
     from restore_cli.weights.catalogue import read_catalogue
 
     return sorted({entry.variant for entry in read_catalogue().entries if entry.variant.startswith(incomplete)})
@@ -343,10 +343,10 @@ class Options(Selection):
 
 
 def command(kind: type[Taken], perform: Callable[[Taken], None], without: Collection[str] = ()) -> Callable[..., None]:
-    """`perform` as a function whose parameters, for typer to read, are the fields of `kind`, less those `without`."""
+    """Return `perform` as a function that typer reads: its parameters are the fields of `kind`, less `without`."""
 
     def execute(**given: object) -> None:
-        perform(kind(**given))  # typer has checked them against these very types
+        perform(kind(**given))  # typer has checked the types
 
     hints = get_type_hints(kind, include_extras=True)
     taken = [field for field in fields(kind) if field.name not in without]  # type: ignore[arg-type]  # a dataclass

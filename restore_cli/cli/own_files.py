@@ -1,4 +1,4 @@
-"""Files that are named for the program's own text. They never take the place of anything else."""
+"""Protects other files from being replaced by logs and tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["refuse_other_content"]
 
 
 def refuse_other_content(option: str, path: Path, start: re.Pattern[bytes], kind: str) -> None:
-    """Raise OutputError where `path` is a file whose content does not begin as a file of that kind does."""
+    """Raise OutputError if `path` is a file that does not start like a file of this kind."""
     if not path.is_file():
         return
     try:
@@ -20,4 +20,4 @@ def refuse_other_content(option: str, path: Path, start: re.Pattern[bytes], kind
     except OSError:
         return  # the reason is given when the file is written
     if head and not start.match(head):
-        raise OutputError(f"{option} {path}: is there already and is no {kind}", f"{option} with another file")
+        raise OutputError(f"{option} {path}: exists already and is not a {kind}", f"{option} with another file")

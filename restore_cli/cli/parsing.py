@@ -1,4 +1,4 @@
-"""How every command reads its options and shows them: no empty value, no infinite number, no type beside a flag."""
+"""Reads the command line of each command strictly, and formats its help page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Command", "Group", "examples"]
 
 
 class Command(TyperCommand):
-    """A command that refuses values which no option can have."""
+    """A command that refuses empty values and numbers that are not finite."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:  # type: ignore[override]  # the public name of it
         """Read the command line into `ctx`. Raises UsageError."""
@@ -25,11 +25,11 @@ class Command(TyperCommand):
 
     def get_params(self, ctx: Context) -> list[Any]:  # type: ignore[override]  # the public name of it
         """Return the parameters as the help page shows them."""
-        return tidy(super().get_params(ctx))
+        return tidy_params(super().get_params(ctx))
 
 
 class Group(TyperGroup):
-    """A group of commands whose own options are checked in the same way."""
+    """A group of commands that does the same for its own options."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:  # type: ignore[override]  # the public name of it
         """Read the command line into `ctx`. Raises UsageError."""
@@ -40,25 +40,25 @@ class Group(TyperGroup):
 
     def get_params(self, ctx: Context) -> list[Any]:  # type: ignore[override]  # the public name of it
         """Return the parameters as the help page shows them."""
-        return tidy(super().get_params(ctx))
+        return tidy_params(super().get_params(ctx))
 
 
 def examples(*pairs: tuple[str, str]) -> str:
-    """Return the end of a help page: what each command line does, and the command line."""
+    """Return the end of a help page: commands, each with what it does."""
     return "\n\n".join(["[bold]Examples[/bold]", *(f"{purpose}:\n  {line}" for purpose, line in pairs)])
 
 
-def no_type(ctx: Context) -> None:
-    """Stand for the type of an argument, which its help text describes better than `<list[str]>` does."""
+def show_no_type(ctx: Context) -> None:
+    """Show no type for an argument: its help text describes it better than `<list[str]>`."""
 
 
-def tidy(params: list[Any]) -> list[Any]:
-    """Return `params` with no type beside flags and arguments, and `--help` in the panel of the option before it."""
+def tidy_params(params: list[Any]) -> list[Any]:
+    """Return `params` without types of flags and arguments, and with `--help` in the panel of the option before it."""
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""
         elif param.param_type_name == "argument":
-            param.display_type_rich = no_type
+            param.display_type_rich = show_no_type
     *others, last = params
     if others and last.name == "help":
         last.rich_help_panel = getattr(others[-1], "rich_help_panel", None)
@@ -66,9 +66,9 @@ def tidy(params: list[Any]) -> list[Any]:
 
 
 def refuse_empty(command: TyperCommand | TyperGroup, ctx: Context, args: list[str]) -> None:
-    """Raise UsageError for an empty value, which is what a script's unset variable becomes.
+    """Raise UsageError for an empty value, which a script passes if a variable is not set.
 
-    The words are read once more because typer makes the path "." of an empty one.
+    The words are parsed once more, because typer turns an empty path into ".".
     """
     given: dict[str, Any] = command.make_parser(ctx).parse_args(args=list(args))[0]
     for param in command.params:
@@ -79,7 +79,7 @@ def refuse_empty(command: TyperCommand | TyperGroup, ctx: Context, args: list[st
 
 
 def refuse_nonfinite(command: TyperCommand | TyperGroup, ctx: Context) -> None:
-    """Raise UsageError for NaN and infinity, which typer takes for numbers."""
+    """Raise UsageError for NaN and infinity, which typer accepts as numbers."""
     for param in command.params:
         value = ctx.params.get(param.name or "")
         if isinstance(value, float) and not isfinite(value):

@@ -1,4 +1,4 @@
-"""Who hears of a run, and what each writes: lines, JSON objects, a log."""
+"""Reporters of a run: lines for people, JSON objects for programs, a log file."""
 
 from __future__ import annotations
 
@@ -8,82 +8,33 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
-from restore_cli.cli.console import PipeClosed, complain, note, plain, say_json
+from restore_cli.cli.console import PipeClosed, complain, escape_controls, note, say_json
 from restore_cli.cli.own_files import refuse_other_content
-from restore_cli.cli.tally import MOST, Tally, pictures
+from restore_cli.cli.run_stats import MAX_LISTED_ERRORS, RunStats, count_pictures
 from restore_cli.errors import OutputError
+from restore_cli.jobs.events import Event, Note, PictureFinished, PictureStarted, StopRequested
 from restore_cli.jobs.types import Result
 from restore_cli.special_files import find_descriptor
 
-__all__ = ["AtHand", "Json", "Lines", "Log", "Report", "Reports", "as_json", "summary"]
+__all__ = ["InFlight", "Json", "Lines", "Log", "Reporter", "result_to_json", "summarize"]
 
 
-class Report:
-    """Hears everything, says nothing."""
+class Reporter(Protocol):
+    """Writes what happens during a run."""
 
-    def total(self, count: int) -> None:
-        """There are so many inputs."""
+    def handle(self, event: Event) -> None:
+        """Write an event, if this reporter writes events of its kind. Raises OutputError, PipeClosed."""
 
-    def begin(self, path: str) -> None:
-        """Work on a picture begins."""
-
-    def tile(self, done: int, total: int) -> None:
-        """So many of its tiles are restored."""
-
-    def note(self, text: str) -> None:
-        """Something that a person should know."""
-
-    def result(self, result: Result) -> None:
-        """What became of a picture."""
-
-    def stopping(self, count: int) -> None:
-        """Somebody asked to stop; so many pictures are being finished."""
-
-    def end(self, tally: Tally) -> None:
-        """No more will come."""
+    def finish(self, stats: RunStats) -> None:
+        """Write the summary at the end of the run."""
 
 
-class Reports(Report):
-    """Several of them."""
-
-    def __init__(self, parts: Iterable[Report]) -> None:
-        self.parts = tuple(parts)
-
-    def total(self, count: int) -> None:
-        for part in self.parts:
-            part.total(count)
-
-    def begin(self, path: str) -> None:
-        for part in self.parts:
-            part.begin(path)
-
-    def tile(self, done: int, total: int) -> None:
-        for part in self.parts:
-            part.tile(done, total)
-
-    def note(self, text: str) -> None:
-        for part in self.parts:
-            part.note(text)
-
-    def result(self, result: Result) -> None:
-        for part in self.parts:
-            part.result(result)
-
-    def stopping(self, count: int) -> None:
-        for part in self.parts:
-            part.stopping(count)
-
-    def end(self, tally: Tally) -> None:
-        for part in self.parts:
-            part.end(tally)
-
-
-class AtHand(Report):
-    """Which pictures are being restored."""
+class InFlight:
+    """The inputs that are being restored."""
 
     def __init__(self) -> None:
         self.paths: set[str] = set()
@@ -91,25 +42,33 @@ class AtHand(Report):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def begin(self, path: str) -> None:
-        self.paths.add(path)
+    def handle(self, event: Event) -> None:
+        """Add inputs that start, remove inputs that finish."""
+        if isinstance(event, PictureStarted):
+            self.paths.add(event.input)
+        elif isinstance(event, PictureFinished):
+            self.paths.discard(event.result.input)
 
-    def result(self, result: Result) -> None:
-        self.paths.discard(result.input)
 
-
-class Lines(Report):
-    """A line for each picture, what failed once more at the end, and the counts."""
+class Lines:
+    """Writes one line for each input, and at the end the failures again and the counts."""
 
     def __init__(self, say: Callable[[str], None] | None, named: Collection[str], quiet: bool) -> None:
-        """`say` is None where something else stands on standard output; skipped files are told if they are `named`."""
+        """`say` is None if standard output is used for something else. Skipped inputs are shown if they are `named`."""
         self.say, self.named, self.quiet = say, frozenset(named), quiet
 
-    def note(self, text: str) -> None:
-        if not self.quiet:
-            note(text)
+    def handle(self, event: Event) -> None:
+        """Write notes and results; with --quiet only errors."""
+        match event:
+            case PictureFinished(result):
+                self.write_result(result)
+            case StopRequested(count):  # also if quiet, because the user waits for an answer
+                note(f"stopping: finishing {count_pictures(count)}; Ctrl-C again stops at once")
+            case Note(text) if not self.quiet:
+                note(text)
 
-    def result(self, result: Result) -> None:
+    def write_result(self, result: Result) -> None:
+        """Write one line: errors and skipped inputs to standard error, results with `say`."""
         if result.error is not None:
             complain(result.error)
         elif self.quiet:
@@ -118,40 +77,41 @@ class Lines(Report):
             if result.input in self.named:
                 note(f"{result.input} → {result.output}: {result.notes[0]}")
         elif self.say is not None:
-            self.say(f"{result.input} → {result.output}  ({how(result)})")
+            self.say(f"{result.input} → {result.output}  ({describe_result(result)})")
 
-    def stopping(self, count: int) -> None:
-        note(f"stopping: finishing {pictures(count)}; Ctrl-C again stops at once")  # they wait for an answer, if quiet
-
-    def end(self, tally: Tally) -> None:
-        few = tally.total < 2 and not tally.passed.linked_folders
-        if self.quiet or few or isinstance(tally.ended, PipeClosed):
+    def finish(self, stats: RunStats) -> None:
+        """Write the failures and the counts, if there was more than one input."""
+        few = stats.total < 2 and not stats.ignored.linked_folders
+        if self.quiet or few or isinstance(stats.ended, PipeClosed):
             return
-        if tally.errors:
-            note(f"failed: {tally.failed} of {tally.total}")
-            for text in tally.errors:
+        if stats.errors:
+            note(f"failed: {stats.failed} of {stats.total}")
+            for text in stats.errors:
                 note(f"  {text}")
-            if tally.failed > MOST:
-                note(f"  and {tally.failed - MOST} more")
-        note(str(tally))
+            if stats.failed > MAX_LISTED_ERRORS:
+                note(f"  and {stats.failed - MAX_LISTED_ERRORS} more")
+        note(str(stats))
 
 
-class Json(Report):
-    """An object for each picture on standard output, the summary last, each as soon as it is known."""
+class Json:
+    """Writes one JSON object for each input on standard output, and the summary as the last object."""
 
-    def result(self, result: Result) -> None:
-        say_json(as_json(result))
+    def handle(self, event: Event) -> None:
+        """Write results at once."""
+        if isinstance(event, PictureFinished):
+            say_json(result_to_json(event.result))
 
-    def end(self, tally: Tally) -> None:
-        if not isinstance(tally.ended, PipeClosed):
-            say_json({"summary": summary(tally)})
+    def finish(self, stats: RunStats) -> None:
+        """Write the summary."""
+        if not isinstance(stats.ended, PipeClosed):
+            say_json({"summary": summarize(stats)})
 
 
 LOG_START = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
 
 
 def open_log(path: Path) -> TextIO:
-    """Open the log to add lines at its end; a stream is written where it is. Raises OSError, OutputError.
+    """Open the log for appending. A standard stream is written where it is. Raises OSError, OutputError.
 
     A pipe is opened only if a program reads from it. Otherwise the run would wait for one.
     """
@@ -165,8 +125,8 @@ def open_log(path: Path) -> TextIO:
     return os.fdopen(number, "w", encoding="utf-8", errors="surrogateescape", buffering=1)
 
 
-class Log(Report):
-    """Lines with their time, appended to a file. Raises OutputError where that cannot be opened."""
+class Log:
+    """Appends lines with their time to a file. Raises OutputError if it cannot be opened or is no log."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -175,48 +135,53 @@ class Log(Report):
             reason = "no program reads from it" if error.errno == errno.ENXIO else error.strerror
             raise OutputError(f"--log {path}: cannot be written: {reason}", "--log with another file") from None
         self.broken = False
-        self.line("start", shlex.join(["restore", *sys.argv[1:]]))
+        self.write("start", shlex.join(["restore", *sys.argv[1:]]))
 
-    def line(self, word: str, text: str) -> None:
-        """One event; a log that cannot be written any more is given up, the run goes on."""
+    def write(self, kind: str, text: str) -> None:
+        """Append one line. After an error of the file the run continues without the log."""
         if self.broken:
             return
         try:
-            self.file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {word} {plain(text)}\n")
+            self.file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {kind} {escape_controls(text)}\n")
         except OSError as error:
             self.broken = True
-            note(f"--log {self.path}: {error.strerror}; it ends here, the run goes on")
+            note(f"--log {self.path}: {error.strerror}; the log ends here, the run continues")
 
-    def note(self, text: str) -> None:
-        self.line("note", text)
+    def handle(self, event: Event) -> None:
+        """Append notes, results and the request to stop."""
+        match event:
+            case PictureFinished(result):
+                self.write_result(result)
+            case StopRequested(count):
+                self.write("stopping", f"finishing {count_pictures(count)}")
+            case Note(text):
+                self.write("note", text)
 
-    def result(self, result: Result) -> None:
+    def write_result(self, result: Result) -> None:
+        """Append the line of one input."""
         if result.error is not None:
-            self.line("failed", str(result.error))
+            self.write("failed", str(result.error))
         elif result.status == "skipped":
-            self.line("skipped", f"{result.input} → {result.output}  ({'; '.join(result.notes)})")
+            self.write("skipped", f"{result.input} → {result.output}  ({'; '.join(result.notes)})")
         else:
-            self.line(result.status, f"{result.input} → {result.output}  ({how(result)})")
+            self.write(result.status, f"{result.input} → {result.output}  ({describe_result(result)})")
 
-    def stopping(self, count: int) -> None:
-        self.line("stopping", f"finishing {pictures(count)}")
-
-    def end(self, tally: Tally) -> None:
-        if tally.ended is not None:
-            self.line("note", str(tally.ended))
-        self.line("end", f"exit code {tally.code}; {tally}")
+    def finish(self, stats: RunStats) -> None:
+        """Append the exit code and the counts, and close the file."""
+        if stats.ended is not None:
+            self.write("note", str(stats.ended))
+        self.write("end", f"exit code {stats.code}; {stats}")
         if not self.broken:
             self.file.close()
 
 
-def how(result: Result) -> str:
-    """What a picture was restored with, its size now, its time, and what was of note."""
+def describe_result(result: Result) -> str:
+    """Return the model, the output size, the time and the notes of a Result."""
     width, height = result.size or (0, 0)
     return "; ".join((f"{result.model}, {width}×{height} px, {result.seconds:.1f} s", *result.notes))
 
 
-def as_json(result: Result) -> dict[str, Any]:
-    """The object of one picture."""
+def result_to_json(result: Result) -> dict[str, Any]:
     return {
         "input": result.input,
         "output": result.output,
@@ -232,15 +197,15 @@ def as_json(result: Result) -> dict[str, Any]:
     }
 
 
-def summary(tally: Tally) -> dict[str, Any]:
-    """What the last object says."""
+def summarize(stats: RunStats) -> dict[str, Any]:
+    """Return the summary object of a run."""
     return {
-        "done": tally.done,
-        "skipped": tally.skipped,
-        "failed": tally.failed,
-        "passed_over": {name: getattr(tally.passed, name) for name in ("hidden", "others", "linked_folders")},
-        "megapixels": round(tally.pixels / 1e6, 3),
-        "seconds": round(tally.seconds, 3),
-        "exit_code": tally.code,
-        "error": None if tally.ended is None else str(tally.ended),
+        "done": stats.done,
+        "skipped": stats.skipped,
+        "failed": stats.failed,
+        "passed_over": {name: getattr(stats.ignored, name) for name in ("hidden", "others", "linked_folders")},
+        "megapixels": round(stats.pixels / 1e6, 3),
+        "seconds": round(stats.seconds, 3),
+        "exit_code": stats.code,
+        "error": None if stats.ended is None else str(stats.ended),
     }

@@ -1,4 +1,4 @@
-"""The first Ctrl-C finishes what is at hand, the second ends the process at once; SIGTERM and SIGHUP likewise."""
+"""Signals: the first one finishes the images in flight, the second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ from types import FrameType
 from restore_cli.atomic import abandon
 from restore_cli.errors import Interrupted
 
-__all__ = ["Stop", "interruptible", "stopping"]
+__all__ = ["Stop", "interrupt_on_signals", "stop_on_signals"]
 
-HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-ONE = 0.2
-"""seconds within which several signals are one: `timeout` and managers of jobs send each twice"""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+REPEAT_SECONDS = 0.2
+"""signals within this time count as one: `timeout` and job managers send each twice"""
 
 
 @dataclass
 class Stop:
-    """Whether somebody asked to stop."""
+    """The request to stop."""
 
-    at_hand: Callable[[], int]
-    """how many pictures are to be finished"""
-    tell: Callable[[int], None]
-    """says that so many pictures are being finished"""
-    asked: bool = False
-    leaving: list[Callable[[], None]] = field(default_factory=lambda: [abandon])
-    """what there is to do before the process ends at once"""
+    count_in_flight: Callable[[], int]
+    """returns how many images must be finished"""
+    report_stopping: Callable[[int], None]
+    """is called with this number"""
+    requested: bool = False
+    cleanups: list[Callable[[], None]] = field(default_factory=lambda: [abandon])
+    """called before the process ends at once"""
 
-    def heard(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread, as soon as it comes to a line of Python: with nothing to finish it ends there."""
-        if not self.at_hand():
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt the main thread if no image must be finished."""
+        if not self.count_in_flight():
             raise KeyboardInterrupt
 
     def listen(self, pipe: int) -> None:
-        """In a thread of its own, which hears of signals even while the main thread computes for minutes."""
+        """Read signals from a pipe in a thread, which works even while the main thread computes for minutes."""
         while numbers := os.read(pipe, 64):
-            if not set(numbers) & set(HEARD):
+            if not set(numbers) & set(SIGNALS):
                 continue
-            if self.asked:
-                for leave in self.leaving:
-                    leave()
-                last_words("restore: stopped at once (try: the same command again goes on)")
+            if self.requested:
+                for cleanup in self.cleanups:
+                    cleanup()
+                write_final_message("restore: stopped at once (try: the same command again continues)")
                 os._exit(Interrupted.code)
-            self.asked = True
-            time.sleep(ONE)
+            self.requested = True
+            time.sleep(REPEAT_SECONDS)
             if select.select([pipe], [], [], 0)[0] and not os.read(pipe, 64):
                 return
-            if count := self.at_hand():
-                self.tell(count)
+            if count := self.count_in_flight():
+                self.report_stopping(count)
 
 
 @contextmanager
-def handled_by(handler: Callable[[int, FrameType | None], object], *numbers: signal.Signals) -> Iterator[None]:
+def handle_signals(handler: Callable[[int, FrameType | None], object], *numbers: signal.Signals) -> Iterator[None]:
     """Call `handler` for signals while the block runs.
 
     SIGHUP stays ignored where it was, which is what `nohup` is for.
@@ -76,18 +76,18 @@ def handled_by(handler: Callable[[int, FrameType | None], object], *numbers: sig
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interrupt_on_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP interrupt the block as Ctrl-C does, so that its temporary files are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    with handled_by(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP):
+    with handle_signals(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP):
         yield
 
 
 @contextmanager
-def stopping(stop: Stop) -> Iterator[None]:
-    """While the block runs, signals go to `stop`; outside of the main thread, where none arrive, nothing changes."""
+def stop_on_signals(stop: Stop) -> Iterator[None]:
+    """Pass signals to `stop` while the block runs. Outside of the main thread nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -96,7 +96,7 @@ def stopping(stop: Stop) -> Iterator[None]:
     listener = threading.Thread(target=stop.listen, args=(reader,), daemon=True)
     listener.start()
     try:
-        with handled_by(stop.heard, *HEARD):
+        with handle_signals(stop.handle, *SIGNALS):
             wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
             try:
                 yield
@@ -108,8 +108,8 @@ def stopping(stop: Stop) -> Iterator[None]:
         os.close(reader)
 
 
-def last_words(text: str) -> None:
-    """A line on standard error, past all locks; the cursor that a display has hidden is shown again."""
+def write_final_message(text: str) -> None:
+    """Write a line to standard error without locks, and show the cursor that a display has hidden."""
     shown = "\r\x1b[J\x1b[?25h" if sys.stderr.isatty() else ""
     with suppress(OSError):  # the terminal may be gone
         os.write(2, f"{shown}{text}\n".encode())

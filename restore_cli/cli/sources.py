@@ -1,4 +1,4 @@
-"""`restore models sources`: whether checkpoints can still be fetched, and from where."""
+"""`restore models sources`: checks whether checkpoints can still be downloaded, and from where."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sources(
     entries = [known.entry(name) for name in dict.fromkeys(names)] if names else list(known.entries)
     found = survey(entries)
     for finding in found:
-        say(json.dumps(as_object(finding), ensure_ascii=False) if as_json else as_line(finding))
+        say(json.dumps(finding_to_json(finding), ensure_ascii=False) if as_json else finding_to_line(finding))
     usable = {finding.entry.name for finding in found if finding.usable}
     without = [entry.name for entry in entries if entry.name not in usable]
     counts = {
@@ -52,19 +52,19 @@ def sources(
         )
 
 
-def as_line(finding: Finding) -> str:
-    """What a person wants to know of one source."""
+def finding_to_line(finding: Finding) -> str:
+    """Return a line about one source."""
     start = f"{finding.entry.name}  {finding.source}  "
     if finding.answer is None:
         return f"{start}{finding.error}"
-    size = stated(finding.answer.size, finding.right_size, finding.entry.bytes, "{:,} bytes")
-    sha256 = stated(finding.answer.sha256, finding.right_sha256, finding.entry.sha256, "{:.12}…")
+    size = compare_value(finding.answer.size, finding.right_size, finding.entry.bytes, "{:,} bytes")
+    sha256 = compare_value(finding.answer.sha256, finding.right_sha256, finding.entry.sha256, "{:.12}…")
     revision = f", revision {finding.answer.revision[:12]}" if finding.answer.revision else ""
     return f"{start}reachable, size {size}, sha256 {sha256}{revision}"
 
 
-def stated(found: int | str | None, right: bool | None, expected: int | str | None, form: str) -> str:
-    """One value beside the catalogue's."""
+def compare_value(found: int | str | None, right: bool | None, expected: int | str | None, form: str) -> str:
+    """Return a value of the source, compared with that of the catalogue."""
     if found is None:
         return "not stated"
     if right:
@@ -74,8 +74,8 @@ def stated(found: int | str | None, right: bool | None, expected: int | str | No
     )
 
 
-def as_object(finding: Finding) -> dict[str, Any]:
-    """The same for a program."""
+def finding_to_json(finding: Finding) -> dict[str, Any]:
+    """Return an object about one source."""
     source, answer = finding.source, finding.answer
     return {
         "name": finding.entry.name,

@@ -1,4 +1,4 @@
-"""`restore sr`, `denoise`, `deblur`, `derain`, `dejpeg`: names and options, and nothing that takes long to load."""
+"""Declares `restore sr`, `denoise`, `deblur`, `derain` and `dejpeg` without slow imports."""
 
 from __future__ import annotations
 
@@ -52,14 +52,16 @@ EXAMPLES = {
 
 
 def add_tasks(app: typer.Typer) -> None:
-    """Five commands with one set of options."""
+    """Add the five commands, which share their options."""
     for task, text in HELP.items():
         others = [name for name, only in OF_TASK.items() if only != task]
-        app.command(task, cls=Command, help=text, epilog=EXAMPLES[task])(command(Options, partial(start, task), others))
+        app.command(task, cls=Command, help=text, epilog=EXAMPLES[task])(
+            command(Options, partial(execute, task), others)
+        )
 
 
-def start(task: str, options: Options) -> None:
-    """Import what the work needs, which `--help` does not, and do the work."""
-    from restore_cli.cli.perform import perform
+def execute(task: str, options: Options) -> None:
+    """Import what the work needs, and do it. `--help` does not import it."""
+    from restore_cli.cli.run_task import run_task
 
-    perform(task, options)
+    run_task(task, options)

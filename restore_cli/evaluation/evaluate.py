@@ -30,10 +30,11 @@ from restore_cli.image.codec import decode_finite, probe
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX
 from restore_cli.image.formats.samples import round_to_8_bits
 from restore_cli.image.picture import PEAK, Header, Samples
-from restore_cli.jobs.discovery import collect
-from restore_cli.jobs.model_cache import Bench, check_request, notes, request_for
+from restore_cli.jobs.discovery import collect_inputs
+from restore_cli.jobs.events import OnEvent, PictureStarted, TileDone, ignore_event
+from restore_cli.jobs.model_cache import ModelCache, check_request, describe_fallbacks, request_for
 from restore_cli.jobs.paths import Input
-from restore_cli.jobs.types import Job, Watch
+from restore_cli.jobs.types import Job
 from restore_cli.tiling.geometry import WHOLE, Tiling, padded_side, plan_axis
 from restore_cli.weights.catalogue import Request
 
@@ -144,7 +145,7 @@ class Course:
 
     job: Job
     trial: Trial
-    bench: Bench
+    models: ModelCache
     hashes: dict[Path, str] = field(default_factory=dict)
 
     def assess(self, case: Case) -> Row:
@@ -152,15 +153,15 @@ class Course:
         from restore_cli.pipeline.array import restore_array
 
         job, header = self.job, probe(case.source)
-        name, model = self.bench.model(header)
+        name, model = self.models.get(header)
         scale = model.contract.scale
         given, reference = self.pictures(case, scale)
-        tiling = self.bench.tiling(name, model, max(given.shape[:2]))
+        tiling = self.models.tiling_for(name, model, max(given.shape[:2]))
         start = time.perf_counter()
-        restored, trace = restore_array(model, given, tiling, self.bench.watch.on_tile)
+        restored, trace = restore_array(model, given, tiling, self.report_tiles)
         seconds = time.perf_counter() - start
         if trace.tiling != tiling:
-            self.bench.tilings[name] = trace.tiling
+            self.models.tilings[name] = trace.tiling
         border = scale if job.request.task == "sr" else 0
         how = self.trial.border if self.trial.border is not None else border, job.request.task == "dejpeg"
         base = baseline(self.trial.baseline, given, scale)
@@ -173,8 +174,12 @@ class Course:
             checkpoint=name,
             sha256=self.sha256(header),
             tiles=tuple(tiled(model, given, self.trial.tiles, job)) if self.trial.tiles else (),
-            notes=notes(trace, tiling),
+            notes=describe_fallbacks(trace, tiling),
         )
+
+    def report_tiles(self, done: int, total: int) -> None:
+        """Report finished tiles of the current picture."""
+        self.models.on_event(TileDone(done, total))
 
     def pictures(self, case: Case, scale: int) -> tuple[Array, Bytes]:
         """The model's input, (h, w, c) uint8 or float32, and the reference cropped to h·scale × w·scale px."""
@@ -191,33 +196,30 @@ class Course:
 
     def sha256(self, header: Header) -> str:
         """Of the file whose weights restored a picture of that kind."""
-        path = self.job.weights or self.bench.entry(request_for(self.job.request, header))[1]
+        path = self.job.weights or self.models.fetch_entry(request_for(self.job.request, header))[1]
         if path not in self.hashes:
             with path.open("rb") as file:
                 self.hashes[path] = hashlib.file_digest(file, "sha256").hexdigest()
         return self.hashes[path]
 
 
-def evaluate(job: Job, trial: Trial, watch: Watch | None = None) -> Iterator[Row]:
+def evaluate(job: Job, trial: Trial, on_event: OnEvent = ignore_event) -> Iterator[Row]:
     """One Row for each reference, restored by the job's model. Its `inputs` and `output` are not looked at.
 
     Raises, before anything is restored: UsageError for what cannot be meant and for files without a partner,
     ImageError for a pair whose sizes do not fit; and at any time the first RestoreError. No picture is passed over.
     """
-    watch = watch or Watch()
     check_request(job)
     check_trial(job.request, trial)
     cases = list(cases_of(trial))
-    bench = Bench(job, watch)
-    course = Course(job, trial, bench)
+    models = ModelCache(job, on_event)
+    course = Course(job, trial, models)
     if trial.input is not None:
-        scale = bench.model(probe(cases[0].source))[1].contract.scale
+        scale = models.get(probe(cases[0].source))[1].contract.scale
         for case in cases:
             check_sizes(case.reference.file, case.source, scale)
-    if watch.on_total is not None:
-        watch.on_total(len(cases))
     for case in cases:
-        watch.on_picture(str(case.source))
+        on_event(PictureStarted(str(case.source)))
         try:
             yield course.assess(case)
         except RestoreError as error:
@@ -226,7 +228,7 @@ def evaluate(job: Job, trial: Trial, watch: Watch | None = None) -> Iterator[Row
 
 def evaluate_folders(restored: Path, reference: Path, border: int = 0) -> Iterator[Row]:
     """One Row for each pair of files, whoever restored them. Raises as `evaluate`."""
-    pairs = paired(collect(reference, FORMAT_BY_SUFFIX), collect(restored, FORMAT_BY_SUFFIX))
+    pairs = paired(collect_inputs(reference, FORMAT_BY_SUFFIX), collect_inputs(restored, FORMAT_BY_SUFFIX))
     for whole, other in pairs:
         check_sizes(whole.file, other.file, 1)
     for whole, other in pairs:
@@ -246,11 +248,11 @@ def of_pair(error: RestoreError, *paths: Path) -> RestoreError:
 
 def cases_of(trial: Trial) -> Iterator[Case]:
     """References, each with its degraded picture where those are given."""
-    references = collect(trial.reference, FORMAT_BY_SUFFIX)
+    references = collect_inputs(trial.reference, FORMAT_BY_SUFFIX)
     if trial.input is None:
         yield from (Case(reference, None) for reference in references)
     else:
-        yield from (Case(a, b) for a, b in paired(references, collect(trial.input, FORMAT_BY_SUFFIX)))
+        yield from (Case(a, b) for a, b in paired(references, collect_inputs(trial.input, FORMAT_BY_SUFFIX)))
 
 
 def check_trial(request: Request, trial: Trial) -> None:

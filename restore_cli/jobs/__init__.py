@@ -1,1 +1,1 @@
-"""Many files: what to do, who does it, what has been done."""
+"""Batches of files: planning, executors, manifest."""

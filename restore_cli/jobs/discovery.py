@@ -1,4 +1,4 @@
-"""Which files a person means by what they typed: files, folders, patterns, lists."""
+"""Finds the input files that paths, folders, patterns and lists name."""
 
 from __future__ import annotations
 
@@ -13,60 +13,71 @@ from pathlib import Path
 from stat import S_ISREG
 
 from restore_cli.errors import ImageError, NothingToDo
-from restore_cli.jobs.paths import Asked, Input, PassedOver, absolute, is_remote, kept, natural, split
+from restore_cli.jobs.paths import (
+    IgnoredFiles,
+    Input,
+    InputSpec,
+    canonical_path,
+    is_remote,
+    natural_key,
+    split_suffix,
+    strip_root,
+)
 
-__all__ = ["Search", "collect"]
+__all__ = ["Search", "collect_inputs"]
 
 
 @dataclass(frozen=True)
 class Search:
-    """Looks for what was named."""
+    """Finds the inputs of an InputSpec."""
 
-    asked: Asked
+    spec: InputSpec
     suffixes: Collection[str]
-    passed: PassedOver = field(default_factory=PassedOver)
-    without: str | None = None
-    """a folder that is not looked into: that of the outputs"""
+    ignored: IgnoredFiles = field(default_factory=IgnoredFiles)
+    """counts what is found and is not an input"""
+    excluded: str | None = None
+    """a folder that is not searched: that of the outputs"""
 
-    def groups(self) -> Iterator[list[Input]]:
-        """The inputs in natural order, each once, in groups within which outputs may share a name.
+    def find_groups(self) -> Iterator[list[Input]]:
+        """Yield the inputs in natural order, each once, in groups within which outputs may get the same name.
 
-        Of one folder the files of each sub-folder are a group, so that a million of them never have to be held at
-        once; everything else that was named is one group. Named and listed files are inputs whatever they are called.
+        If one folder was named, the files of each sub-folder are a group, so that a million files never have to be in
+        memory at once. Otherwise everything is one group. Files that are named or listed are inputs whatever their
+        suffix is.
         """
-        asked = self.asked
-        if asked.one_folder:
-            yield from self.walk(asked.paths[0])
+        spec = self.spec
+        if spec.one_folder:
+            yield from self.walk(spec.paths[0])
             return
-        found = chain.from_iterable(self.named(path) for path in asked.paths)
-        listed = (entry(path, kept(path)) for path in asked.listed or ())
+        found = chain.from_iterable(self.find_path(path) for path in spec.paths)
+        listed = (input_at(path, strip_root(path)) for path in spec.listed or ())
         unique: dict[str, Input] = {}
         for item in chain(found, listed):
-            unique.setdefault(absolute(item.path), item)
+            unique.setdefault(canonical_path(item.path), item)
         yield list(unique.values())
 
-    def named(self, path: str) -> Iterable[Input]:
-        """The inputs of one path that was typed: a folder's, a file, or what a pattern means."""
+    def find_path(self, path: str) -> Iterable[Input]:
+        """Return the inputs of one path: those of a folder, a file, or the matches of a pattern."""
         if is_remote(path):
             from restore_cli.jobs.storage import list_remote
 
             try:
-                return list_remote(path, self.suffixes, self.asked.recursive, self.passed)
+                return list_remote(path, self.suffixes, self.spec.recursive, self.ignored)
             except ImageError as error:
-                self.passed.unreadable.append(error)
+                self.ignored.unreadable.append(error)
                 return []
         if os.path.isdir(path):
             return chain.from_iterable(self.walk(path))
         if os.path.lexists(path) or not glob.has_magic(path):
-            return [entry(path, os.path.basename(path))]
+            return [input_at(path, os.path.basename(path))]
         root = re.split(r"[*?[]", path, maxsplit=1)[0].rpartition("/")[0]
-        search = replace(self, asked=replace(self.asked, recursive=True), passed=PassedOver())
-        matches = {match for match in search.matches(path) if not os.path.isdir(match)}
+        search = replace(self, spec=replace(self.spec, recursive=True), ignored=IgnoredFiles())
+        matches = {match for match in search.expand_pattern(path) if not os.path.isdir(match)}
         images = [match for match in matches if os.path.splitext(match)[1].lower() in self.suffixes]
-        return [entry(match, os.path.relpath(match, root or ".")) for match in sorted(images, key=natural)]
+        return [input_at(match, os.path.relpath(match, root or ".")) for match in sorted(images, key=natural_key)]
 
-    def matches(self, pattern: str) -> Iterator[str]:
-        """What a pattern names. A ** goes into the folders that `walk` goes into."""
+    def expand_pattern(self, pattern: str) -> Iterator[str]:
+        """Yield the matches of a pattern. ** matches the folders that `walk` searches."""
         pattern = f"{pattern}/*" if pattern == "**" or pattern.endswith("/**") else pattern
         stars = re.search(r"(?<![^/])\*\*/", pattern)
         if stars is None:
@@ -74,33 +85,33 @@ class Search:
             return
         head, rest = pattern[: stars.start()], pattern[stars.end() :]
         for root in glob.iglob(head) if head else [""]:
-            for prefix, _ in self.folders(root):
-                yield from self.matches(glob.escape(root + prefix) + rest)
+            for prefix, _ in self.walk_folders(root):
+                yield from self.expand_pattern(glob.escape(root + prefix) + rest)
 
     def walk(self, root: str) -> Iterator[list[Input]]:
-        """The images of a folder, then those of each folder in it."""
-        for prefix, files in self.folders(root):
-            inputs = [looked_at(found, prefix + found.name, root) for found in files]
-            self.passed.others += inputs.count(None)
+        """Yield the images of a folder, then those of each folder in it."""
+        for prefix, files in self.walk_folders(root):
+            inputs = [input_from_entry(found, prefix + found.name, root) for found in files]
+            self.ignored.others += inputs.count(None)
             if group := [item for item in inputs if item is not None]:
                 yield group
 
-    def folders(self, root: str) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-        """The folder and each one in it: its path below `root`, which is empty or ends in a slash, and its images.
+    def walk_folders(self, root: str) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+        """Yield each folder as its path below `root` (empty, or with a slash at the end) and its images.
 
-        Linked folders come last, where they are followed, and no folder comes twice, however many links lead to it.
+        Linked folders come last, if they are followed. Each folder comes once, however many links lead to it.
         """
-        pruned = os.path.realpath(self.without) if self.without is not None else None
+        pruned = os.path.realpath(self.excluded) if self.excluded is not None else None
         waiting, linked = [("", root)], deque[tuple[str, str]]()
         seen: set[tuple[int, int]] = set()
         while waiting or linked:
             prefix, folder = waiting.pop() if waiting else linked.popleft()
             try:
-                if self.asked.follow_links and not is_first(folder, seen):
+                if self.spec.follow_links and not is_first(folder, seen):
                     continue
                 files, folders, links = self.sorted_entries(folder or ".")
             except OSError as error:
-                self.passed.unreadable.append(ImageError(f"{folder}: cannot be looked into: {error.strerror}"))
+                self.ignored.unreadable.append(ImageError(f"{folder}: cannot be read: {error.strerror}"))
                 continue
             yield prefix, files
             below = [(f"{prefix}{name}/", os.path.join(folder, name)) for name in reversed(folders)]
@@ -109,33 +120,33 @@ class Search:
             linked += [pair for pair in ahead if pruned is None or not is_inside(pair[1], pruned)]
 
     def sorted_entries(self, folder: str) -> tuple[list[os.DirEntry[str]], list[str], list[str]]:
-        """Images of a folder, and the folders and linked folders in it to look into. What else there is, is counted."""
+        """Return the images, folders and linked folders of a folder that are searched. Count all other entries."""
         files, folders, links = [], [], []
         with os.scandir(folder) as entries:
             for found in entries:
                 name = found.name
                 if name.startswith("."):
-                    self.passed.hidden += 1
+                    self.ignored.hidden += 1
                 elif found.is_dir(follow_symlinks=False):
                     folders.append(name)
                 elif found.is_symlink() and os.path.isdir(found.path):
                     links.append(name)
-                elif split(name)[1].lower() not in self.suffixes:
-                    self.passed.others += 1
+                elif split_suffix(name)[1].lower() not in self.suffixes:
+                    self.ignored.others += 1
                 else:
                     files.append(found)
-        files.sort(key=lambda found: natural(found.name))
-        if not self.asked.recursive:
+        files.sort(key=lambda found: natural_key(found.name))
+        if not self.spec.recursive:
             return files, [], []
-        if not self.asked.follow_links:
-            self.passed.linked_folders += len(links)
+        if not self.spec.follow_links:
+            self.ignored.linked_folders += len(links)
             links = []
-        return files, sorted(folders, key=natural), sorted(links, key=natural)
+        return files, sorted(folders, key=natural_key), sorted(links, key=natural_key)
 
 
-def collect(path: Path, suffixes: Collection[str]) -> list[Input]:
-    """All inputs of one file or folder. Raises NothingToDo where the folder holds no image."""
-    found = [item for group in Search(Asked((str(path),)), suffixes).groups() for item in group]
+def collect_inputs(path: Path, suffixes: Collection[str]) -> list[Input]:
+    """Return all inputs of a file or a folder. Raises NothingToDo if the folder contains no image."""
+    found = [item for group in Search(InputSpec((str(path),)), suffixes).find_groups() for item in group]
     if not found:
         raise NothingToDo(f"no image in {path}: none of its files ends in {' '.join(suffixes)}")
     return found
@@ -151,21 +162,21 @@ def is_first(folder: str, seen: set[tuple[int, int]]) -> bool:
 
 
 def is_inside(folder: str, other: str) -> bool:
-    """Whether a folder is another one, or in it. `other` has no links."""
+    """Whether a folder is `other` or is inside it. `other` must be a real path."""
     return f"{os.path.realpath(folder)}/".startswith(f"{other.rstrip('/')}/")
 
 
-def looked_at(found: os.DirEntry[str], relative: str, home: str) -> Input | None:
-    """A folder's entry as an Input; None for pipes and devices."""
+def input_from_entry(found: os.DirEntry[str], relative: str, root: str) -> Input | None:
+    """Return the entry of a folder as an Input, or None for pipes and devices."""
     try:
         facts = found.stat()
     except OSError:
-        return Input(found.path, relative, home)
-    return Input(found.path, relative, home, facts.st_size, facts.st_mtime_ns) if S_ISREG(facts.st_mode) else None
+        return Input(found.path, relative, root)
+    return Input(found.path, relative, root, facts.st_size, facts.st_mtime_ns) if S_ISREG(facts.st_mode) else None
 
 
-def entry(path: str, relative: str) -> Input:
-    """A named file as an Input."""
+def input_at(path: str, relative: str) -> Input:
+    """Return a named file as an Input."""
     try:
         facts = os.stat(path)
     except (OSError, ValueError):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from restore_cli.errors import RestoreError, UsageError, stating_lack_of_memory
 from restore_cli.image.codec import probe
 from restore_cli.image.picture import Header
-from restore_cli.jobs.model_cache import Bench, request_for
-from restore_cli.jobs.types import Job, Result, Work
+from restore_cli.jobs.model_cache import ModelCache, request_for
+from restore_cli.jobs.types import Job, Result, Task
 from restore_cli.pipeline.output import check_final_size
 from restore_cli.weights.catalogue import Entry
 from restore_cli.weights.fetch import locate
@@ -23,35 +23,35 @@ from restore_cli.weights.fetch import locate
 if TYPE_CHECKING:
     from restore_cli.models.network import Network
 
-__all__ = ["PROBED", "Forecast", "Sample", "forecast"]
+__all__ = ["MAX_PROBED", "Estimate", "InputSample", "estimate_run"]
 
-PROBED = 1000
+MAX_PROBED = 1000
 """headers that are read; what the other files hold is reckoned from these"""
-SIDE = 128
+TILE_SIDE = 128
 """of the tile that is measured, px"""
-RECENT = 1 << 18
+TAIL_BYTES = 1 << 18
 """bytes at the end of a manifest that are looked at for how long pictures took"""
 
 
 @dataclass
-class Sample:
-    """At most PROBED of the inputs, each as likely as any other; the same at every run."""
+class InputSample:
+    """At most MAX_PROBED of the inputs, each as likely as any other; the same at every run."""
 
     count: int = 0
-    kept: list[Work] = field(default_factory=list)
-    chance: random.Random = field(default_factory=lambda: random.Random(0))
+    kept: list[Task] = field(default_factory=list)
+    generator: random.Random = field(default_factory=lambda: random.Random(0))
 
-    def add(self, work: Work) -> None:
+    def add(self, task: Task) -> None:
         """One more input."""
         self.count += 1
-        if len(self.kept) < PROBED:
-            self.kept.append(work)
-        elif (place := self.chance.randrange(self.count)) < PROBED:
-            self.kept[place] = work
+        if len(self.kept) < MAX_PROBED:
+            self.kept.append(task)
+        elif (place := self.generator.randrange(self.count)) < MAX_PROBED:
+            self.kept[place] = task
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Estimate:
     """What the inputs that are to be restored would take."""
 
     count: int
@@ -69,21 +69,21 @@ class Forecast:
     """where the seconds come from, or why there are none"""
 
 
-def forecast(job: Job, bench: Bench, sample: Sample, manifests: Iterable[Path]) -> Forecast:
+def estimate_run(job: Job, models: ModelCache, sample: InputSample, manifests: Iterable[Path]) -> Estimate:
     """Reads headers, the ends of manifests, and where those tell nothing, runs a tile through the model."""
-    headers, refused = headers_of(sample.kept, job)
+    headers, refused = read_headers(sample.kept, job)
     share = sample.count / len(sample.kept) if sample.kept else 1.0
-    entries = [chosen(job, header) for header in headers]
+    entries = [select_entry(job, header) for header in headers]
     needed = {entry.name: entry for entry in entries if entry is not None}
     missing = tuple(entry for entry in needed.values() if locate(entry) is None)
     seconds, basis = None, "nothing would be restored"
     if headers:
         usual = Counter(entry.name if entry else str(job.weights and job.weights.name) for entry in entries)
-        seconds, basis = duration(job, bench, headers, usual.most_common(1)[0][0], missing, manifests)
-    return Forecast(
+        seconds, basis = estimate_seconds(job, models, headers, usual.most_common(1)[0][0], missing, manifests)
+    return Estimate(
         count=sample.count,
         probed=len(sample.kept),
-        pixels=round(share * sum(map(area, headers))),
+        pixels=round(share * sum(map(count_pixels, headers))),
         unreadable=len(sample.kept) - len(headers) - len(refused),
         refused=refused,
         missing=missing,
@@ -92,16 +92,16 @@ def forecast(job: Job, bench: Bench, sample: Sample, manifests: Iterable[Path]) 
     )
 
 
-def headers_of(works: Iterable[Work], job: Job) -> tuple[list[Header], tuple[Result, ...]]:
+def read_headers(tasks: Iterable[Task], job: Job) -> tuple[list[Header], tuple[Result, ...]]:
     """The headers that can be read, and a Result for each input whose final size is not allowed."""
     headers, refused = [], []
-    for work in works:
+    for task in tasks:
         try:
-            header = probe(Path(work.input), max_pixels=job.max_pixels)
+            header = probe(Path(task.input), max_pixels=job.max_pixels)
             check_final_size(job.output_options, header, job.max_pixels)
         except UsageError as error:
-            error = UsageError(f"{work.input}: {error.message}", error.hint)
-            refused.append(Result(work.input, work.output, "failed", error=error))
+            error = UsageError(f"{task.input}: {error.message}", error.hint)
+            refused.append(Result(task.input, task.output, "failed", error=error))
         except RestoreError:
             continue
         else:
@@ -109,12 +109,12 @@ def headers_of(works: Iterable[Work], job: Job) -> tuple[list[Header], tuple[Res
     return headers, tuple(refused)
 
 
-def area(header: Header) -> int:
+def count_pixels(header: Header) -> int:
     """Px of all pictures in a file."""
     return header.width * header.height * header.frames
 
 
-def chosen(job: Job, header: Header) -> Entry | None:
+def select_entry(job: Job, header: Header) -> Entry | None:
     """The checkpoint for a picture; None where a file is named or none fits. Without a network, one that is here."""
     if job.weights is not None:
         return None
@@ -126,45 +126,59 @@ def chosen(job: Job, header: Header) -> Entry | None:
     return (here or entries)[0]
 
 
-def duration(
-    job: Job, bench: Bench, headers: list[Header], model: str, missing: tuple[Entry, ...], manifests: Iterable[Path]
+def estimate_seconds(
+    job: Job,
+    models: ModelCache,
+    headers: list[Header],
+    model: str,
+    missing: tuple[Entry, ...],
+    manifests: Iterable[Path],
 ) -> tuple[float | None, str]:
     """Seconds for those headers, and where that is from."""
-    if rate := earlier(manifests, model):
-        return sum(map(area, headers)) * rate, "as long as earlier ones here"
+    if rate := past_seconds_per_pixel(manifests, model):
+        return sum(map(count_pixels, headers)) * rate, "as long as earlier ones here"
     if any(entry.name == model for entry in missing):
         return None, f"unknown until {model} is fetched"
     if job.cluster is not None:
         return None, "unknown on a cluster that has not restored any yet"
-    header = next(header for header in headers if job.weights is not None or named(chosen(job, header)) == model)
+    header = next(
+        header for header in headers if job.weights is not None or name_of(select_entry(job, header)) == model
+    )
     try:
-        network = bench.model(header)[1]
-        rate = measured(network)
+        network = models.get(header)[1]
+        rate = measure_seconds_per_pixel(network)
     except RestoreError as error:
         return None, f"unknown: {error}"
-    workers = device_count(job.device)
-    return rate * sum(work_of(network, job, header) for header in headers) / workers, f"one tile of {model} measured"
+    workers = count_devices(job.device)
+    return rate * sum(
+        count_processed_pixels(network, job, header) for header in headers
+    ) / workers, f"one tile of {model} measured"
 
 
-def named(entry: Entry | None) -> str | None:
+def name_of(entry: Entry | None) -> str | None:
     """The name of an entry, if there is one."""
     return None if entry is None else entry.name
 
 
-def earlier(manifests: Iterable[Path], model: str) -> float | None:
+def past_seconds_per_pixel(manifests: Iterable[Path], model: str) -> float | None:
     """Seconds per px of the pictures that were restored last with that model; None where no manifest tells."""
     done = deque(
-        (event for path in manifests for event in recent(path) if event.get("model") == model and event.get("pixels")),
+        (
+            event
+            for path in manifests
+            for event in read_recent_events(path)
+            if event.get("model") == model and event.get("pixels")
+        ),
         maxlen=200,
     )
     pixels = sum(event["pixels"] for event in done)
     return sum(event["seconds"] for event in done) / pixels if pixels else None
 
 
-def recent(path: Path) -> Iterator[Mapping[str, Any]]:
+def read_recent_events(path: Path) -> Iterator[Mapping[str, Any]]:
     """The events at the end of a manifest."""
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - RECENT))
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         for line in file:
             try:
                 event = json.loads(line)
@@ -174,14 +188,14 @@ def recent(path: Path) -> Iterator[Mapping[str, Any]]:
                 yield event
 
 
-def measured(network: Network) -> float:
+def measure_seconds_per_pixel(network: Network) -> float:
     """Seconds per px of a tile, the second time it is run. Raises OutOfMemory where it does not fit."""
     import torch
 
     from restore_cli.tiling.geometry import padded_side
 
     contract = network.contract
-    side = padded_side(min(SIDE, contract.tile or SIDE), contract)
+    side = padded_side(min(TILE_SIDE, contract.tile or TILE_SIDE), contract)
     tile = torch.rand(1, contract.channels, side, side)
     with stating_lack_of_memory(str(network.device), f"a tile of {side} px"):
         for _ in range(2):
@@ -190,7 +204,7 @@ def measured(network: Network) -> float:
     return (time.perf_counter() - start) / side**2
 
 
-def work_of(network: Network, job: Job, header: Header) -> float:
+def count_processed_pixels(network: Network, job: Job, header: Header) -> float:
     """Px that go through the model for a picture: more than it has, for tiles overlap."""
     from restore_cli.pipeline.array import default_tiling
     from restore_cli.tiling.geometry import padded_side, plan_axis
@@ -202,7 +216,7 @@ def work_of(network: Network, job: Job, header: Header) -> float:
     return float(len(down.starts) * down.tile * len(across.starts) * across.tile * header.frames)
 
 
-def device_count(device: str) -> int:
+def count_devices(device: str) -> int:
     """How many devices restore at once."""
     if device != "all":
         return device.count(",") + 1

@@ -1,7 +1,7 @@
-"""What has been done in a folder of results: one JSON line for each event, only ever appended.
+"""The manifest of a folder of results: JSON lines that are only ever appended.
 
-A picture has a line when work on it begins and another when it is done or has failed. The last line counts: after a
-kill, what has begun and is not done is done again, whatever lies in its place.
+An output has a line when its restoration starts and another when it is done or has failed. Its last line counts: after
+a kill, an output that was started and not finished is restored again, whatever file is there.
 """
 
 from __future__ import annotations
@@ -22,78 +22,79 @@ import numpy as np
 
 from restore_cli.atomic import describe_refusal, make_folder
 
-__all__ = ["BEGUN", "FAILED", "NAME", "Manifest", "fingerprint", "options_digest"]
+__all__ = ["FAILED", "MANIFEST_NAME", "STARTED", "Manifest", "fingerprint", "options_digest"]
 
 STEM = ".restore-manifest"
-NAME = f"{STEM}.jsonl"
-"""of shard I of N it is .restore-manifest.I-of-N.jsonl; every one of them is read"""
+MANIFEST_NAME = f"{STEM}.jsonl"
+"""the manifest of shard I of N is .restore-manifest.I-of-N.jsonl; all of them are read"""
 
-BEGUN, FAILED = 1, 0
-"""fingerprints of lines that stand for no finished picture"""
+STARTED, FAILED = 1, 0
+"""fingerprints of outputs that are not finished"""
 
 
 def fingerprint(relative: str, size: int, stamp: int | str, options: str) -> int:
-    """A number for an input as it was and what was asked for; equal in this process only. `stamp`: ns, or a sha256."""
+    """Return a number for an input and the options, valid in this process. `stamp`: mtime in ns, or sha256."""
     return hash((relative, size, stamp, options)) & 0xFFFF_FFFF_FFFF_FFFF | 2
 
 
 class Manifest:
-    """The lines of one folder: 24 bytes in memory for each that was there, however long its paths are."""
+    """The manifest of one folder. In memory it takes 24 bytes for each line, however long the paths are."""
 
     def __init__(
         self,
         folder: str,
-        asked: Mapping[str, Any],
-        current: Callable[[Mapping[str, Any]], bool],
+        options: Mapping[str, Any],
+        is_current: Callable[[Mapping[str, Any]], bool],
         shard: tuple[int, int] | None = None,
         by_hash: bool = False,
     ) -> None:
-        """Reads every manifest in the folder. `asked` is written down before the first line of this run; a picture that
-        is not `current` has been made with what is not any more.
+        """Read all manifests of the folder.
+
+        `options` are recorded before the first line of this run. `is_current` tells whether the checkpoint of an event
+        is still the one that the catalogue has under this name.
         """
-        self.folder, self.asked, self.current, self.by_hash = Path(folder), asked, current, by_hash
-        self.path = self.folder / (NAME if shard is None else f"{STEM}.{shard[0]}-of-{shard[1]}.jsonl")
+        self.folder, self.options, self.is_current, self.by_hash = Path(folder), options, is_current, by_hash
+        self.path = self.folder / (MANIFEST_NAME if shard is None else f"{STEM}.{shard[0]}-of-{shard[1]}.jsonl")
         self.files = sorted(self.folder.glob(f"{STEM}*.jsonl"))
-        self.keys, self.prints, self.places = self.read()
-        self.fresh: dict[int, tuple[int, int]] = {}
+        self.keys, self.fingerprints, self.places = self.read_lines()
+        self.written: dict[int, tuple[int, int]] = {}
         """fingerprint and place of the lines that this process has written, by key"""
         self.descriptor = -1
 
-    def read(self) -> tuple[array[int], array[int], array[int]]:
-        """Keys in order, what is known of each, and where its line stands (number of the file, then its offset)."""
-        keys, prints, places = array("Q"), array("Q"), array("Q")
+    def read_lines(self) -> tuple[array[int], array[int], array[int]]:
+        """Return the sorted keys, the fingerprint of each, and its place: file number << 48 | offset."""
+        keys, fingerprints, places = array("Q"), array("Q"), array("Q")
         for number, path in enumerate(self.files):
-            for place, event in lines(path):
+            for place, event in parse_lines(path):
                 if "status" not in event:
                     continue
-                keys.append(key_of(event["output"]))
-                prints.append(self.print_of(event))
+                keys.append(hash_path(event["output"]))
+                fingerprints.append(self.fingerprint_of(event))
                 places.append(number << 48 | place)
         order = np.argsort(np.frombuffer(keys, np.uint64) if keys else np.empty(0, np.uint64), kind="stable")
-        return sorted_by(keys, order), sorted_by(prints, order), sorted_by(places, order)
+        return reorder(keys, order), reorder(fingerprints, order), reorder(places, order)
 
-    def print_of(self, event: Mapping[str, Any]) -> int:
-        """What an event says of its output."""
+    def fingerprint_of(self, event: Mapping[str, Any]) -> int:
         if event["status"] != "done":
-            return BEGUN if event["status"] == "begun" else FAILED
+            return STARTED if event["status"] == "begun" else FAILED
         stamp = event.get("sha256", "") if self.by_hash else event["modified"]
-        return fingerprint(event["input"], event["bytes"], stamp, event["options"] if self.current(event) else "")
+        return fingerprint(event["input"], event["bytes"], stamp, event["options"] if self.is_current(event) else "")
 
-    def known(self, output: str) -> int | None:
-        """The fingerprint of the finished picture there, BEGUN, FAILED, or None where no line tells of it."""
-        found = self.found(output)
+    def find_fingerprint(self, output: str) -> int | None:
+        """Return the fingerprint of a finished output, STARTED, FAILED, or None if the manifest has no line of it."""
+        found = self.find(output)
         return None if found is None else found[0]
 
-    def found(self, output: str) -> tuple[int, int] | None:
-        """Fingerprint and place of an output's last line."""
-        if self.fresh and (fresh := self.fresh.get(key_of(output))):
+    def find(self, output: str) -> tuple[int, int] | None:
+        """Return the fingerprint and the place of the last line of an output."""
+        if self.written and (fresh := self.written.get(hash_path(output))):
             return fresh
-        last = self.last(output)
-        return None if last is None else (self.prints[last], self.places[last])
+        last = self.find_last(output)
+        return None if last is None else (self.fingerprints[last], self.places[last])
 
-    def last(self, output: str) -> int | None:
-        """Where the last line of an output stands among the keys."""
-        key = key_of(output)
+    def find_last(self, output: str) -> int | None:
+        """Return the index of the last line of an output among the keys."""
+        key = hash_path(output)
         found = bisect_left(self.keys, key)
         if found == len(self.keys) or self.keys[found] != key:
             return None
@@ -101,9 +102,9 @@ class Manifest:
             found += 1
         return found
 
-    def event(self, output: str) -> Mapping[str, Any]:
-        """The last line of an output; empty where there is none."""
-        found = self.found(output)
+    def read_event(self, output: str) -> Mapping[str, Any]:
+        """Return the last line of an output, empty if there is none."""
+        found = self.find(output)
         if found is None:
             return {}
         number, place = found[1] >> 48, found[1] & (1 << 48) - 1
@@ -112,29 +113,30 @@ class Manifest:
             event: Mapping[str, Any] = json.loads(file.readline())
         return event
 
-    def add(self, event: Mapping[str, Any]) -> None:
-        """One line, in one write. `status` "begun" says that what lies at its output is ours to replace until it is
-        done. Raises OutputError.
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Append one line in one write. Raises OutputError.
+
+        The status "begun" means that restore may replace the file at the output until it is done.
         """
         try:
             if self.descriptor < 0:
                 self.open()
-            place = self.append(event)
+            place = self.write_line(event)
         except OSError as error:
             self.close()
             raise describe_refusal(self.path, error) from None
         number = self.files.index(self.path)
-        self.fresh[key_of(event["output"])] = self.print_of(event), number << 48 | place
+        self.written[hash_path(event["output"])] = self.fingerprint_of(event), number << 48 | place
 
-    def append(self, event: Mapping[str, Any]) -> int:
-        """Where its line begins."""
+    def write_line(self, event: Mapping[str, Any]) -> int:
+        """Write one line and return its offset."""
         line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
         if os.write(self.descriptor, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return os.lseek(self.descriptor, 0, os.SEEK_CUR) - len(line)
 
     def open(self) -> None:
-        """For appending; a last line that a kill or a full disk has torn is ended first."""
+        """Open the file for appending. A last line that a kill or a full disk has cut is ended first."""
         make_folder(self.folder)
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         size = os.fstat(self.descriptor).st_size
@@ -142,10 +144,12 @@ class Manifest:
             os.write(self.descriptor, b"\n")
         if self.path not in self.files:
             self.files.append(self.path)
-        self.append({"restore": version("restore-cli"), "options": options_digest(self.asked), "asked": self.asked})
+        self.write_line(
+            {"restore": version("restore-cli"), "options": options_digest(self.options), "asked": self.options}
+        )
 
     def close(self) -> None:
-        """Lines on disk."""
+        """Write everything to the disk and close the file."""
         if self.descriptor >= 0:
             with suppress(OSError):
                 os.fsync(self.descriptor)
@@ -153,8 +157,8 @@ class Manifest:
             self.descriptor = -1
 
 
-def lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Each whole line with its offset; torn ones are passed over."""
+def parse_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield each complete line with its offset. Lines that were cut are skipped."""
     place, read = 0, json.JSONDecoder().raw_decode  # loads() would guess the encoding of every line
     with path.open("rb") as file:
         for line in file:
@@ -167,19 +171,18 @@ def lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             place += len(line)
 
 
-def key_of(output: str) -> int:
-    """A number for a path; equal in this process only."""
+def hash_path(output: str) -> int:
+    """Return a number for a path, valid in this process."""
     return hash(output) & 0xFFFF_FFFF_FFFF_FFFF
 
 
-def sorted_by(values: array[int], order: Any) -> array[int]:  # noqa: ANN401  # an array of indices
-    """The values in that order."""
+def reorder(values: array[int], order: Any) -> array[int]:  # noqa: ANN401  # an array of indices
     out = array("Q")
     if values:
         out.frombytes(np.frombuffer(values, np.uint64)[order].tobytes())
     return out
 
 
-def options_digest(asked: Mapping[str, Any]) -> str:
-    """Sixteen hex digits for everything that has a say in the pixels."""
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+def options_digest(options: Mapping[str, Any]) -> str:
+    """Return sixteen hex digits for the options that change the pixels."""
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]

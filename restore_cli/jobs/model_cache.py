@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from restore_cli.errors import UsageError
 from restore_cli.image.picture import Header
-from restore_cli.jobs.types import Job, Watch
+from restore_cli.jobs.events import DownloadEvents, Note, OnEvent, ignore_event
+from restore_cli.jobs.types import Job
 from restore_cli.weights.catalogue import Entry, Request, check_values
 from restore_cli.weights.fetch import fetch_first
 
@@ -20,61 +21,62 @@ if TYPE_CHECKING:
     from restore_cli.tiling.engine import Trace
     from restore_cli.tiling.geometry import Tiling
 
-__all__ = ["Bench", "check_request", "notes", "request_for", "sha256_of"]
+__all__ = ["ModelCache", "check_request", "describe_fallbacks", "request_for", "sha256_of"]
 
 
 @dataclass
-class Bench:
+class ModelCache:
     """The models that this job has needed so far, each with the tiling that went through last."""
 
     job: Job
-    watch: Watch
-    chosen: dict[Request, tuple[Entry, Path]] = field(default_factory=dict)
+    on_event: OnEvent = ignore_event
+    entries: dict[Request, tuple[Entry, Path]] = field(default_factory=dict)
     loaded: dict[str, Network] = field(default_factory=dict)
     tilings: dict[str, Tiling] = field(default_factory=dict)
-    sums: dict[Path, str] = field(default_factory=dict)
-    tried: set[str] = field(default_factory=set)
+    digests: dict[Path, str] = field(default_factory=dict)
+    compiled: set[str] = field(default_factory=set)
     """models that PyTorch's compiler has been tried on"""
 
-    def model(self, header: Header) -> tuple[str, Network]:
-        """The name and the model for a picture of that kind, fetched and loaded where it is not yet."""
+    def get(self, header: Header) -> tuple[str, Network]:
+        """Return the name and the model for a picture with this header. The first use fetches and loads the model."""
         if self.job.weights is not None:
-            return self.job.weights.name, self.own(self.job.weights)
+            return self.job.weights.name, self.get_custom(self.job.weights)
         from restore_cli.models.load import load_entry
 
-        entry, path = self.entry(request_for(self.job.request, header))
+        entry, path = self.fetch_entry(request_for(self.job.request, header))
         if entry.name not in self.loaded:
-            self.loaded[entry.name] = load_entry(entry, path, *self.place())
+            self.loaded[entry.name] = load_entry(entry, path, *self.device_and_precision())
         return entry.name, self.loaded[entry.name]
 
-    def own(self, weights: Path) -> Network:
+    def get_custom(self, weights: Path) -> Network:
         """The model of a checkpoint file."""
         from restore_cli.models.load import load_file
 
         if weights.name not in self.loaded:
-            network = load_file(weights, *self.place())
-            check_own(self.job.request, weights, network)
+            network = load_file(weights, *self.device_and_precision())
+            check_custom(self.job.request, weights, network)
             self.loaded[weights.name] = network
         return self.loaded[weights.name]
 
-    def place(self) -> tuple[torch.device, torch.dtype]:
+    def device_and_precision(self) -> tuple[torch.device, torch.dtype]:
         """Where models run, and at which precision."""
         from restore_cli.models.load import pick_device, pick_precision
 
         device = pick_device(self.job.device)
         return device, pick_precision(self.job.precision, device)
 
-    def entry(self, request: Request) -> tuple[Entry, Path]:
+    def fetch_entry(self, request: Request) -> tuple[Entry, Path]:
         """The first catalogue entry for the request that can be had, and its file."""
-        if request not in self.chosen:
+        if request not in self.entries:
             entries = self.job.catalogue.select(request)
-            taken, path = fetch_first(entries, offline=self.job.offline, progress=self.watch.progress)
-            if not self.chosen and (text := advice(request, entries, taken)):  # said once, not for each kind of picture
-                self.watch.on_note(text)
-            self.chosen[request] = taken, path
-        return self.chosen[request]
+            taken, path = fetch_first(entries, offline=self.job.offline, progress=DownloadEvents(self.on_event))
+            advice = None if self.entries else advise_larger_models(request, entries, taken)
+            if advice is not None:
+                self.on_event(Note(advice))
+            self.entries[request] = taken, path
+        return self.entries[request]
 
-    def tiling(self, name: str, model: Network, side: int) -> Tiling:
+    def tiling_for(self, name: str, model: Network, side: int) -> Tiling:
         """For a picture of `side` px: as asked, as went through before, or as memory allows at the first one."""
         from restore_cli.pipeline.array import choose_tiling
 
@@ -89,7 +91,7 @@ class Bench:
                 batch=job.batch,
                 memory=job.memory,
             )
-        if job.compile and name not in self.tried and side > self.tilings[name].tile > 0:
+        if job.compile and name not in self.compiled and side > self.tilings[name].tile > 0:
             self.compile(name, model, self.tilings[name])
         return self.tilings[name]
 
@@ -99,16 +101,16 @@ class Bench:
         from restore_cli.weights.store import cache_dir, check_cache
 
         check_cache()  # it holds compiled code
-        self.tried.add(name)
+        self.compiled.add(name)
         shape = (tiling.batch, model.contract.channels, tiling.tile, tiling.tile)
-        self.watch.on_note(compile_where_it_pays(model, shape, cache_dir() / "compiled"))
+        self.on_event(Note(compile_where_it_pays(model, shape, cache_dir() / "compiled")))
 
     def sha256(self, name: str) -> str:
         """Of the checkpoint that is used."""
-        path = self.job.weights or next((path for entry, path in self.chosen.values() if entry.name == name), None)
-        if path is not None and path not in self.sums:
-            self.sums[path] = sha256_of(path)
-        return self.sums[path] if path is not None else ""
+        path = self.job.weights or next((path for entry, path in self.entries.values() if entry.name == name), None)
+        if path is not None and path not in self.digests:
+            self.digests[path] = sha256_of(path)
+        return self.digests[path] if path is not None else ""
 
 
 def sha256_of(path: Path) -> str:
@@ -133,7 +135,7 @@ def check_request(job: Job) -> None:
             raise error from None
 
 
-def check_own(request: Request, weights: Path, network: Network) -> None:
+def check_custom(request: Request, weights: Path, network: Network) -> None:
     """UsageError where a checkpoint file is not what was asked for: another family, or not the task's scale."""
     scale = network.contract.scale
     if request.model not in (None, network.architecture):
@@ -148,7 +150,7 @@ def check_own(request: Request, weights: Path, network: Network) -> None:
         raise UsageError(f"{weights} enlarges ×{scale}, ×{request.scale} was asked for", hint=f"-s {scale}")
 
 
-def advice(request: Request, entries: list[Entry], taken: Entry) -> str | None:
+def advise_larger_models(request: Request, entries: list[Entry], taken: Entry) -> str | None:
     """What to say where nobody named a model: which one was passed over, and which are larger than a bundled one."""
     if request.model is not None:
         return None
@@ -168,14 +170,14 @@ def request_for(request: Request, header: Header) -> Request:
     return replace(request, channels=header.channels, quality=quality)
 
 
-def notes(trace: Trace, asked: Tiling) -> tuple[str, ...]:
+def describe_fallbacks(trace: Trace, requested: Tiling) -> tuple[str, ...]:
     """What a person should know of how it went."""
     found = []
     if trace.fp32_tiles:
         found.append(f"{trace.fp32_tiles} of {trace.tiles} tiles overflowed and were run again in float32")
-    if trace.tiling.tile != asked.tile:
+    if trace.tiling.tile != requested.tile:
         found.append(f"memory ran out: went on with tiles of {trace.tiling.tile} px")
-    elif trace.tiling.batch != asked.batch:
+    elif trace.tiling.batch != requested.batch:
         tiles = "1 tile" if trace.tiling.batch == 1 else f"{trace.tiling.batch} tiles"
         found.append(f"memory ran out: went on with {tiles} at a time")
     return tuple(found)

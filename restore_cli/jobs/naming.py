@@ -1,4 +1,4 @@
-"""Where results go: no input is written over, no two inputs share an output."""
+"""Names outputs, so that no input is overwritten and no two inputs get the same output."""
 
 from __future__ import annotations
 
@@ -11,161 +11,168 @@ from string import Formatter
 from typing import NamedTuple
 
 from restore_cli.errors import OutputError, UsageError
-from restore_cli.jobs.paths import Input, absolute, split
+from restore_cli.jobs.paths import Input, canonical_path, split_suffix
 from restore_cli.special_files import refuse_special_file
 
-__all__ = ["Naming", "Outputs", "outputs", "sheet_path"]
+__all__ = ["Assignment", "Naming", "assign_outputs", "sheet_path"]
 
-FIELDS = ("stem", "task", "model", "scale")
-LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif")
+TEMPLATE_FIELDS = ("stem", "task", "model", "scale")
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif")
 
 
 @dataclass(frozen=True)
 class Naming:
-    """What names are made of; `output` is what -o said: a file, a folder, a template with {stem} …, or nothing."""
+    """The parts of output names. `output` is the value of -o: a file, a folder, a template, or None."""
 
     task: str
     model: str
     scale: int
     output: str | None
     suffixes: Mapping[str, str]
-    """known suffixes and their formats"""
-    forced: str | None = None
-    """the suffix of the format that was asked for"""
+    """the format of each known suffix"""
+    forced_suffix: str | None = None
+    """the suffix of the format that --format names"""
 
     @property
-    def template(self) -> bool:
+    def is_template(self) -> bool:
         """Whether `output` has fields to fill in."""
         return self.output is not None and "{" in self.output
 
     @property
     def tag(self) -> str:
-        """What is put behind the stem of a result that lies beside its input: sr4, denoise, …"""
+        """The end of the stem if the output is written beside the input: sr4, denoise, etc."""
         return f"{self.task}{self.scale}" if self.task == "sr" else self.task
 
-    def folder(self, several: bool) -> str | None:
-        """The folder that -o names: it is one, ends like one or has no known suffix. UsageError for several in one."""
-        if self.output is None or self.template:
+    def find_folder(self, several: bool) -> str | None:
+        """Return the folder that -o names, or None if it names a file or a template.
+
+        Raises UsageError if several inputs would be written to one file.
+        """
+        if self.output is None or self.is_template:
             return None
         suffix = os.path.splitext(self.output)[1].lower()
         if os.path.isdir(self.output) or self.output.endswith(("/", "\\")) or suffix not in self.suffixes:
             refuse_file(self.output)
             return self.output
-        refuse_contradiction(self, suffix)
+        check_format(self, suffix)
         if several:
             raise UsageError(f"-o {self.output} is one file for several inputs", f"-o {self.output[: -len(suffix)]}/")
         return None
 
-    def suffix(self, own: str) -> str:
-        """The result's: the input's own, but PNG for an enlarged lossy picture and where it names no format."""
-        if self.forced is not None:
-            return self.forced
+    def choose_suffix(self, own: str) -> str:
+        """Return the suffix of the output for an input with the suffix `own`.
+
+        It is the same, except that PNG is used for enlarged lossy images and for unknown suffixes.
+        """
+        if self.forced_suffix is not None:
+            return self.forced_suffix
         known = own.lower() in self.suffixes
-        return own if known and not (self.task == "sr" and own.lower() in LOSSY) else ".png"
+        return own if known and not (self.task == "sr" and own.lower() in LOSSY_SUFFIXES) else ".png"
 
 
-class Outputs(NamedTuple):
-    """Where each input's result goes, and the inputs whose results cannot go where they should."""
+class Assignment(NamedTuple):
+    """Inputs with their outputs, and inputs that cannot be written under the name that they would get."""
 
     pairs: list[tuple[Input, str]]
     refused: list[tuple[Input, str, UsageError]]
 
 
-def outputs(inputs: Sequence[Input], naming: Naming, folder: str | None) -> Outputs:
-    """Each input with its output; inputs that are another input's output, or its sheet, are passed over.
+def assign_outputs(inputs: Sequence[Input], naming: Naming, folder: str | None) -> Assignment:
+    """Assign an output to each input. Inputs that are the output or the comparison sheet of another input are left out.
 
-    Where two would share a name, those of another suffix than the result carry theirs inside it (photo.jpg.png).
-    Refused are the later of two that would still share one, and those that would write over an input.
+    If two outputs would get the same name, the input whose suffix differs keeps it in the name: photo.jpg.png.
+    If the names are still equal, the later input is refused. So are inputs that would overwrite an input.
     """
-    plain = [place(item, naming, folder, whole_name=False) for item in inputs]
+    plain = [output_path(item, naming, folder, whole_name=False) for item in inputs]
     shared = Counter(plain)
     if len(shared) < len(plain):
         plain = [
-            place(item, naming, folder, whole_name=True) if shared[path] > 1 and not alike(item.path, path) else path
+            output_path(item, naming, folder, whole_name=True)
+            if shared[path] > 1 and not same_suffix(item.path, path)
+            else path
             for item, path in zip(inputs, plain, strict=True)
         ]
     if naming.output is None:
-        made = {absolute(name) for output in plain for name in (output, sheet_path(output))}
-        pairs = [(i, path) for i, path in zip(inputs, plain, strict=True) if absolute(i.path) not in made]
+        made = {canonical_path(name) for output in plain for name in (output, sheet_path(output))}
+        pairs = [(i, path) for i, path in zip(inputs, plain, strict=True) if canonical_path(i.path) not in made]
         sources: set[str] = set()
     else:
         pairs = list(zip(inputs, plain, strict=True))
-        sources = {absolute(item.path) for item in inputs}
-    targets = {absolute(path) for _, path in pairs}
+        sources = {canonical_path(item.path) for item in inputs}
+    targets = {canonical_path(path) for _, path in pairs}
     if len(targets) == len(pairs) and sources.isdisjoint(targets):
-        return Outputs(pairs, [])
-    return parted(pairs, sources, naming)
+        return Assignment(pairs, [])
+    return separate_conflicts(pairs, sources, naming)
 
 
-def parted(pairs: list[tuple[Input, str]], sources: set[str], naming: Naming) -> Outputs:
-    """Those that can be, and the others with the reason."""
+def separate_conflicts(pairs: list[tuple[Input, str]], sources: set[str], naming: Naming) -> Assignment:
+    """Return the pairs without conflict, and the others with the reason."""
     first: dict[str, Input] = {}
     refused = []
     for item, path in pairs:
-        target = absolute(path)
+        target = canonical_path(path)
         other = first.setdefault(target, item)
         if target in sources:
             line = f"{item.path} would be written to {path}, which is an input"
             refused.append((item, path, UsageError(line, hint="-o with another folder")))
         elif other is not item:
-            hint = "put {stem} into the template" if naming.template else "restore them one after the other"
+            hint = "put {stem} into the template" if naming.is_template else "restore them one after the other"
             line = f"{other.path} and {item.path} would both be written to {path}"
             refused.append((item, path, UsageError(line, hint=hint)))
     out = {item.path for item, _, _ in refused}
-    return Outputs([pair for pair in pairs if pair[0].path not in out], refused)
+    return Assignment([pair for pair in pairs if pair[0].path not in out], refused)
 
 
-def alike(path: str, other: str) -> bool:
-    """Whether they end in the same suffix."""
+def same_suffix(path: str, other: str) -> bool:
     return os.path.splitext(path)[1] == os.path.splitext(other)[1]
 
 
 def sheet_path(output: str) -> str:
-    """Where the sheet that compares a result with its input lies; two results never share one."""
+    """Return the path of the sheet that compares a result with its input. Different results have different sheets."""
     stem, suffix = os.path.splitext(output)
     inner = os.path.splitext(stem)[1]
     return f"{stem if suffix == '.png' and not inner else output}_compare.png"
 
 
 def refuse_file(output: str) -> None:
-    """Raise OutputError where -o names a folder, but something else exists there."""
+    """Raise OutputError if -o names a folder, but something else exists there."""
     path = Path(output)
     if os.path.lexists(path) and not path.is_dir():
         refuse_special_file(path)
         raise OutputError(f"-o {output}: exists, and is not a folder", "-o with another name")
 
 
-def refuse_contradiction(naming: Naming, suffix: str) -> None:
-    """UsageError where a name says another format than was asked for."""
-    if naming.forced and naming.suffixes[suffix] != naming.suffixes[naming.forced]:
-        asked = naming.suffixes[naming.forced].lower()
-        renamed = f"-o {Path(naming.output or '').with_suffix(naming.forced)}"
+def check_format(naming: Naming, suffix: str) -> None:
+    """Raise UsageError if the suffix of -o and --format name different formats."""
+    if naming.forced_suffix and naming.suffixes[suffix] != naming.suffixes[naming.forced_suffix]:
+        asked = naming.suffixes[naming.forced_suffix].lower()
+        renamed = f"-o {Path(naming.output or '').with_suffix(naming.forced_suffix)}"
         raise UsageError(f"-o {naming.output} names another format than --format {asked}", renamed)
 
 
-def place(item: Input, naming: Naming, folder: str | None, *, whole_name: bool) -> str:
-    """The output of one input; with `whole_name` its suffix is part of the stem."""
+def output_path(item: Input, naming: Naming, folder: str | None, *, whole_name: bool) -> str:
+    """Return the output of one input. With `whole_name`, the suffix of the input is kept in the stem."""
     above, slash, name = item.path.rpartition("/")
-    stem, own = split(name)
-    suffix = naming.suffix(own)
+    stem, own = split_suffix(name)
+    suffix = naming.choose_suffix(own)
     stem = name if whole_name else stem
     if naming.output is None:
         return f"{above}{slash}{stem}_{naming.tag}{suffix}"
-    if naming.template:
-        return filled(naming, stem, suffix)
+    if naming.is_template:
+        return fill_template(naming, stem, suffix)
     if folder is None:
         return naming.output
     inside = item.relative[: -len(name)]
     return f"{folder.rstrip('/') or '/'}/{inside}{stem}{suffix}"
 
 
-def filled(naming: Naming, stem: str, suffix: str) -> str:
-    """The template with its fields filled in; without a known suffix it gets the result's."""
+def fill_template(naming: Naming, stem: str, suffix: str) -> str:
+    """Return the template with its fields filled in, and with a suffix if it has no known one. Raises UsageError."""
     template = naming.output or ""
     try:
         for _, name, spec, conversion in Formatter().parse(template):
-            if name is not None and name not in FIELDS:
-                raise ValueError(f"{{{name}}} is none of {', '.join(f'{{{name}}}' for name in FIELDS)}")
+            if name is not None and name not in TEMPLATE_FIELDS:
+                raise ValueError(f"{{{name}}} is none of {', '.join(f'{{{field}}}' for field in TEMPLATE_FIELDS)}")
             if spec or conversion:
                 raise ValueError(f"write {{{name}}} without a conversion or a format")
         path = template.format(stem=stem, task=naming.task, model=naming.model, scale=naming.scale)

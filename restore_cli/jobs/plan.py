@@ -1,4 +1,4 @@
-"""What is left to do: which inputs are done already, which output each other one gets."""
+"""Plans a job: which inputs are done already, and which output each other one gets."""
 
 from __future__ import annotations
 
@@ -16,180 +16,183 @@ from restore_cli.atomic import sweep
 from restore_cli.errors import OutputError, RestoreError
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX, READ_ONLY_SUFFIXES
 from restore_cli.jobs.discovery import Search
-from restore_cli.jobs.manifest import BEGUN, FAILED, Manifest, fingerprint, options_digest
-from restore_cli.jobs.naming import Naming, outputs
-from restore_cli.jobs.paths import Input, PassedOver, absolute, is_remote
-from restore_cli.jobs.types import Job, Result, Step, Work
-from restore_cli.jobs.watch import INTERVAL, Appearing
+from restore_cli.jobs.manifest import FAILED, STARTED, Manifest, fingerprint, options_digest
+from restore_cli.jobs.naming import Naming, assign_outputs
+from restore_cli.jobs.paths import FileState, IgnoredFiles, Input, canonical_path, is_remote
+from restore_cli.jobs.types import Job, PlanItem, Result, Task
+from restore_cli.jobs.watch import SCAN_SECONDS, StableFileWatcher
 from restore_cli.special_files import refuse_special_file
 
 __all__ = ["Plan"]
 
 
-Facts = tuple[int, int]
-"""bytes, and time of last change in ns"""
-
-
-class Begun(NamedTuple):
-    """What is being worked on, and where that is written down under which name."""
+class StartedTask(NamedTuple):
+    """A task that is being restored, and where the manifest records it."""
 
     item: Input
     manifest: Manifest | None
     name: str
     stamp: int | str
-    """of the input as it was then"""
+    """modification time or sha256 of the input when it was started"""
 
 
 @dataclass
 class Plan:
-    """The steps of a job, and the books that are kept of them."""
+    """The items of a job, and the manifests that record them."""
 
     job: Job
     naming: Naming
-    weights: str | None = None
-    """sha256 of the checkpoint file that was named"""
-    passed: PassedOver = field(default_factory=PassedOver)
-    looking: bool = False
-    """nothing is written, not even that work has begun"""
+    weights_sha256: str | None = None
+    """of the checkpoint file, if --weights names one"""
+    ignored: IgnoredFiles = field(default_factory=IgnoredFiles)
+    dry_run: bool = False
+    """whether nothing is written, also not that a task has started"""
     manifests: dict[str, Manifest] = field(default_factory=dict)
-    open: dict[str, Begun] = field(default_factory=dict)
+    started: dict[str, StartedTask] = field(default_factory=dict)
     """by output"""
     swept: set[str] = field(default_factory=set)
     found: int = 0
-    """inputs, those of other shards left out"""
+    """number of inputs, without those of other shards"""
 
     def __post_init__(self) -> None:
-        self.asked = asked_for(self.job, self.weights)
-        self.options = options_digest(self.asked)
-        self.sums = {entry.name: entry.sha256 for entry in self.job.catalogue.entries if entry.sha256}
-        self.streams = self.job.asked.one_folder and not self.naming.template
-        self.folder = self.naming.folder(several=self.streams or self.several)
-        self.home = self.home_of_outputs()
-        self.appearing = Appearing() if self.job.watch else None
+        self.pixel_options = select_pixel_options(self.job, self.weights_sha256)
+        self.options_digest = options_digest(self.pixel_options)
+        self.published = {entry.name: entry.sha256 for entry in self.job.catalogue.entries if entry.sha256}
+        self.by_folder = self.job.inputs.one_folder and not self.naming.is_template
+        self.folder = self.naming.find_folder(several=self.by_folder or self.has_several_inputs)
+        self.manifest_folder = self.find_manifest_folder()
+        self.watcher = StableFileWatcher() if self.job.watch else None
 
     @property
-    def several(self) -> bool:
-        """Whether more than one input was named."""
-        asked = self.job.asked
-        return len(asked.paths) + len(asked.listed or ()) > 1 or any(map(is_folder, asked.paths))
+    def has_several_inputs(self) -> bool:
+        """Whether the user named more than one input, or a folder."""
+        spec = self.job.inputs
+        return len(spec.paths) + len(spec.listed or ()) > 1 or any(map(names_folder, spec.paths))
 
-    def home_of_outputs(self) -> str | None:
-        """The folder of the manifest where -o decides on it: itself, or what stands before a template's first field."""
+    def find_manifest_folder(self) -> str | None:
+        """Return the folder of the manifest if -o decides it, else None.
+
+        It is the folder that -o names, or the part of a template before its first field.
+        """
         if self.folder is not None:
             return self.folder
-        if self.naming.template:
+        if self.naming.is_template:
             return (self.naming.output or "").partition("{")[0].rpartition("/")[0] or "."
         return None
 
-    def search(self, passed: PassedOver) -> Search:
-        """For the inputs; the outputs' folder is not looked into."""
-        return Search(self.job.asked, (*FORMAT_BY_SUFFIX, *READ_ONLY_SUFFIXES), passed, self.folder)
+    def make_search(self, ignored: IgnoredFiles) -> Search:
+        """Return a search for the inputs that leaves out the folder of the outputs."""
+        return Search(self.job.inputs, (*FORMAT_BY_SUFFIX, *READ_ONLY_SUFFIXES), ignored, self.folder)
 
-    def steps(self) -> Iterator[Step]:
-        """Work, and Results of inputs that need none; folders that cannot be looked into come last.
+    def items(self) -> Iterator[PlanItem]:
+        """Yield tasks, and Results of inputs that need no work. Folders that cannot be read come last, as failures.
 
-        Where the folders are watched there is no last: None tells that there is nothing at the moment.
+        With `watch` the items never end: None means that there is nothing to do at the moment.
         """
-        yield from self.look(self.passed)
-        for error in self.passed.unreadable:
+        yield from self.scan(self.ignored)
+        for error in self.ignored.unreadable:
             self.found += 1
             yield Result(error.message.partition(": ")[0], "", "failed", error=error)
-        while self.appearing is not None:
-            self.appearing.look_again()
-            next_look = time.monotonic() + INTERVAL
+        while self.watcher is not None:
+            self.watcher.end_scan()
+            next_look = time.monotonic() + SCAN_SECONDS
             while time.monotonic() < next_look:
                 yield None
-            yield from self.look(PassedOver())
+            yield from self.scan(IgnoredFiles())
 
-    def look(self, passed: PassedOver) -> Iterator[Step]:
-        """The steps of everything that is there."""
-        for group in self.search(passed).groups():
-            yield from self.steps_of(group)
+    def scan(self, ignored: IgnoredFiles) -> Iterator[PlanItem]:
+        """Yield the items of all inputs that exist now."""
+        for group in self.make_search(ignored).find_groups():
+            yield from self.plan_group(group)
 
-    def steps_of(self, group: list[Input]) -> Iterator[Step]:
-        """The steps of inputs that may share names."""
-        named = outputs(group, self.naming, self.folder)
-        if named.refused and not self.streams:
+    def plan_group(self, group: list[Input]) -> Iterator[PlanItem]:
+        """Yield the items of inputs whose outputs may get the same name."""
+        named = assign_outputs(group, self.naming, self.folder)
+        if named.refused and not self.by_folder:
             raise named.refused[0][2]
         for item, output, error in named.refused:
-            if self.wanted(item):
+            if self.accept(item):
                 yield Result(item.path, output, "failed", error=error)
         for item, output in named.pairs:
-            if self.wanted(item):
-                yield self.step(item, output)
+            if self.accept(item):
+                yield self.plan_input(item, output)
 
-    def wanted(self, item: Input) -> bool:
-        """Whether it is this process's to restore, and now."""
+    def accept(self, item: Input) -> bool:
+        """Whether an input belongs to this shard and is complete. Counts it if so."""
         shard = self.job.shard
-        if (shard is not None and not mine(item, shard)) or (self.appearing and not self.appearing.settled(item)):
+        if (shard is not None and not in_shard(item, shard)) or (self.watcher and not self.watcher.is_stable(item)):
             return False
         self.found += 1
         return True
 
-    def step(self, item: Input, output: str) -> Step:
-        """What to do with one input."""
+    def plan_input(self, item: Input, output: str) -> PlanItem:
+        """Return the task of one input, or its Result if it needs no work."""
         try:
-            there = looked_at(output)
-            if there is not None and self.job.again != "overwrite" and (result := self.kept(item, output, there)):
+            existing = file_state(output)
+            if (
+                existing is not None
+                and self.job.if_exists != "overwrite"
+                and (result := self.check_existing(item, output, existing))
+            ):
                 return result
-            return self.begin(item, output, there)
+            return self.start_task(item, output, existing)
         except RestoreError as error:
             return Result(item.path, output, "failed", error=error)
 
-    def kept(self, item: Input, output: str, there: Facts) -> Result | None:
-        """Why an output stays as it is; None where it is to be made again. Raises OutputError."""
-        manifest, name = self.book(item, output)
-        known = None if manifest is None or self.job.again == "skip-existing" else manifest.known(name)
+    def check_existing(self, item: Input, output: str, existing: FileState) -> Result | None:
+        """Return a skipped Result if the existing output is kept, None if it is restored again. Raises OutputError."""
+        manifest, name = self.manifest_for(item, output)
+        known = None if manifest is None or self.job.if_exists == "skip-existing" else manifest.find_fingerprint(name)
         if manifest is None or known is None:
-            return Result(item.path, output, "skipped", notes=("it is there already; --overwrite writes it again",))
-        if known in (BEGUN, FAILED):
+            return Result(item.path, output, "skipped", notes=("it exists already; --overwrite replaces it",))
+        if known in (STARTED, FAILED):
             return None
-        if known == fingerprint(item.relative, item.bytes, self.stamp(item), self.options):
-            return Result(item.path, output, "skipped", notes=("done before; --overwrite does it again",))
-        event = manifest.event(name)
-        if event["result"] != list(there):
-            why = "it was changed after it was restored; --overwrite writes it again"
+        if known == fingerprint(item.relative, item.bytes, self.change_stamp(item), self.options_digest):
+            return Result(item.path, output, "skipped", notes=("done before; --overwrite restores it again",))
+        event = manifest.read_event(name)
+        if event["result"] != list(existing):
+            why = "it was changed after it was restored; --overwrite replaces it"
             return Result(item.path, output, "skipped", notes=(why,))
-        if event["source"] != absolute(item.path) and os.path.exists(event["source"]):
+        if event["source"] != canonical_path(item.path) and os.path.exists(event["source"]):
             line = f"{item.path} would be written to {output}, which is the result of {event['source']}"
             raise OutputError(line, "-o with another folder, or --overwrite")
         return None
 
-    def begin(self, item: Input, output: str, there: Facts | None) -> Work:
-        """The work, written down as begun. Raises OutputError."""
-        if there is not None and os.path.exists(item.path) and os.path.samefile(item.path, output):
-            raise OutputError(f"{output}: is the input itself, by a link", "-o with another folder")
-        manifest, name = self.book(item, output)
-        if self.looking:
-            return Work(item.path, output, there)
+    def start_task(self, item: Input, output: str, existing: FileState | None) -> Task:
+        """Return the task and record that it has started. Raises OutputError."""
+        if existing is not None and os.path.exists(item.path) and os.path.samefile(item.path, output):
+            raise OutputError(f"{output}: is a link to the input", "-o with another folder")
+        manifest, name = self.manifest_for(item, output)
+        if self.dry_run:
+            return Task(item.path, output, existing)
         if manifest is not None:
-            manifest.add({"output": name, "status": "begun"})
-        self.open[output] = Begun(item, manifest, name, self.stamp(item))
+            manifest.append({"output": name, "status": "begun"})
+        self.started[output] = StartedTask(item, manifest, name, self.change_stamp(item))
         if (folder := os.path.dirname(output)) not in self.swept and not is_remote(folder):
             self.swept.add(folder)
             sweep(Path(folder))
-        return Work(item.path, output, there)
+        return Task(item.path, output, existing)
 
-    def end(self, result: Result) -> None:
-        """Writes down what became of work. Raises OutputError."""
-        begun = self.open.pop(result.output, None)
-        if begun is None or begun.manifest is None:
+    def record(self, result: Result) -> None:
+        """Record the Result of a task. Raises OutputError."""
+        started = self.started.pop(result.output, None)
+        if started is None or started.manifest is None:
             return
-        item, now = begun.item, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        event: dict[str, Any] = {"output": begun.name, "status": result.status, "time": now, "input": item.relative}
+        item, now = started.item, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        event: dict[str, Any] = {"output": started.name, "status": result.status, "time": now, "input": item.relative}
         if result.error is not None:
-            begun.manifest.add({**event, "error": str(result.error)})
+            started.manifest.append({**event, "error": str(result.error)})
             return
-        event |= {"source": absolute(item.path), "bytes": item.bytes, "modified": item.modified}
-        if self.job.hash:
-            event["sha256"] = begun.stamp
-        event |= {"options": self.options, "model": result.model, "checkpoint": result.sha256}
+        event |= {"source": canonical_path(item.path), "bytes": item.bytes, "modified": item.modified}
+        if self.job.compare_by_hash:
+            event["sha256"] = started.stamp
+        event |= {"options": self.options_digest, "model": result.model, "checkpoint": result.sha256}
         event["pixels"] = result.pixels
-        begun.manifest.add({**event, "result": looked_at(result.output), "seconds": round(result.seconds, 3)})
+        started.manifest.append({**event, "result": file_state(result.output), "seconds": round(result.seconds, 3)})
 
-    def stamp(self, item: Input) -> int | str:
-        """What tells an input from what it was: the time of its last change, or its sha256."""
-        if not self.job.hash:
+    def change_stamp(self, item: Input) -> int | str:
+        """Return what shows that an input has changed: its modification time, or its sha256."""
+        if not self.job.compare_by_hash:
             return item.modified
         try:
             with open(item.path, "rb") as file:
@@ -197,40 +200,39 @@ class Plan:
         except OSError:
             return ""
 
-    def book(self, item: Input, output: str) -> tuple[Manifest | None, str]:
-        """Where an output is written down, and its name there: for named files without a folder, nowhere."""
-        home = self.home if self.home is not None else item.home
-        if home is None or is_remote(home):  # no line can be added to a file there: what is there counts as done
+    def manifest_for(self, item: Input, output: str) -> tuple[Manifest | None, str]:
+        """Return the manifest that records an output, if any, and the name of the output in it."""
+        folder = self.manifest_folder if self.manifest_folder is not None else item.root
+        if folder is None or is_remote(folder):  # remote files cannot be appended to: existing outputs count as done
             return None, output
-        if (manifest := self.manifests.get(home)) is None:
-            manifest = Manifest(home, self.asked, self.current, self.job.shard, self.job.hash)
-            self.manifests[home] = manifest
-        return manifest, output.removeprefix(home.rstrip("/") + "/")
+        if (manifest := self.manifests.get(folder)) is None:
+            manifest = Manifest(folder, self.pixel_options, self.is_current, self.job.shard, self.job.compare_by_hash)
+            self.manifests[folder] = manifest
+        return manifest, output.removeprefix(folder.rstrip("/") + "/")
 
-    def current(self, event: Mapping[str, Any]) -> bool:
-        """Whether a result's checkpoint is still what its name stands for."""
-        return event["checkpoint"] in (self.sums.get(event["model"]), None) or event["model"] not in self.sums
+    def is_current(self, event: Mapping[str, Any]) -> bool:
+        """Whether the checkpoint of a result is still the catalogue's file of that name."""
+        return event["checkpoint"] in (self.published.get(event["model"]), None) or event["model"] not in self.published
 
-    def count(self) -> int:
-        """How many inputs there are."""
+    def count_inputs(self) -> int:
         total, shard = 0, self.job.shard
-        for group in self.search(PassedOver()).groups():
-            pairs = outputs(group, self.naming, self.folder).pairs
-            total += len(pairs) if shard is None else sum(mine(item, shard) for item, _ in pairs)
+        for group in self.make_search(IgnoredFiles()).find_groups():
+            pairs = assign_outputs(group, self.naming, self.folder).pairs
+            total += len(pairs) if shard is None else sum(in_shard(item, shard) for item, _ in pairs)
         return total
 
     def close(self) -> None:
-        """Everything that was written down is on the disk."""
+        """Write all manifests to the disk."""
         for manifest in self.manifests.values():
             manifest.close()
 
 
-def looked_at(path: str) -> Facts | None:
-    """(bytes, time of last change in ns) of what is there. Raises OutputError for a device, a pipe or a socket."""
+def file_state(path: str) -> FileState | None:
+    """Return the state of a file, None if it does not exist. Raises OutputError if a server does not answer."""
     if is_remote(path):
-        from restore_cli.jobs.storage import look_at
+        from restore_cli.jobs.storage import remote_state
 
-        return look_at(path)
+        return remote_state(path)
     try:
         facts = os.stat(path)
     except OSError:
@@ -240,18 +242,18 @@ def looked_at(path: str) -> Facts | None:
     return facts.st_size, facts.st_mtime_ns
 
 
-def is_folder(path: str) -> bool:
-    """Whether inputs are to be found in it; of a URL its name tells."""
+def names_folder(path: str) -> bool:
+    """Whether a path is a folder. For a URL the suffix decides."""
     return os.path.splitext(path)[1].lower() not in FORMAT_BY_SUFFIX if is_remote(path) else os.path.isdir(path)
 
 
-def mine(item: Input, shard: tuple[int, int]) -> bool:
-    """Whether an input belongs to shard I of N: by its path alone, so that every machine finds the same."""
+def in_shard(item: Input, shard: tuple[int, int]) -> bool:
+    """Whether an input belongs to shard I of N. It depends on the relative path alone, so all machines agree."""
     return zlib.crc32(item.relative.encode("utf-8", "surrogateescape")) % shard[1] == shard[0] - 1
 
 
-def asked_for(job: Job, weights: str | None) -> dict[str, Any]:
-    """Everything that has a say in the pixels."""
+def select_pixel_options(job: Job, weights: str | None) -> dict[str, Any]:
+    """Return the options that change the pixels. The manifest compares them with those of earlier runs."""
     request = {name: value for name, value in asdict(job.request).items() if name != "channels"}
     words = ("precision", "tile", "overlap", "format", "frame", "jpeg_quality")
     given = {name: getattr(job, name) for name in words}

@@ -1,121 +1,141 @@
-"""Many pictures: which are left to do, restored by whoever is there, a Result for every input."""
+"""Runs a job: plans the inputs, restores them with an executor, records and yields a Result for each."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from threading import Event, Thread
 
 from restore_cli.errors import NothingToDo, OutputError, RestoreError, UsageError
 from restore_cli.image.codec import infer_format
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX, READ_ONLY_SUFFIXES, SUFFIX_BY_FORMAT
-from restore_cli.jobs.model_cache import Bench, check_request
+from restore_cli.jobs.events import InputsCounted, OnEvent, ignore_event
+from restore_cli.jobs.model_cache import ModelCache, check_request
 from restore_cli.jobs.naming import Naming
-from restore_cli.jobs.paths import PassedOver, is_remote
+from restore_cli.jobs.paths import IgnoredFiles, is_remote
 from restore_cli.jobs.plan import Plan
-from restore_cli.jobs.types import Crew, Job, Result, Step, Watch
+from restore_cli.jobs.types import Executor, Job, PlanItem, Result
 
-__all__ = ["Job", "Result", "Watch", "look", "nothing_found", "run"]
+__all__ = ["Job", "Result", "no_inputs_error", "plan_dry_run", "run"]
 
-IDLE = 0.1
-"""seconds between two looks at whether there is something to do"""
+POLL_SECONDS = 0.1
+"""time between two checks for new inputs"""
+
+Stopping = Callable[[], bool]
 
 
-def run(job: Job, watch: Watch, choose_executor: Callable[[Bench], Crew]) -> Iterator[Result]:
-    """One Result for each input, failures too. The executor is chosen when the first picture is to be restored.
+def run(
+    job: Job,
+    choose_executor: Callable[[ModelCache, Stopping], Executor],
+    on_event: OnEvent = ignore_event,
+    stopping: Stopping = lambda: False,
+    ignored: IgnoredFiles | None = None,
+    count_inputs: bool = False,
+) -> Iterator[Result]:
+    """Yield one Result for each input, including those that fail.
 
-    Raises before the first one: UsageError for a request that cannot be meant; NothingToDo where no input was found;
-    and at any time WeightsError, because without its checkpoint no picture can be restored.
+    `choose_executor` is called when there is a first task. `stopping` tells whether to start no more tasks.
+    `ignored` counts the files that are not inputs. `count_inputs` reports InputsCounted, for which all folders are read
+    once more.
+
+    Raises, before the first Result: UsageError for an invalid request. At any time: WeightsError, because without its
+    checkpoint no picture can be restored. At the end: NothingToDo if there is no input.
     """
     check_request(job)
     check_remote(job)
-    bench = Bench(job, watch)
-    with closing(plan_for(job, bench, watch)) as plan:
-        if watch.on_total is not None:
-            Thread(target=counted, args=(plan, watch.on_total), daemon=True).start()
-        halted = Event()
-        for result in done(bench, going(plan.steps(), lambda: halted.is_set() or watch.stopping()), choose_executor):
+    models = ModelCache(job, on_event)
+    ignored = IgnoredFiles() if ignored is None else ignored
+    with closing(make_plan(job, models, ignored)) as plan:
+        if count_inputs:
+            threading.Thread(target=report_count, args=(plan, on_event), daemon=True).start()
+        halted = threading.Event()
+        items = take_until(lambda: halted.is_set() or stopping(), plan.items())
+        for result in execute(items, lambda: choose_executor(models, stopping)):
             if job.fail_fast and result.status == "failed":
                 halted.set()
-            yield written_down(plan, result)
-        if not (plan.found or job.shard or job.watch or watch.stopping()):  # another shard may have found some
-            raise nothing_found(job, watch.passed)
+            yield record_result(plan, result)
+        if not (plan.found or job.shard or job.watch or stopping()):  # another shard may have found some
+            raise no_inputs_error(job, ignored)
 
 
-def counted(plan: Plan, tell: Callable[[int], None]) -> None:
-    """Tells how many inputs there are; what is wrong with them, the steps say."""
+def report_count(plan: Plan, on_event: OnEvent) -> None:
+    """Report the number of inputs. Errors are left to the run itself, which finds them too."""
     with suppress(RestoreError):
-        tell(plan.count())
+        on_event(InputsCounted(plan.count_inputs()))
 
 
-def look(job: Job, bench: Bench) -> Plan:
-    """What `run` would go by; its steps write nothing and begin nothing. Raises UsageError as `run` does."""
+def plan_dry_run(job: Job, models: ModelCache) -> Plan:
+    """Return the plan that `run` would follow. Reading its items writes nothing. Raises UsageError as `run` does."""
     check_request(job)
-    return plan_for(job, bench, bench.watch, looking=True)
+    return make_plan(job, models, IgnoredFiles(), dry_run=True)
 
 
-def nothing_found(job: Job, passed: PassedOver) -> NothingToDo:
-    """The error for no inputs."""
-    names = ", ".join(job.asked.paths) or "the list"
+def no_inputs_error(job: Job, ignored: IgnoredFiles) -> NothingToDo:
+    """Return the error for a run without inputs."""
+    names = ", ".join(job.inputs.paths) or "the list"
     line = f"no image in {names}: none of its files ends in {' '.join(FORMAT_BY_SUFFIX)}"
-    if not passed.linked_folders:
+    if not ignored.linked_folders:
         return NothingToDo(line)
-    return NothingToDo(f"{line}; linked folders were not followed: {passed.linked_folders}", hint="--follow-links")
+    return NothingToDo(f"{line}; linked folders were not followed: {ignored.linked_folders}", hint="--follow-links")
 
 
-def going(steps: Iterator[Step], stopping: Callable[[], bool]) -> Iterator[Step]:
-    """The steps, until it is time to stop."""
+def take_until(stopping: Stopping, items: Iterator[PlanItem]) -> Iterator[PlanItem]:
+    """Yield the items until it is time to stop."""
     while not stopping():
         try:
-            step = next(steps)
+            item = next(items)
         except StopIteration:
             return
-        yield step
+        yield item
 
 
-def done(bench: Bench, steps: Iterator[Step], choose_executor: Callable[[Bench], Crew]) -> Iterator[Result]:
-    """The Results of the steps; what it takes to restore is not loaded before there is something to restore."""
-    for step in steps:
-        if isinstance(step, Result):
-            yield step
-        elif step is None:
-            time.sleep(IDLE)
+def execute(items: Iterator[PlanItem], make_executor: Callable[[], Executor]) -> Iterator[Result]:
+    """Yield the Results of the items. The executor, which is slow to import, is made for the first task."""
+    for item in items:
+        if isinstance(item, Result):
+            yield item
+        elif item is None:
+            time.sleep(POLL_SECONDS)
         else:
-            yield from choose_executor(bench).results(chain([step], steps))
+            yield from make_executor().results(chain([item], items))
 
 
 def check_remote(job: Job) -> None:
-    """UsageError for what is asked of files elsewhere and only local ones can do."""
-    paths = [path for path in (*job.asked.paths, *(job.asked.listed or ()), job.output or "") if is_remote(path)]
-    asked = {"--watch": job.watch, "--hash": job.hash, "--keep-times": job.keep_times}
-    if paths and (option := next((name for name, given in asked.items() if given), None)):
-        raise UsageError(f"{option} is for files of this machine, {paths[0]} lies elsewhere")
+    """Raise UsageError for options that work with local files only, if a path is remote."""
+    paths = [path for path in (*job.inputs.paths, *(job.inputs.listed or ()), job.output or "") if is_remote(path)]
+    local_only = {"--watch": job.watch, "--hash": job.compare_by_hash, "--keep-times": job.keep_times}
+    if paths and (option := next((name for name, given in local_only.items() if given), None)):
+        raise UsageError(f"{option} works with local files only, and {paths[0]} is remote")
 
 
-def written_down(plan: Plan, result: Result) -> Result:
-    """The Result, once it stands in the manifest; where it cannot stand there, it says so."""
+def record_result(plan: Plan, result: Result) -> Result:
+    """Return the Result after recording it in the manifest. If that fails, the Result gets a note."""
     try:
-        plan.end(result)
+        plan.record(result)
     except OutputError as error:
-        result.notes = (*result.notes, f"restored, but not written down: {error}")
+        result.notes = (*result.notes, f"restored, but not recorded in the manifest: {error}")
     return result
 
 
-def plan_for(job: Job, bench: Bench, watch: Watch, looking: bool = False) -> Plan:
-    """What is to be done; no picture is opened, so that no two outputs are one."""
+def make_plan(job: Job, models: ModelCache, ignored: IgnoredFiles, dry_run: bool = False) -> Plan:
+    """Return the plan of a job. No image is opened.
+
+    The scale of a custom checkpoint is part of the output names, so that checkpoint is loaded here: on the CPU, if
+    other processes restore.
+    """
     if job.output is not None and job.output.lower().endswith(READ_ONLY_SUFFIXES):
-        infer_format(Path(job.output))  # says why not
+        infer_format(Path(job.output))  # raises the reason
     task = job.request.task
     forced = SUFFIX_BY_FORMAT[job.format] if job.format else None
     if job.weights is not None:
-        here = Bench(replace(job, device="cpu"), watch) if job.elsewhere else bench
-        scale = here.own(job.weights).contract.scale
+        here = ModelCache(replace(job, device="cpu"), models.on_event) if job.uses_other_processes else models
+        scale = here.get_custom(job.weights).contract.scale
         naming = Naming(task, job.weights.stem, scale, job.output, FORMAT_BY_SUFFIX, forced)
-        return Plan(job, naming, here.sha256(job.weights.name), watch.passed, looking)
+        return Plan(job, naming, here.sha256(job.weights.name), ignored, dry_run)
     entry = job.catalogue.select(job.request)[0]
     naming = Naming(task, entry.model, entry.scale, job.output, FORMAT_BY_SUFFIX, forced)
-    return Plan(job, naming, None, watch.passed, looking)
+    return Plan(job, naming, None, ignored, dry_run)

@@ -1,7 +1,7 @@
-"""Files that lie elsewhere: s3://, gs://, ftp://, sftp://, http://, whatever fsspec can reach.
+"""Remote files: s3://, gs://, ftp://, sftp://, http:// and all other protocols of fsspec.
 
-An input is fetched into a temporary folder beside the worker, a result is sent from there; pictures are never
-restored over the wire. Listing, fetching and sending are fsspec's; who may do so, its own configuration says.
+An input is downloaded into a temporary folder of the worker, and its output is uploaded from there. Credentials are
+those of fsspec's own configuration.
 """
 
 from __future__ import annotations
@@ -13,80 +13,82 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from restore_cli.errors import ImageError, OutputError, UsageError
-from restore_cli.jobs.paths import Input, PassedOver, natural
+from restore_cli.jobs.paths import FileState, IgnoredFiles, Input, natural_key
 
-__all__ = ["fetch_file", "list_remote", "look_at", "send"]
+__all__ = ["download_file", "list_remote", "remote_state", "upload_file"]
 
-WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}
-"""object stores: what is sent there appears when all of it is there"""
-MODIFIED = ("LastModified", "last_modified", "modified", "mtime", "modify", "updated")
-"""what file systems call the time of the last change"""
+ATOMIC_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}
+"""object stores, where an uploaded file appears only when it is complete"""
+MODIFIED_KEYS = ("LastModified", "last_modified", "modified", "mtime", "modify", "updated")
+"""keys under which file systems return the modification time"""
 
 
-def place(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path there. Raises UsageError where fsspec lacks what it takes."""
+def open_filesystem(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL and the path on it. Raises UsageError, ImageError if it cannot be reached."""
     from fsspec.core import url_to_fs
 
     try:
         system, path = url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise UsageError(f"{url}: cannot be reached: {error}") from None
-    except Exception as error:  # each file system has its own: no such host, no permission
-        raise ImageError(f"{url}: cannot be reached: {said(error)}") from None
+    except Exception as error:  # file systems raise their own errors
+        raise ImageError(f"{url}: cannot be reached: {describe_error(error)}") from None
     return system, path
 
 
-def list_remote(url: str, suffixes: Collection[str], recursive: bool, passed: PassedOver) -> list[Input]:
-    """The images of a folder, in natural order; or the one file. Raises ImageError where it cannot be looked into."""
-    system, root = place(url)
+def list_remote(url: str, suffixes: Collection[str], recursive: bool, ignored: IgnoredFiles) -> list[Input]:
+    """Return the images of a remote folder in natural order, or one remote file. Raises ImageError."""
+    system, root = open_filesystem(url)
     try:
         facts = system.info(root)
         if facts["type"] != "directory":
-            return [Input(url, url.rpartition("/")[2], None, facts.get("size") or -1, modified(facts))]
+            return [Input(url, url.rpartition("/")[2], None, facts.get("size") or -1, modified_ns(facts))]
         below = system.find(root, maxdepth=None if recursive else 1, detail=True)
-    except Exception as error:  # each file system has its own
-        raise ImageError(f"{url}: cannot be looked into: {said(error)}") from None
+    except Exception as error:  # file systems raise their own errors
+        raise ImageError(f"{url}: cannot be listed: {describe_error(error)}") from None
     found = []
     for path, facts in below.items():
         relative = path.removeprefix(root).lstrip("/")
         if any(part.startswith(".") for part in relative.split("/")):
-            passed.hidden += 1
+            ignored.hidden += 1
         elif Path(relative).suffix.lower() not in suffixes:
-            passed.others += 1
+            ignored.others += 1
         else:
             size = facts.get("size")
-            item = Input(f"{url.rstrip('/')}/{relative}", relative, url, -1 if size is None else size, modified(facts))
+            item = Input(
+                f"{url.rstrip('/')}/{relative}", relative, url, -1 if size is None else size, modified_ns(facts)
+            )
             found.append(item)
-    return sorted(found, key=lambda item: [natural(part) for part in item.relative.split("/")])
+    return sorted(found, key=lambda item: [natural_key(part) for part in item.relative.split("/")])
 
 
-def look_at(url: str) -> tuple[int, int] | None:
-    """(bytes, time of last change in ns) of what is there. Raises OutputError where nobody can tell."""
-    system, path = place(url)
+def remote_state(url: str) -> FileState | None:
+    """Return (bytes, modification time in ns) of a remote file, None if it does not exist. Raises OutputError."""
+    system, path = open_filesystem(url)
     try:
         system.invalidate_cache()
         facts = system.info(path)
     except FileNotFoundError:
         return None
-    except Exception as error:  # each file system has its own
-        raise OutputError(f"{url}: cannot be looked at: {said(error)}") from None
-    return facts.get("size") or 0, modified(facts)
+    except Exception as error:  # file systems raise their own errors
+        raise OutputError(f"{url}: its state cannot be read: {describe_error(error)}") from None
+    return facts.get("size") or 0, modified_ns(facts)
 
 
-def fetch_file(url: str, copy: Path) -> None:
-    """The file of a URL as `copy`. Raises ImageError where it cannot be fetched."""
-    system, path = place(url)
+def download_file(url: str, copy: Path) -> None:
+    """Download a URL to the file `copy`. Raises ImageError."""
+    system, path = open_filesystem(url)
     try:
         system.get_file(path, str(copy))
-    except Exception as error:  # each file system has its own
-        raise ImageError(f"{url}: cannot be fetched: {said(error)}") from None
+    except Exception as error:  # file systems raise their own errors
+        raise ImageError(f"{url}: cannot be fetched: {describe_error(error)}") from None
 
 
-def send(path: Path, url: str) -> None:
-    """A finished file to where it belongs, under its name only when all of it is there. Raises OutputError."""
-    system, target = place(url)
+def upload_file(path: Path, url: str) -> None:
+    """Upload a file under a temporary name and rename it when it is complete. Raises OutputError."""
+    system, target = open_filesystem(url)
     folder, _, _ = target.rpartition("/")
-    whole = not WHOLE.isdisjoint([system.protocol] if isinstance(system.protocol, str) else system.protocol)
+    whole = not ATOMIC_PROTOCOLS.isdisjoint([system.protocol] if isinstance(system.protocol, str) else system.protocol)
     part = target if whole else f"{folder}/.restore-{secrets.token_hex(8)}.part"
     try:
         if folder:
@@ -94,44 +96,44 @@ def send(path: Path, url: str) -> None:
         system.put_file(str(path), part)
         if not whole:
             system.mv(part, target)
-    except Exception as error:  # each file system has its own, and some cannot write
-        raise OutputError(f"{url}: cannot be written: {said(error)}", "-o with another folder") from None
+    except Exception as error:  # file systems raise their own errors, and some cannot write
+        raise OutputError(f"{url}: cannot be written: {describe_error(error)}", "-o with another folder") from None
 
 
-class Folders(Protocol):
-    """What a file system of fsspec does with folders."""
+class FolderSystem(Protocol):
+    """The methods for folders of an fsspec file system."""
 
     def makedirs(self, path: str, exist_ok: bool) -> None: ...
     def isdir(self, path: str) -> bool: ...
     def invalidate_cache(self) -> None: ...
 
 
-def make_folders(system: Folders, folder: str) -> None:
-    """The folder and those above it. Another thread or process may make any of them between a look and the making."""
+def make_folders(system: FolderSystem, folder: str) -> None:
+    """Make a folder and its parents. Another thread or process may make any of them at the same time."""
     for left in reversed(range(folder.count("/") + 2)):
         try:
             system.makedirs(folder, exist_ok=True)
             return
-        except Exception:  # each file system has its own
+        except Exception:  # file systems raise their own errors
             system.invalidate_cache()
             if not left and not system.isdir(folder):
                 raise
 
 
-def modified(facts: Mapping[str, Any]) -> int:
-    """Time of the last change, ns; 0 where the file system does not tell."""
-    stamp = next((facts[name] for name in MODIFIED if facts.get(name)), 0)
+def modified_ns(facts: Mapping[str, Any]) -> int:
+    """Return the modification time in ns, 0 if the file system does not return it."""
+    stamp = next((facts[name] for name in MODIFIED_KEYS if facts.get(name)), 0)
     if isinstance(stamp, datetime):
         return int(stamp.timestamp() * 1e9)
     if isinstance(stamp, int | float):
         return int(stamp * 1e9)
-    try:  # FTP's: 20260131235959, with or without a fraction
+    try:  # as FTP writes it: 20260131235959, with or without a fraction
         return int(datetime.strptime(str(stamp)[:14], "%Y%m%d%H%M%S").replace(tzinfo=UTC).timestamp() * 1e9)
     except ValueError:
         return 0
 
 
-def said(error: Exception) -> str:
-    """One line."""
+def describe_error(error: Exception) -> str:
+    """Return the error as one line."""
     lines = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines[0] else type(error).__name__

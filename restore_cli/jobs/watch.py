@@ -1,38 +1,36 @@
-"""Files that appear in a folder that is watched."""
+"""Waits until files of a watched folder are complete."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from restore_cli.jobs.paths import Input
+from restore_cli.jobs.paths import FileState, Input
 
-__all__ = ["INTERVAL", "Appearing"]
+__all__ = ["SCAN_SECONDS", "StableFileWatcher"]
 
-INTERVAL = 1.0
-"""seconds between two looks; a file counts once it has not changed from one to the next"""
-
-Facts = tuple[int, int]
+SCAN_SECONDS = 1.0
+"""time between two scans; a file is complete if it has not changed between two of them"""
 
 
 @dataclass
-class Appearing:
-    """What has been seen, look by look."""
+class StableFileWatcher:
+    """Compares the files of each scan with those of the scan before."""
 
-    taken: dict[str, Facts] = field(default_factory=dict)
-    before: dict[str, Facts] = field(default_factory=dict)
-    now: dict[str, Facts] = field(default_factory=dict)
+    accepted: dict[str, FileState] = field(default_factory=dict)
+    previous: dict[str, FileState] = field(default_factory=dict)
+    current: dict[str, FileState] = field(default_factory=dict)
 
-    def settled(self, item: Input) -> bool:
-        """Whether a file is new or changed and has stopped growing; true once for each time that it changes."""
-        facts = item.bytes, item.modified
-        if self.taken.get(item.path) == facts:
+    def is_stable(self, item: Input) -> bool:
+        """Whether a file is new or changed and has stopped changing. True once for each change."""
+        state = item.bytes, item.modified
+        if self.accepted.get(item.path) == state:
             return False
-        if self.before.get(item.path) == facts:
-            self.taken[item.path] = facts
+        if self.previous.get(item.path) == state:
+            self.accepted[item.path] = state
             return True
-        self.now[item.path] = facts
+        self.current[item.path] = state
         return False
 
-    def look_again(self) -> None:
-        """A look is over."""
-        self.before, self.now = self.now, {}
+    def end_scan(self) -> None:
+        """Start a new scan."""
+        self.previous, self.current = self.current, {}

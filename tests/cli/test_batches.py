@@ -173,13 +173,13 @@ def test_the_shard_of_the_environment(
         (["--shard", "0/3"], {}, "I from 1 to N"),
         (["--shard", "4/3"], {}, "I from 1 to N"),
         (["--shard", "1-3"], {}, "I from 1 to N"),
-        ([], {"RANK": "3", "WORLD_SIZE": "3"}, "no part of 3"),
+        ([], {"RANK": "3", "WORLD_SIZE": "3"}, "the number is not one of 3"),
         ([], {"RANK": "x", "WORLD_SIZE": "3"}, "whole numbers"),
         (["--overwrite", "--resume"], {}, "contradict"),
         (["--skip-existing", "--overwrite"], {}, "contradict"),
         (["-0"], {}, "--files-from"),
         (["--files-from", "none.txt"], {}, "none.txt"),
-        (["-"], {}, "stands alone"),
+        (["-"], {}, "excludes other inputs"),
         (["-o", "-"], {}, "one picture"),
         (["--workers", "0", "--cluster", "auto"], {}, "expected 1 or more"),
         (["--log", "none/run.log"], {}, "none/run.log"),
@@ -398,6 +398,6 @@ def test_a_log_is_added_to_a_log_and_to_nothing_else(restore: Run, x1: Path, pho
         assert (ran.code, ran.out) == (1, "")
         assert (
             ran.err
-            == f"restore: --log {name}: is there already and is no log of restore (try: --log with another file)\n"
+            == f"restore: --log {name}: exists already and is not a log of restore (try: --log with another file)\n"
         )
         assert Path(name).read_bytes() == before

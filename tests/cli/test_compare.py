@@ -58,7 +58,7 @@ def test_a_sheet_a_split_and_a_page_are_written(restore: Run) -> None:
 def test_nothing_is_written_over_unasked(restore: Run) -> None:
     Path("sheet.png").write_text("mine")
     ran = restore("compare", "before.png", "after.png", "-o", "sheet.png")
-    assert (ran.code, ran.err) == (1, "restore: sheet.png: is there already (try: --overwrite)\n")
+    assert (ran.code, ran.err) == (1, "restore: sheet.png: exists already (try: --overwrite)\n")
     assert Path("sheet.png").read_text() == "mine"
     assert restore("compare", "before.png", "after.png", "-o", "sheet.png", "--overwrite").code == 0
     ran = restore("compare", "before.png", "after.png", "-o", "./after.png", "--overwrite")

@@ -63,12 +63,12 @@ def test_csv_says_the_same_and_is_not_written_over(restore: Run, x2: Path) -> No
     assert float(rows[2]["ssim_y"]) == said[2]["mean"]["ssim_y"]
     again = restore(*asked)
     assert (again.code, again.out) == (1, "")
-    assert "out.csv: is there already (try: --overwrite)" in again.err
+    assert "out.csv: exists already (try: --overwrite)" in again.err
     assert restore(*asked, "--overwrite").code == 0
     before = Path("hr/a.png").read_bytes()
     other = restore("eval", "--restored", "hr", "--reference", "hr", "--csv", "hr/a.png", "--overwrite")
     assert (other.code, other.out) == (1, "")
-    assert "--csv hr/a.png: is there already and is no table of restore eval" in other.err
+    assert "--csv hr/a.png: exists already and is not a table of restore eval" in other.err
     assert Path("hr/a.png").read_bytes() == before
 
 

@@ -17,7 +17,7 @@ import pytest
 from images import make_image, save_image
 from PIL import Image
 
-from restore_cli.jobs.manifest import NAME
+from restore_cli.jobs.manifest import MANIFEST_NAME
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +69,7 @@ def test_the_first_signal_finishes_what_is_at_hand_and_the_same_command_goes_on(
     assert process.returncode == 130, err
     assert "stopping: finishing 1 picture; Ctrl-C again stops at once" in err or "stopping: finishing 2 pictures" in err
     assert err.splitlines()[-1].startswith("restore: interrupted after")
-    assert "the same command again goes on" in err
+    assert "the same command again continues" in err
     done = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
     assert 0 < len(done) < 8
     assert len(out.splitlines()) == len(done)
@@ -93,7 +93,7 @@ def test_a_second_signal_ends_at_once_and_leaves_nothing(tmp_path: Path, x1: Pat
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate()
     assert process.returncode == 130
-    assert err == "restore: stopped at once (try: the same command again goes on)\n"
+    assert err == "restore: stopped at once (try: the same command again continues)\n"
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
 
 
@@ -191,7 +191,7 @@ def test_with_nothing_at_hand_the_first_signal_ends(tmp_path: Path, x1: Path, mo
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate()
     assert process.returncode == 130
-    assert err == "restore: interrupted after 0 pictures (try: the same command again goes on)\n"
+    assert err == "restore: interrupted after 0 pictures (try: the same command again continues)\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -219,4 +219,4 @@ def test_nobody_reads_the_lines(tmp_path: Path, x1: Path) -> None:
     assert err == ""
     assert not parts(tmp_path)
     assert "exit code 141" in (tmp_path / "log.txt").read_text()
-    assert (tmp_path / "out" / NAME).exists()
+    assert (tmp_path / "out" / MANIFEST_NAME).exists()

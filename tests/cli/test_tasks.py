@@ -13,7 +13,7 @@ from command import Run
 from images import make_image, save_image
 from PIL import Image
 
-from restore_cli.jobs.manifest import NAME
+from restore_cli.jobs.manifest import MANIFEST_NAME
 
 
 def size(path: str) -> tuple[int, int]:
@@ -55,7 +55,7 @@ def test_a_folder_keeps_its_tree(restore: Run, x1: Path) -> None:
     ran = restore("denoise", "--weights", x1, "photos", "-o", "clean/")
     assert ran.code == 0
     found = sorted(str(path.relative_to("clean")) for path in Path("clean").rglob("*") if path.is_file())
-    assert found == [NAME, "a.png", "sub/b.webp", "sub/deep/c.tif"]
+    assert found == [MANIFEST_NAME, "a.png", "sub/b.webp", "sub/deep/c.tif"]
 
 
 def test_inputs_of_one_stem_both_come_out(restore: Run, x2: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_second_run_does_nothing_and_says_so(restore: Run, x1: Path) -> None:
     assert ran.code == 3
     assert "--overwrite" in ran.err
     assert Path("photos/a_denoise.png").stat().st_mtime_ns == before
-    assert sorted(path.name for path in Path("photos").iterdir()) == [NAME, "a.png", "a_denoise.png"]
+    assert sorted(path.name for path in Path("photos").iterdir()) == [MANIFEST_NAME, "a.png", "a_denoise.png"]
     assert restore("denoise", "--weights", x1, "photos", "--overwrite").code == 0
     assert Path("photos/a_denoise.png").stat().st_mtime_ns != before
 
@@ -158,7 +158,7 @@ def test_bad_pictures_are_named_and_the_others_restored(restore: Run, x1: Path) 
     for name, word in reasons.items():
         assert any(name in line and word in line for line in lines), (name, ran.err)
     assert lines[-1].startswith("7 pictures: 4 done, 0 skipped, 3 failed; ")
-    assert sorted(path.name for path in Path("out").iterdir()) == [NAME, "a.png", "e.png", "f.png", "g.jpg"]
+    assert sorted(path.name for path in Path("out").iterdir()) == [MANIFEST_NAME, "a.png", "e.png", "f.png", "g.jpg"]
 
 
 def test_a_missing_file_is_one_line(restore: Run, x1: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from mutations import FORMATS, damaged_files
 
 from restore_cli.image.codec import probe
-from restore_cli.jobs.manifest import NAME
+from restore_cli.jobs.manifest import MANIFEST_NAME
 
 COUNT = 75
 """files per format"""
@@ -67,5 +67,5 @@ def test_damaged_files_give_a_result_or_one_line(suffix: str, x1: Path, tmp_path
     for path in done:
         probe(path)
     after = {path for path in tmp_path.rglob("*") if path.is_file()}
-    assert after - before == {*done, work / "out" / NAME}
+    assert after - before == {*done, work / "out" / MANIFEST_NAME}
     assert [(work / f"in/{i:03}.{suffix}").read_bytes() for i in range(COUNT)] == contents

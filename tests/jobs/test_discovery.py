@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from restore_cli.errors import NothingToDo
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX
-from restore_cli.jobs.discovery import Search, collect
-from restore_cli.jobs.paths import Asked, PassedOver, natural, split
+from restore_cli.jobs.discovery import Search, collect_inputs
+from restore_cli.jobs.paths import IgnoredFiles, InputSpec, natural_key, split_suffix
 
 
-def found(asked: Asked, without: str | None = None) -> list[str]:
-    return [item.relative for group in Search(asked, FORMAT_BY_SUFFIX, without=without).groups() for item in group]
+def found(spec: InputSpec, excluded: str | None = None) -> list[str]:
+    search = Search(spec, FORMAT_BY_SUFFIX, excluded=excluded)
+    return [item.relative for group in search.find_groups() for item in group]
 
 
 @pytest.fixture
@@ -38,8 +39,8 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_order_is_natural_hidden_and_other_files_are_passed_over_and_counted(tree: Path) -> None:
-    passed = PassedOver()
-    groups = list(Search(Asked((str(tree),)), FORMAT_BY_SUFFIX, passed).groups())
+    passed = IgnoredFiles()
+    groups = list(Search(InputSpec((str(tree),)), FORMAT_BY_SUFFIX, passed).find_groups())
     assert [[item.relative for item in group] for group in groups] == [
         ["page2.png", "Page3.png", "page10.png"],
         ["b/c/d.tif"],
@@ -49,11 +50,11 @@ def test_order_is_natural_hidden_and_other_files_are_passed_over_and_counted(tre
 
 
 def test_without_sub_folders(tree: Path) -> None:
-    assert found(Asked((str(tree),), recursive=False)) == ["page2.png", "Page3.png", "page10.png"]
+    assert found(InputSpec((str(tree),), recursive=False)) == ["page2.png", "Page3.png", "page10.png"]
 
 
 def test_the_folder_of_the_outputs_is_not_looked_into(tree: Path) -> None:
-    assert found(Asked((str(tree),)), f"{tree}/b/") == ["page2.png", "Page3.png", "page10.png", "z/page1.JPG"]
+    assert found(InputSpec((str(tree),)), f"{tree}/b/") == ["page2.png", "Page3.png", "page10.png", "z/page1.JPG"]
 
 
 def test_linked_folders_pipes_and_sockets_are_no_images_and_are_counted(tree: Path) -> None:
@@ -62,8 +63,8 @@ def test_linked_folders_pipes_and_sockets_are_no_images_and_are_counted(tree: Pa
     (tree / "folder.png").symlink_to(tree)
     (tree / "itself").symlink_to("itself")
     os.mkfifo(tree / "pipe.png")
-    passed = PassedOver()
-    groups = list(Search(Asked((str(tree),)), FORMAT_BY_SUFFIX, passed).groups())
+    passed = IgnoredFiles()
+    groups = list(Search(InputSpec((str(tree),)), FORMAT_BY_SUFFIX, passed).find_groups())
     assert [item.relative for item in groups[0]] == ["link.png", "page2.png", "Page3.png", "page10.png"]
     assert len(groups) == 3
     assert (passed.linked_folders, passed.others) == (2, 3)
@@ -81,44 +82,44 @@ def test_linked_folders_are_followed_once_each_behind_the_others(tree: Path, tmp
     (tree / "b/up").symlink_to("../..")  # the folder that holds all of them
     (tree / "itself").symlink_to("itself")
     ordinary = ["page2.png", "Page3.png", "page10.png", "b/c/d.tif", "z/page1.JPG"]
-    passed = PassedOver()
-    search = Search(Asked((str(tree),), follow_links=True), FORMAT_BY_SUFFIX, passed)
-    items = [item.relative for group in search.groups() for item in group]
+    passed = IgnoredFiles()
+    search = Search(InputSpec((str(tree),), follow_links=True), FORMAT_BY_SUFFIX, passed)
+    items = [item.relative for group in search.find_groups() for item in group]
     assert items == [*ordinary, "a/one.png", "a/deep/two.png"]
     assert passed.linked_folders == 0
-    assert found(Asked((str(tree),))) == ordinary
-    assert found(Asked((str(tree),), recursive=False, follow_links=True)) == ordinary[:3]
-    assert found(Asked((str(tree),), follow_links=True), str(elsewhere)) == ordinary  # results are no inputs
-    assert found(Asked((str(tree), str(elsewhere)), follow_links=True)) == items
+    assert found(InputSpec((str(tree),))) == ordinary
+    assert found(InputSpec((str(tree),), recursive=False, follow_links=True)) == ordinary[:3]
+    assert found(InputSpec((str(tree),), follow_links=True), str(elsewhere)) == ordinary  # results are no inputs
+    assert found(InputSpec((str(tree), str(elsewhere)), follow_links=True)) == items
 
 
 def test_links_in_a_circle_are_harmless_in_patterns(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("loop1", "loop2", "b/loop3", "b/c/loop4"):
         (tree / name).symlink_to(tree)
     expected = ["b/c/d.tif", "page2.png", "Page3.png", "page10.png", "z/page1.JPG"]
-    assert found(Asked((f"{tree}/**/*.*",))) == expected
-    assert found(Asked((f"{tree}/**/*.*",), follow_links=True)) == expected
-    assert found(Asked((f"{tree}/**",))) == expected
-    assert found(Asked((f"{tree}/**/c/**/*.tif",))) == ["b/c/d.tif"]
+    assert found(InputSpec((f"{tree}/**/*.*",))) == expected
+    assert found(InputSpec((f"{tree}/**/*.*",), follow_links=True)) == expected
+    assert found(InputSpec((f"{tree}/**",))) == expected
+    assert found(InputSpec((f"{tree}/**/c/**/*.tif",))) == ["b/c/d.tif"]
     monkeypatch.chdir(tree)
     for pattern in ("**", "**/*.*", "./**/*"):
-        assert found(Asked((pattern,))) == expected
-    assert found(Asked(("*/**/d.*",))) == ["b/c/d.tif"]
+        assert found(InputSpec((pattern,))) == expected
+    assert found(InputSpec(("*/**/d.*",))) == ["b/c/d.tif"]
     monkeypatch.chdir(tree / "b")
-    assert found(Asked(("../**/*.tif",))) == ["b/c/d.tif"]
+    assert found(InputSpec(("../**/*.tif",))) == ["b/c/d.tif"]
 
 
 def test_patterns_that_the_shell_did_not_expand(tree: Path) -> None:
-    assert found(Asked((f"{tree}/*.png",))) == ["page2.png", "Page3.png", "page10.png"]
-    assert found(Asked((f"{tree}/**/*.*",))) == ["b/c/d.tif", "page2.png", "Page3.png", "page10.png", "z/page1.JPG"]
+    assert found(InputSpec((f"{tree}/*.png",))) == ["page2.png", "Page3.png", "page10.png"]
+    assert found(InputSpec((f"{tree}/**/*.*",))) == ["b/c/d.tif", "page2.png", "Page3.png", "page10.png", "z/page1.JPG"]
     (tree / "odd[1].png").touch()
-    assert found(Asked((f"{tree}/odd[1].png",))) == ["odd[1].png"]  # a file of that name comes first
+    assert found(InputSpec((f"{tree}/odd[1].png",))) == ["odd[1].png"]  # a file of that name comes first
 
 
 def test_a_list_keeps_its_tree(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tree)
     listed = ("z/page1.JPG", "../photos/page2.png", f"{tree}/b/c/d.tif", "missing.png", "z/page1.JPG")
-    items = [item for group in Search(Asked((), listed), FORMAT_BY_SUFFIX).groups() for item in group]
+    items = [item for group in Search(InputSpec((), listed), FORMAT_BY_SUFFIX).find_groups() for item in group]
     assert [item.relative for item in items] == [
         "z/page1.JPG",
         "photos/page2.png",
@@ -130,33 +131,33 @@ def test_a_list_keeps_its_tree(tree: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_file_named_twice_is_restored_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tree)
-    assert len(found(Asked((f"{tree}/page2.png", ".", str(tree), "page2.png", "z/../page2.png")))) == 5
+    assert len(found(InputSpec((f"{tree}/page2.png", ".", str(tree), "page2.png", "z/../page2.png")))) == 5
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
 def test_a_folder_that_cannot_be_looked_into_is_told(tree: Path) -> None:
     (tree / "z").chmod(0)
-    passed = PassedOver()
-    list(Search(Asked((str(tree),)), FORMAT_BY_SUFFIX, passed).groups())
+    passed = IgnoredFiles()
+    list(Search(InputSpec((str(tree),)), FORMAT_BY_SUFFIX, passed).find_groups())
     (tree / "z").chmod(0o755)
-    assert [str(error) for error in passed.unreadable] == [f"{tree}/z: cannot be looked into: Permission denied"]
+    assert [str(error) for error in passed.unreadable] == [f"{tree}/z: cannot be read: Permission denied"]
 
 
 @pytest.mark.parametrize(
     ("first", "second"), [("2", "10"), ("a", "B"), ("a", "a1"), ("a1", "ab"), ("a007", "a08"), ("a1", "a01")]
 )
 def test_natural_order(first: str, second: str) -> None:
-    assert natural(first) != natural(second)
-    assert sorted([second, first], key=natural) == (
+    assert natural_key(first) != natural_key(second)
+    assert sorted([second, first], key=natural_key) == (
         [first, second] if first != "a1" or second != "a01" else ["a01", "a1"]
     )
 
 
 def test_a_folder_without_images_is_nothing_to_do(tmp_path: Path) -> None:
     with pytest.raises(NothingToDo, match="no image in"):
-        collect(tmp_path, FORMAT_BY_SUFFIX)
+        collect_inputs(tmp_path, FORMAT_BY_SUFFIX)
 
 
 @given(st.text(alphabet="a.B-", min_size=1, max_size=8))
 def test_names_split_as_everywhere(name: str) -> None:
-    assert split(name) == os.path.splitext(name)  # noqa: PTH122
+    assert split_suffix(name) == os.path.splitext(name)  # noqa: PTH122

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from restore_cli.errors import UsageError
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX
-from restore_cli.jobs.naming import Naming, outputs
+from restore_cli.jobs.naming import Naming, assign_outputs
 from restore_cli.jobs.paths import Input
 
 
@@ -38,7 +38,7 @@ names = st.builds(
 def test_outputs_are_all_different_and_no_inputs(found: list[str], output: str | None, task: str) -> None:
     items = inputs(*found)
     wanted = naming(output, task)
-    pairs, refused = outputs(items, wanted, wanted.folder(several=True))
+    pairs, refused = assign_outputs(items, wanted, wanted.find_folder(several=True))
     paths = [path for _, path in pairs]
     assert len(set(paths)) == len(paths)
     assert not {item.path for item, _ in pairs} & set(paths)
@@ -49,7 +49,7 @@ def test_outputs_are_all_different_and_no_inputs(found: list[str], output: str |
 
 def placed(output: str | None, task: str, *names: str) -> list[str]:
     wanted = naming(output, task)
-    return [path for _, path in outputs(inputs(*names), wanted, wanted.folder(len(names) > 1)).pairs]
+    return [path for _, path in assign_outputs(inputs(*names), wanted, wanted.find_folder(len(names) > 1)).pairs]
 
 
 def test_beside_the_input() -> None:
@@ -69,7 +69,7 @@ def test_several_inputs_for_one_file_are_refused() -> None:
     with pytest.raises(UsageError, match="one file for several inputs"):
         placed("one.png", "sr", "a.png", "b.png")
     wanted = naming("{task}.png")
-    pairs, refused = outputs(inputs("a.png", "b.png"), wanted, None)
+    pairs, refused = assign_outputs(inputs("a.png", "b.png"), wanted, None)
     assert [item.relative for item, _ in pairs] == ["a.png"]
     assert [str(error) for _, _, error in refused] == [
         "photos/a.png and photos/b.png would both be written to sr.png (try: put {stem} into the template)"
@@ -78,6 +78,6 @@ def test_several_inputs_for_one_file_are_refused() -> None:
 
 def test_an_input_is_never_written_over() -> None:
     wanted = naming("photos/", "denoise")
-    pairs, refused = outputs(inputs("a.png", "b.png"), wanted, "photos/")
+    pairs, refused = assign_outputs(inputs("a.png", "b.png"), wanted, "photos/")
     assert not pairs
     assert "which is an input" in str(refused[0][2])

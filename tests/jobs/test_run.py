@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from images import make_image, save_image
 
-from restore_cli.jobs.manifest import NAME
-from restore_cli.jobs.paths import Asked
-from restore_cli.jobs.run import Job, Result, Watch
+from restore_cli.jobs.manifest import MANIFEST_NAME
+from restore_cli.jobs.paths import InputSpec
+from restore_cli.jobs.run import Job, Result
 from restore_cli.jobs.workers.executors import run_job
 from restore_cli.weights.catalogue import Request, read_catalogue
 
@@ -26,20 +26,24 @@ def job(tmp_path: Path, x1: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     monkeypatch.chdir(tmp_path)
     for i in range(6):
         save_image(Path("photos", "sub" if i % 2 else "", f"{i}.png"), make_image(8 + i, 9, seed=i))
-    return Job(Request("denoise"), read_catalogue(), Asked(("photos",)), "out", weights=x1, device="cpu")
+    return Job(Request("denoise"), read_catalogue(), InputSpec(("photos",)), "out", weights=x1, device="cpu")
 
 
-def statuses(job: Job, watch: Watch | None = None) -> dict[str, str]:
-    return {result.input.removeprefix("photos/"): result.status for result in run_job(job, watch)}
+def statuses(job: Job) -> dict[str, str]:
+    return {result.input.removeprefix("photos/"): result.status for result in run_job(job)}
 
 
-def events(path: Path = Path("out", NAME)) -> list[dict[str, Any]]:
+def events(path: Path = Path("out", MANIFEST_NAME)) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in path.read_text().splitlines()]
     return [event for event in found if "status" in event]
 
 
 def contents(folder: str) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file() and path.name != NAME}
+    return {
+        str(path): path.read_bytes()
+        for path in Path(folder).rglob("*")
+        if path.is_file() and path.name != MANIFEST_NAME
+    }
 
 
 ALL = {"0.png", "2.png", "4.png", "sub/1.png", "sub/3.png", "sub/5.png"}
@@ -78,7 +82,7 @@ def test_another_checkpoint_does_all_again(job: Job, tmp_path: Path) -> None:
 
 
 def test_by_hash_a_new_time_is_no_change_and_new_content_is_one(job: Job) -> None:
-    by_hash = replace(job, hash=True)
+    by_hash = replace(job, compare_by_hash=True)
     statuses(by_hash)
     facts = Path("photos/0.png").stat()
     os.utime("photos/0.png", ns=(0, 0))
@@ -102,13 +106,13 @@ def test_what_somebody_else_has_put_there_stays(job: Job) -> None:
     assert (found["0.png"].status, found["2.png"].status) == ("skipped", "skipped")
     assert "changed after it was restored" in found["2.png"].notes[0]
     assert (Path("out/0.png").read_bytes(), Path("out/2.png").read_bytes()) == (b"mine", b"retouched")
-    assert set(statuses(replace(job, again="overwrite")).values()) == {"done"}
+    assert set(statuses(replace(job, if_exists="overwrite")).values()) == {"done"}
 
 
 def test_the_result_of_another_picture_is_not_replaced(job: Job) -> None:
     statuses(job)
     save_image(Path("others/0.png"), make_image(30, 30, seed=7))
-    (result,) = run_job(replace(job, asked=Asked(("others",))))
+    (result,) = run_job(replace(job, inputs=InputSpec(("others",))))
     assert result.error is not None
     assert "which is the result of" in str(result.error)
 
@@ -116,15 +120,15 @@ def test_the_result_of_another_picture_is_not_replaced(job: Job) -> None:
 def test_skipping_by_name_asks_for_nothing_else(job: Job) -> None:
     Path("out").mkdir()
     Path("out/0.png").touch()
-    assert statuses(replace(job, again="skip-existing")) == dict.fromkeys(ALL, "done") | {"0.png": "skipped"}
+    assert statuses(replace(job, if_exists="skip-existing")) == dict.fromkeys(ALL, "done") | {"0.png": "skipped"}
 
 
 def test_what_was_begun_is_done_again_whatever_lies_there(job: Job) -> None:
     expected = statuses(job) and contents("out")
-    text = Path("out", NAME).read_text().splitlines(keepends=True)
+    text = Path("out", MANIFEST_NAME).read_text().splitlines(keepends=True)
     last = next(line for line in reversed(text) if '"status":"done"' in line)
     kept = [line for line in text if line is not last]
-    Path("out", NAME).write_text("".join(kept) + last[: len(last) // 2])  # torn, as by a full disk
+    Path("out", MANIFEST_NAME).write_text("".join(kept) + last[: len(last) // 2])  # torn, as by a full disk
     name = json.loads(last)["output"]
     Path("out", name).write_bytes(b"an older result")
     found = statuses(job)
@@ -164,8 +168,7 @@ def test_stopping_takes_up_no_more(job: Job) -> None:
     results: list[Result] = []
     for i in range(10, 60):
         save_image(Path("photos", f"{i}.png"), make_image(8, 8))
-    watch = Watch(stopping=lambda: len(results) > 0)
-    for result in run_job(job, watch):
+    for result in run_job(job, stopping=lambda: len(results) > 0):
         results.append(result)
     assert 0 < len(results) < 30
     assert set(statuses(job).values()) == {"done", "skipped"}
@@ -173,7 +176,7 @@ def test_stopping_takes_up_no_more(job: Job) -> None:
 
 def test_a_watched_folder_is_restored_as_it_fills(job: Job) -> None:
     stop: list[bool] = []
-    results: Iterator[Result] = run_job(replace(job, watch=True), Watch(stopping=lambda: bool(stop)))
+    results: Iterator[Result] = run_job(replace(job, watch=True), stopping=lambda: bool(stop))
     assert {next(results).input.removeprefix("photos/") for _ in ALL} == ALL
     with Path("photos/new.png").open("wb") as growing:
         data = save_image(Path("elsewhere.png"), make_image(12, 12)).read_bytes()
@@ -190,7 +193,7 @@ def test_a_watched_folder_does_not_restore_its_own_results(job: Job) -> None:
     start = time.monotonic()
     found: list[Result] = []
     beside = replace(job, output=None, watch=True)
-    for result in run_job(beside, Watch(stopping=lambda: len(found) == len(ALL) and time.monotonic() - start > 4)):
+    for result in run_job(beside, stopping=lambda: len(found) == len(ALL) and time.monotonic() - start > 4):
         found.append(result)
     assert len(found) == len(ALL)
 

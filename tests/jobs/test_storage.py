@@ -16,9 +16,9 @@ from images import make_image, save_image
 from outputs import read_files
 
 from restore_cli.errors import ImageError, OutputError, UsageError
-from restore_cli.jobs.paths import Asked, PassedOver
-from restore_cli.jobs.run import Job, Watch
-from restore_cli.jobs.storage import list_remote, look_at, modified, send
+from restore_cli.jobs.paths import IgnoredFiles, InputSpec
+from restore_cli.jobs.run import Job
+from restore_cli.jobs.storage import list_remote, modified_ns, remote_state, upload_file
 from restore_cli.jobs.workers.executors import run_job
 from restore_cli.weights.catalogue import Catalogue, Request, read_catalogue
 
@@ -53,12 +53,12 @@ def job(home: Path, x1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     out = str(tmp_path / "expected")
-    return Job(Request("denoise"), Catalogue((), {}), Asked((str(home / "photos"),)), out, weights=x1)
+    return Job(Request("denoise"), Catalogue((), {}), InputSpec((str(home / "photos"),)), out, weights=x1)
 
 
 def test_from_a_server_to_a_server(job: Job, server: str, home: Path, tmp_path: Path) -> None:
     list(run_job(job))
-    there = replace(job, asked=Asked((f"{server}/photos",)), output=f"{server}/clean/")
+    there = replace(job, inputs=InputSpec((f"{server}/photos",)), output=f"{server}/clean/")
     results = list(run_job(there))
     names = [result.input.removeprefix(f"{server}/photos/") for result in results]
     assert names == ["1.png", "2.png", "4.png", "10.png", "below/3.png"]
@@ -71,28 +71,28 @@ def test_from_a_server_to_a_server(job: Job, server: str, home: Path, tmp_path: 
 
 def test_from_a_server_to_this_machine_and_on(job: Job, server: str, tmp_path: Path) -> None:
     list(run_job(job))
-    here = replace(job, asked=Asked((f"{server}/photos/",)), output=str(tmp_path / "out"))
+    here = replace(job, inputs=InputSpec((f"{server}/photos/",)), output=str(tmp_path / "out"))
     assert [result.status for result in run_job(here)].count("done") == 4
     assert read_files(tmp_path / "out") == read_files(tmp_path / "expected")
     assert [result.notes for result in run_job(here) if result.status == "skipped"] == [
-        ("done before; --overwrite does it again",)
+        ("done before; --overwrite restores it again",)
     ] * 4
 
 
 def test_by_processes(job: Job, server: str, home: Path, tmp_path: Path) -> None:
     list(run_job(job))
-    there = replace(job, asked=Asked((f"{server}/photos",)), output=f"{server}/pool/", device="cpu,cpu")
+    there = replace(job, inputs=InputSpec((f"{server}/photos",)), output=f"{server}/pool/", device="cpu,cpu")
     assert sorted(result.status for result in run_job(there)) == ["done"] * 4 + ["failed"]
     assert read_files(home / "pool") == read_files(tmp_path / "expected")
 
 
 def test_what_is_not_there(job: Job, server: str) -> None:
-    assert look_at(f"{server}/photos/none.png") is None
+    assert remote_state(f"{server}/photos/none.png") is None
     nobody = "ftp://127.0.0.1:1/photos"
     with pytest.raises(ImageError, match="cannot be reached"):
-        list_remote(nobody, {".png"}, True, PassedOver())
+        list_remote(nobody, {".png"}, True, IgnoredFiles())
     results = list(
-        run_job(replace(job, asked=Asked((nobody, f"{server}/none", f"{server}/photos/1.png"))), Watch(on_total=print))
+        run_job(replace(job, inputs=InputSpec((nobody, f"{server}/none", f"{server}/photos/1.png"))), count_inputs=True)
     )
     assert [(result.input, result.status) for result in results] == [
         (f"{server}/photos/1.png", "done"),
@@ -112,13 +112,13 @@ def test_what_is_not_there(job: Job, server: str) -> None:
     ],
 )
 def test_times_of_all_kinds(facts: dict[str, object], stamp: int) -> None:
-    assert modified(facts) == stamp
+    assert modified_ns(facts) == stamp
 
 
-@pytest.mark.parametrize("option", ["watch", "hash", "keep_times"])
+@pytest.mark.parametrize("option", ["watch", "compare_by_hash", "keep_times"])
 def test_what_only_local_files_can_do_is_refused(option: str) -> None:
-    job = Job(Request("denoise"), read_catalogue(), Asked(("ftp://127.0.0.1/photos",)), "out", **{option: True})  # type: ignore[arg-type]  # a bool
-    with pytest.raises(UsageError, match=r"is for files of this machine, ftp://.* lies elsewhere"):
+    job = Job(Request("denoise"), read_catalogue(), InputSpec(("ftp://127.0.0.1/photos",)), "out", **{option: True})  # type: ignore[arg-type]  # a bool
+    with pytest.raises(UsageError, match=r"works with local files only, and ftp://.* is remote"):
         next(run_job(job))
 
 
@@ -130,7 +130,7 @@ def test_many_at_a_time_send_into_a_folder_that_is_not_there_yet(server: str, ho
 
     def one(path: Path) -> None:
         start.wait()
-        send(path, f"{server}/new/below/{path.name}")
+        upload_file(path, f"{server}/new/below/{path.name}")
 
     with ThreadPoolExecutor(len(files)) as pool:
         list(pool.map(one, files))
@@ -141,4 +141,4 @@ def test_a_folder_that_cannot_be_is_one_line(server: str, home: Path, tmp_path: 
     (tmp_path / "a.txt").write_text("a")
     (home / "file").write_text("no folder")
     with pytest.raises(OutputError, match="cannot be written"):
-        send(tmp_path / "a.txt", f"{server}/file/below/a.txt")
+        upload_file(tmp_path / "a.txt", f"{server}/file/below/a.txt")

@@ -25,7 +25,7 @@ from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.image.codec import decode, encode
 from restore_cli.image.colour import ColourConversion, decode_srgb, encode_srgb, make_conversion
 from restore_cli.image.picture import PEAK, Metadata, Picture
-from restore_cli.jobs.types import Work
+from restore_cli.jobs.types import Task
 from restore_cli.pipeline.file import FileOptions, srgb_profile
 from restore_cli.pipeline.output import OutputOptions
 from restore_cli.tiling.geometry import Tiling
@@ -43,7 +43,7 @@ def through(
         frame=options.frame,
         jpeg_quality=options.jpeg_quality,
     )
-    (result,) = restore_files(model, [Work(str(source), str(output))], tiling or Tiling(32, 8), job)
+    (result,) = restore_files(model, [Task(str(source), str(output))], tiling or Tiling(32, 8), job)
     if result.error is not None:
         raise result.error
 

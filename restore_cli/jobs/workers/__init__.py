@@ -1,1 +1,1 @@
-"""Who does the work: threads, processes, a Ray cluster."""
+"""Executors: threads of this process, processes, Ray actors."""

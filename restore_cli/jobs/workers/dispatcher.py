@@ -1,218 +1,226 @@
-"""Shares work out among workers elsewhere, in processes or on machines, and gives it to others where one dies."""
+"""Shares tasks out among workers in other processes or on other machines, and restarts workers that die."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from restore_cli.atomic import sweep
 from restore_cli.errors import RestoreError
+from restore_cli.jobs.events import Event, ModelLoaded, Note, OnEvent, PictureFinished, PictureStarted, TileDone
 from restore_cli.jobs.paths import is_remote
-from restore_cli.jobs.plan import looked_at
-from restore_cli.jobs.types import Job, Result, Step, Watch, Work
-from restore_cli.jobs.workers.loop import Begun, Died, Fetched, Loaded, Noted, Ready, Refused, Said, Tiles
+from restore_cli.jobs.plan import file_state
+from restore_cli.jobs.types import Job, PlanItem, Result, Task
+from restore_cli.jobs.workers.loop import Died, Message, Ready, Refused
 
-__all__ = ["Foreman", "Hall", "Hand"]
+__all__ = ["Dispatcher", "WorkerBackend", "WorkerHandle"]
 
-FEW, MANY = 4, 16
-"""pictures that one worker has at once: decoded ahead, restored, written; more of those that are restored quickly"""
-QUICK = 0.5
-"""seconds that such a picture takes"""
-IDLE = 0.1
-"""seconds between two looks for work that comes while others go on"""
-PATIENCE = 0.5
-"""seconds between two looks whether it is time to stop"""
-TURN = 100
-"""steps that are taken before the workers are listened to again"""
+MIN_TASKS, MAX_TASKS = 4, 16
+"""tasks that one worker has at the same time: it decodes and encodes while its device is busy. Quick tasks need more"""
+QUICK_SECONDS = 0.5
+"""tasks that take less are quick"""
+POLL_SECONDS = 0.1
+"""time to wait for messages if there is no task now but there may be more later"""
+STOP_CHECK_SECONDS = 0.5
+"""time to wait for messages before checking whether to stop"""
+ITEMS_PER_ROUND = 100
+"""items to take from the plan before handling messages again"""
 
 
-class Hand(ABC):
-    """A worker elsewhere, as the foreman knows it."""
+class WorkerHandle(ABC):
+    """What the dispatcher knows of one worker."""
 
-    def __init__(self, name: str, barren: int = 0) -> None:
-        self.name, self.barren = name, barren
-        """`barren`: how many in its place died before it without having finished anything"""
-        self.held: dict[str, Work] = {}
-        """by output"""
-        self.ready = False
-        self.finished = False
-        """anything"""
-        self.alone = False
-        """with a picture on which another died: it gets no other beside it"""
-        self.room = FEW
-        self.picture = ""
-        self.using = ("", "")
+    def __init__(self, name: str, failed_starts: int = 0) -> None:
+        """`failed_starts` counts the workers before it in the same place that died without finishing a task."""
+        self.name, self.failed_starts = name, failed_starts
+        self.tasks: dict[str, Task] = {}
+        """unfinished tasks by output"""
+        self.is_ready = False
+        self.has_finished = False
+        """whether it has finished any task"""
+        self.is_isolated = False
+        """whether it restores a quarantined task, and therefore gets no other one"""
+        self.capacity = MIN_TASKS
+        self.current_input = ""
+        self.current_model = ("", "")
         """name and sha256 of the checkpoint"""
         self.models: dict[str, tuple[str, str]] = {}
-        """by input"""
+        """the model of each unfinished input"""
 
     @abstractmethod
-    def give(self, work: Work) -> None:
-        """One more picture. Does not wait and does not raise: whether it has died is heard."""
+    def assign(self, task: Task) -> None:
+        """Send a task to the worker. Neither wait nor raise: a dead worker is noticed when messages are received."""
 
 
-class Hall(Protocol):
-    """Where the workers are."""
+class WorkerBackend(Protocol):
+    """Starts workers and transports messages."""
 
-    lives: int
-    """how many may die in one place, one after the other, without having finished anything"""
+    max_failed_starts: int
+    """workers that may die in the same place one after the other without finishing a task"""
 
-    def open(self) -> list[Hand]:
-        """The first workers."""
+    def start(self) -> list[WorkerHandle]:
+        """Start all workers."""
 
-    def replace(self, hand: Hand, barren: int) -> Hand:
-        """One in the place of a dead one."""
+    def restart(self, worker: WorkerHandle, failed_starts: int) -> WorkerHandle:
+        """Start a worker in the place of a dead one."""
 
-    def hear(self, hands: Sequence[Hand], seconds: float) -> Iterator[tuple[Hand, Said]]:
-        """What they have to say; waits so long for a first word. Died is a worker's last one."""
+    def receive(self, workers: Sequence[WorkerHandle], seconds: float) -> Iterator[tuple[WorkerHandle, Message]]:
+        """Yield all messages that have arrived. Wait up to `seconds` for the first one."""
 
-    def close(self, hands: Sequence[Hand]) -> None:
-        """Nobody works on."""
+    def close(self, workers: Sequence[WorkerHandle]) -> None:
+        """End all workers."""
 
 
-class Foreman:
-    """A crew of workers elsewhere."""
+class Dispatcher:
+    """An executor whose workers run in other processes or on other machines."""
 
-    def __init__(self, hall: Hall, job: Job, watch: Watch) -> None:
-        self.hall, self.job, self.watch = hall, job, watch
-        self.hands: list[Hand] = []
-        self.suspects: deque[Work] = deque()
-        """pictures on which a worker died: each goes on alone, so that it is seen whether it was the cause"""
-        self.deaths: set[str] = set()
-        """their outputs"""
-        self.noted: set[str] = set()
-        self.last: Hand | None = None
-        """who has begun a picture last: its tiles are shown"""
+    def __init__(self, backend: WorkerBackend, job: Job, on_event: OnEvent, stopping: Callable[[], bool]) -> None:
+        """`stopping` tells whether to start no more tasks."""
+        self.backend, self.job, self.on_event, self.stopping = backend, job, on_event, stopping
+        self.workers: list[WorkerHandle] = []
+        self.quarantined: deque[Task] = deque()
+        """tasks on which a worker died: each is restored alone, which shows whether it was the cause"""
+        self.fatal_outputs: set[str] = set()
+        """outputs of all tasks on which a worker died"""
+        self.notes: set[str] = set()
+        self.last_started: WorkerHandle | None = None
+        """the worker that started a picture last: only its tiles are reported"""
 
-    def results(self, steps: Iterator[Step]) -> Iterator[Result]:
-        """One Result for each step, in the order in which they come to an end. RestoreError when all are dead."""
-        self.hands = self.hall.open()
+    def results(self, items: Iterator[PlanItem]) -> Iterator[Result]:
+        """Yield one Result for each item, in the order in which they finish. Raises RestoreError."""
+        self.workers = self.backend.start()
         try:
             more = True
-            while more or any(hand.held for hand in self.hands) or (self.suspects and not self.watch.stopping()):
-                wait = PATIENCE
+            while more or any(worker.tasks for worker in self.workers) or (self.quarantined and not self.stopping()):
+                wait = STOP_CHECK_SECONDS
                 if more:
-                    more, wait = yield from self.share_out(steps)
-                self.hand_suspects()
-                yield from self.listen(wait)
+                    more, wait = yield from self.assign_tasks(items)
+                self.assign_quarantined()
+                yield from self.handle_messages(wait)
         finally:
-            self.hall.close(self.hands)
-            for folder in {Path(output).parent for output in self.deaths if not is_remote(output)}:
+            self.backend.close(self.workers)
+            for folder in {Path(output).parent for output in self.fatal_outputs if not is_remote(output)}:
                 sweep(folder)
 
-    def share_out(self, steps: Iterator[Step]) -> Generator[Result, None, tuple[bool, float]]:
-        """Gives work to those who have room. Returns whether there may be more, and how long to listen for a word."""
-        for _ in range(TURN):
-            if (hand := self.free()) is None:
-                return True, PATIENCE
+    def assign_tasks(self, items: Iterator[PlanItem]) -> Generator[Result, None, tuple[bool, float]]:
+        """Assign tasks to workers with room. Return whether there may be more, and the seconds to wait for messages."""
+        for _ in range(ITEMS_PER_ROUND):
+            if (worker := self.pick_worker()) is None:
+                return True, STOP_CHECK_SECONDS
             try:
-                step = next(steps)
+                item = next(items)
             except StopIteration:
                 return False, 0.0
-            if step is None:
-                return True, IDLE
-            if isinstance(step, Result):
-                yield step
+            if item is None:
+                return True, POLL_SECONDS
+            if isinstance(item, Result):
+                yield item
             else:
-                give(hand, step)
+                assign(worker, item)
         return True, 0.0
 
-    def free(self) -> Hand | None:
-        """Who has most room. With a suspect waiting, one worker is left to come to its end."""
-        able = sorted((hand for hand in self.hands if hand.ready and not hand.alone), key=lambda hand: len(hand.held))
-        if self.suspects and not any(hand.alone for hand in self.hands):
-            able = able[1:]
-        return next((hand for hand in able if len(hand.held) < hand.room), None)
+    def pick_worker(self) -> WorkerHandle | None:
+        """Return the worker with the most room. While a task waits in quarantine, let one worker run out of tasks."""
+        available = [worker for worker in self.workers if worker.is_ready and not worker.is_isolated]
+        available.sort(key=lambda worker: len(worker.tasks))
+        if self.quarantined and not any(worker.is_isolated for worker in self.workers):
+            available = available[1:]
+        return next((worker for worker in available if len(worker.tasks) < worker.capacity), None)
 
-    def hand_suspects(self) -> None:
-        """One suspect at a time, to a worker that has nothing else."""
-        idle = next((hand for hand in self.hands if hand.ready and not hand.held), None)
-        if self.suspects and idle and not any(hand.alone for hand in self.hands):
-            idle.alone = True
-            give(idle, self.suspects.popleft())
+    def assign_quarantined(self) -> None:
+        """Assign one quarantined task to a worker without tasks. Only one of them runs at a time."""
+        idle = next((worker for worker in self.workers if worker.is_ready and not worker.tasks), None)
+        if self.quarantined and idle and not any(worker.is_isolated for worker in self.workers):
+            idle.is_isolated = True
+            assign(idle, self.quarantined.popleft())
 
-    def listen(self, seconds: float) -> Iterator[Result]:
-        """What the workers have to say."""
-        for hand, said in self.hall.hear(self.hands, seconds):
-            if isinstance(said, Result):
-                yield self.finished(hand, said)
-            elif isinstance(said, Died):
-                yield from self.bury(hand, said.reason)
-            elif isinstance(said, Refused):
-                raise said.error
-            else:
-                self.pass_on(hand, said)
+    def handle_messages(self, seconds: float) -> Iterator[Result]:
+        """Handle what the workers have sent. Wait up to `seconds` for a message. Raises WeightsError."""
+        for worker, message in self.backend.receive(self.workers, seconds):
+            match message:
+                case PictureFinished(result):
+                    yield self.finish_task(worker, result)
+                case Ready():
+                    worker.is_ready = True
+                case Died(reason):
+                    yield from self.handle_worker_death(worker, reason)
+                case Refused(error):
+                    raise error
+                case _:
+                    self.forward(worker, message)
 
-    def finished(self, hand: Hand, result: Result) -> Result:
-        """One picture less on its hands."""
-        work = hand.held.pop(result.output)
-        hand.models.pop(work.input, None)
-        hand.alone, hand.finished = False, True
-        hand.room = min(MANY, hand.room + 1) if result.seconds < QUICK else max(FEW, hand.room - 1)
+    def finish_task(self, worker: WorkerHandle, result: Result) -> Result:
+        """Remove a finished task from its worker, and adapt the number of tasks that the worker gets."""
+        task = worker.tasks.pop(result.output)
+        worker.models.pop(task.input, None)
+        worker.is_isolated, worker.has_finished = False, True
+        change = 1 if result.seconds < QUICK_SECONDS else -1
+        worker.capacity = max(MIN_TASKS, min(MAX_TASKS, worker.capacity + change))
         return result
 
-    def pass_on(self, hand: Hand, said: Said) -> None:
-        """To whoever watches: of several pictures at hand the one that was begun last."""
-        watch = self.watch
-        if isinstance(said, Ready):
-            hand.ready = True
-        elif isinstance(said, Begun):
-            self.last, hand.picture = hand, said.input
-            hand.models[said.input] = hand.using
-            watch.on_picture(said.input)
-        elif isinstance(said, Loaded):
-            hand.models[hand.picture] = hand.using = said.model, said.sha256
-        elif isinstance(said, Tiles) and hand is self.last:
-            watch.on_tile(said.done, said.total)
-        elif isinstance(said, Noted) and said.text not in self.noted:
-            self.noted.add(said.text)
-            watch.on_note(said.text)
-        elif isinstance(said, Fetched) and watch.progress is not None:
-            getattr(watch.progress, said.call)(*said.args)
+    def forward(self, worker: WorkerHandle, event: Event) -> None:
+        """Report a worker's event: each note once, and tiles only of the picture that started last."""
+        match event:
+            case PictureStarted(path):
+                self.last_started, worker.current_input = worker, path
+                worker.models[path] = worker.current_model
+            case ModelLoaded(name, sha256):
+                worker.models[worker.current_input] = worker.current_model = name, sha256
+            case TileDone() if worker is not self.last_started:
+                return
+            case Note(text):
+                if text in self.notes:
+                    return
+                self.notes.add(text)
+        self.on_event(event)
 
-    def bury(self, hand: Hand, reason: str) -> Iterator[Result]:
-        """Its pictures go to others, but for those that are done and those on which a worker died before."""
-        self.hands.remove(hand)
-        for work in hand.held.values():
-            if (result := self.completed(hand, work)) is not None:
-                hand.finished = True
+    def handle_worker_death(self, worker: WorkerHandle, reason: str) -> Iterator[Result]:
+        """Quarantine the unfinished tasks of a dead worker, and start another worker.
+
+        A task that was finished before the death is done. A task on which two workers died has failed.
+        Raises RestoreError if this was the last worker.
+        """
+        self.workers.remove(worker)
+        for task in worker.tasks.values():
+            if (result := self.recover_result(worker, task)) is not None:
+                worker.has_finished = True
                 yield result
-            elif work.output in self.deaths:
-                error = RestoreError(f"{work.input}: a worker died while restoring it, twice: {reason}")
-                yield Result(work.input, work.output, "failed", error=error)
+            elif task.output in self.fatal_outputs:
+                error = RestoreError(f"{task.input}: a worker died while restoring it, twice: {reason}")
+                yield Result(task.input, task.output, "failed", error=error)
             else:
-                self.deaths.add(work.output)
-                self.suspects.append(work)
-        barren = 0 if hand.finished else hand.barren + 1
-        again = barren < self.hall.lives
-        if again or self.hands:
-            then = "another takes its place" if again else f"{len(self.hands)} left"
-            self.watch.on_note(f"{hand.name} died with {len(hand.held)} pictures, {reason}: {then}")
-        if again:
-            self.hands.append(self.hall.replace(hand, barren))
-        elif not self.hands:
-            step = "the same command again, with --device cpu or a smaller --tile"
-            raise RestoreError(f"no worker is left to go on: {hand.name} died ({reason})", step)
+                self.fatal_outputs.add(task.output)
+                self.quarantined.append(task)
+        failed_starts = 0 if worker.has_finished else worker.failed_starts + 1
+        restart = failed_starts < self.backend.max_failed_starts
+        if restart or self.workers:
+            then = "another takes its place" if restart else f"{len(self.workers)} left"
+            self.on_event(Note(f"{worker.name} died with {len(worker.tasks)} pictures, {reason}: {then}"))
+        if restart:
+            self.workers.append(self.backend.restart(worker, failed_starts))
+        elif not self.workers:
+            hint = "the same command again, with --device cpu or a smaller --tile"
+            raise RestoreError(f"no worker is left to go on: {worker.name} died ({reason})", hint)
 
-    def completed(self, hand: Hand, work: Work) -> Result | None:
-        """The Result of a picture whose worker died after the file was there; files appear whole or not at all."""
+    def recover_result(self, worker: WorkerHandle, task: Task) -> Result | None:
+        """Return the Result of a task whose worker died after writing the output. Outputs appear only when complete."""
         try:
-            if looked_at(work.output) in (None, work.replaces):
+            if file_state(task.output) in (None, task.replaces):
                 return None
-        except RestoreError:  # a server that does not say
+        except RestoreError:  # the server does not answer
             return None
-        if self.job.keep_times and not (is_remote(work.input) or is_remote(work.output)):
-            facts = Path(work.input).stat()
-            os.utime(work.output, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-        model, sha256 = hand.models.get(work.input, (None, None))
-        return Result(work.input, work.output, "done", model, sha256, notes=("its worker died when it was written",))
+        if self.job.keep_times and not (is_remote(task.input) or is_remote(task.output)):
+            facts = Path(task.input).stat()
+            os.utime(task.output, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        model, sha256 = worker.models.get(task.input, (None, None))
+        return Result(task.input, task.output, "done", model, sha256, notes=("its worker died when it was written",))
 
 
-def give(hand: Hand, work: Work) -> None:
-    """A picture into its hands."""
-    hand.held[work.output] = work
-    hand.give(work)
+def assign(worker: WorkerHandle, task: Task) -> None:
+    """Assign a task to a worker and remember it."""
+    worker.tasks[task.output] = task
+    worker.assign(task)

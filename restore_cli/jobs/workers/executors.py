@@ -1,26 +1,34 @@
-"""Who restores a job: threads of this process, a process for each device, or a Ray cluster."""
+"""Chooses the executor of a job: threads of this process, one process per device, or a Ray cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from restore_cli.errors import UsageError
-from restore_cli.jobs.model_cache import Bench
-from restore_cli.jobs.run import run
-from restore_cli.jobs.types import Crew, Job, Result, Watch
+from restore_cli.jobs.events import OnEvent, ignore_event
+from restore_cli.jobs.model_cache import ModelCache
+from restore_cli.jobs.paths import IgnoredFiles
+from restore_cli.jobs.run import Stopping, run
+from restore_cli.jobs.types import Executor, Job, Result
 from restore_cli.models.processor import use_granted_cores
 
 __all__ = ["choose_executor", "run_job"]
 
 
-def run_job(job: Job, watch: Watch | None = None) -> Iterator[Result]:
-    """`run` with the executor that the job's options name. Raises UsageError where they contradict each other."""
+def run_job(
+    job: Job,
+    on_event: OnEvent = ignore_event,
+    stopping: Stopping = lambda: False,
+    ignored: IgnoredFiles | None = None,
+    count_inputs: bool = False,
+) -> Iterator[Result]:
+    """Return the Results of `run` with the executor that the job asks for. Raises UsageError as `run` does."""
     check_executor(job)
-    return run(job, watch or Watch(), choose_executor)
+    return run(job, choose_executor, on_event, stopping, ignored, count_inputs)
 
 
 def check_executor(job: Job) -> None:
-    """Raise UsageError where options of the cluster contradict each other, or Ray is not installed."""
+    """Raise UsageError if options of the cluster contradict each other, or if Ray is not installed."""
     if job.cluster is not None:
         from restore_cli.jobs.workers.ray_cluster import check_cluster
 
@@ -30,23 +38,23 @@ def check_executor(job: Job) -> None:
         raise UsageError(f"{option} is for a cluster", hint="--cluster auto, or --device all for the devices here")
 
 
-def choose_executor(bench: Bench) -> Crew:
-    """A Ray cluster, a process for each of several devices, or this process. Raises UsageError.
+def choose_executor(models: ModelCache, stopping: Stopping) -> Executor:
+    """Return an executor on a Ray cluster, in one process per device, or in this process. Raises UsageError.
 
-    If this process does the work, it also limits PyTorch's threads to the granted cores: call this in the command only.
+    In this process it also limits PyTorch's threads to the granted cores, so only commands may call this.
     """
-    job, watch = bench.job, bench.watch
+    job, on_event = models.job, models.on_event
     if job.cluster is not None:
-        from restore_cli.jobs.workers.dispatcher import Foreman
-        from restore_cli.jobs.workers.ray_cluster import Cluster
+        from restore_cli.jobs.workers.dispatcher import Dispatcher
+        from restore_cli.jobs.workers.ray_cluster import RayBackend
 
-        return Foreman(Cluster(job, watch), job, watch)
+        return Dispatcher(RayBackend(job, on_event), job, on_event, stopping)
     if job.several_devices:
-        from restore_cli.jobs.workers.dispatcher import Foreman
-        from restore_cli.jobs.workers.processes import Pool, devices
+        from restore_cli.jobs.workers.dispatcher import Dispatcher
+        from restore_cli.jobs.workers.processes import ProcessBackend, list_devices
 
-        return Foreman(Pool(job, devices(job.device)), job, watch)
+        return Dispatcher(ProcessBackend(job, list_devices(job.device)), job, on_event, stopping)
     from restore_cli.jobs.workers.worker import Worker
 
     use_granted_cores()
-    return Worker(bench)
+    return Worker(models, stopping)

@@ -1,4 +1,4 @@
-"""The desk of a worker in another process or on another machine: work is put there, and what it has to tell."""
+"""The loop of a worker in another process or on another machine: it takes tasks from a queue and sends messages."""
 
 from __future__ import annotations
 
@@ -8,110 +8,55 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
 
 from restore_cli.errors import WeightsError
-from restore_cli.image.picture import Header
-from restore_cli.jobs.model_cache import Bench
-from restore_cli.jobs.paths import Asked
-from restore_cli.jobs.types import Job, Result, Step, Watch, Work
+from restore_cli.jobs.events import Event, PictureFinished, PictureStarted, TileDone
+from restore_cli.jobs.model_cache import ModelCache
+from restore_cli.jobs.paths import InputSpec
+from restore_cli.jobs.types import Job, PlanItem, Task
 from restore_cli.models.processor import keep_freed_memory, use_granted_cores
 
-if TYPE_CHECKING:
-    from restore_cli.models.network import Network
+__all__ = ["Died", "Message", "Ready", "Refused", "WorkerLoop", "worker_job"]
 
-__all__ = ["Begun", "Desk", "Died", "Fetched", "Loaded", "Noted", "Ready", "Refused", "Said", "Tiles", "sent"]
-
-OFTEN = 0.1
-"""seconds between two words on the tiles of a picture, and between two looks for work"""
+REPORT_SECONDS = 0.1
+"""shortest time between two reports of finished tiles, and longest time to wait for a task"""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """It can take work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """Work on an input begins."""
-
-    input: str
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What the picture at hand is restored with."""
-
-    model: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tiles:
-    """How far the picture at hand is."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """Something that a person should know."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A call of Progress: start, advance, finish or passed_over."""
-
-    call: str
-    args: tuple[str | int | None, ...] = ()
+    """The worker can take tasks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing can be restored, here or elsewhere."""
+    """No worker can restore anything, because the checkpoint cannot be used."""
 
     error: WeightsError
 
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """It has met what it cannot go on after."""
+    """The worker has ended. This is its last message."""
 
     reason: str
 
 
-Said = Ready | Begun | Loaded | Tiles | Noted | Fetched | Refused | Died | Result
+Message = Ready | Refused | Died | Event
 
 
-class TellingBench(Bench):
-    """One that tells what each picture is restored with."""
+class WorkerLoop:
+    """Restores the tasks of its queue with models and threads of its own."""
 
-    tell: Callable[[Said], None]
+    def __init__(self, job: Job, send: Callable[[Message], None], threads: int) -> None:
+        """`send` is called from the thread of `run` and must be thread-safe. `threads` limits PyTorch on a CPU."""
+        self.send, self.threads = send, threads
+        self.models = ModelCache(job, self.report)
+        self.tasks: SimpleQueue[Task] = SimpleQueue()
+        self.unfinished = 0
+        self.last_report = 0.0
 
-    def model(self, header: Header) -> tuple[str, Network]:
-        """As ever."""
-        name, network = super().model(header)
-        self.tell(Loaded(name, self.sha256(name)))
-        return name, network
-
-
-class Desk:
-    """Where one worker sits: its own models, its own threads, no inputs but those that are put there."""
-
-    def __init__(self, job: Job, tell: Callable[[Said], None], threads: int) -> None:
-        """`tell` is called from the thread that works; `threads` is how many the CPU's models may use."""
-        self.tell, self.threads = tell, threads
-        self.bench = TellingBench(job, Watch(self, lambda text: tell(Noted(text)), None, self.begin, self.tile))
-        self.bench.tell = tell
-        self.works: SimpleQueue[Work] = SimpleQueue()
-        self.held = 0
-        self.told = 0.0
-
-    def work(self) -> None:
-        """Until the process ends. What goes wrong beyond one picture is told, and ends it."""
+    def run(self) -> None:
+        """Restore tasks until the process ends. An error that is not about one picture is sent and ends the loop."""
         try:
             import torch
 
@@ -120,58 +65,41 @@ class Desk:
             keep_freed_memory()
             use_granted_cores()
             torch.set_num_threads(min(self.threads, torch.get_num_threads()))
-            self.tell(Ready())
-            for result in Worker(self.bench).results(self.steps()):
-                self.held -= 1
-                self.tell(result)
+            self.send(Ready())
+            for result in Worker(self.models).results(self.items()):
+                self.unfinished -= 1
+                self.send(PictureFinished(result))
         except WeightsError as error:
-            self.tell(Refused(error))
-        except Exception as error:  # a device that answers no more, say: another process may have a better one
+            self.send(Refused(error))
+        except Exception as error:  # for example a device that has failed: another worker may have a better one
             if os.environ.get("RESTORE_DEBUG") == "1":
                 traceback.print_exc()
             lines = str(error).splitlines() or [""]
-            self.tell(Died(f"{type(error).__name__}: {lines[0][:200]}"))
+            self.send(Died(f"{type(error).__name__}: {lines[0][:200]}"))
 
-    def steps(self) -> Iterator[Step]:
-        """What was put on the desk; waits for it only where nothing is in hand."""
+    def items(self) -> Iterator[PlanItem]:
+        """Yield the tasks of the queue. Wait for a task only if no other one is unfinished."""
         while True:
             try:
-                work = self.works.get(timeout=0 if self.held else OFTEN)
+                task = self.tasks.get(timeout=0 if self.unfinished else REPORT_SECONDS)
             except Empty:
                 yield None
             else:
-                self.held += 1
-                yield work
+                self.unfinished += 1
+                yield task
 
-    def begin(self, path: str) -> None:
-        """Told at once."""
-        self.told = 0.0
-        self.tell(Begun(path))
-
-    def tile(self, done: int, total: int) -> None:
-        """Told now and then."""
-        now = time.monotonic()
-        if done == total or now - self.told >= OFTEN:
-            self.told = now
-            self.tell(Tiles(done, total))
-
-    def start(self, name: str, total: int | None) -> None:
-        """A download begins."""
-        self.tell(Fetched("start", (name, total)))
-
-    def advance(self, n: int) -> None:
-        """It goes on."""
-        self.tell(Fetched("advance", (n,)))
-
-    def finish(self) -> None:
-        """It ends."""
-        self.tell(Fetched("finish"))
-
-    def passed_over(self, name: str, why: str) -> None:
-        """A source failed, and the next one is tried."""
-        self.tell(Fetched("passed_over", (name, why)))
+    def report(self, event: Event) -> None:
+        """Send an event, but finished tiles only every REPORT_SECONDS."""
+        if isinstance(event, PictureStarted):
+            self.last_report = 0.0
+        elif isinstance(event, TileDone):
+            now = time.monotonic()
+            if event.done < event.total and now - self.last_report < REPORT_SECONDS:
+                return
+            self.last_report = now
+        self.send(event)
 
 
-def sent(job: Job, device: str) -> Job:
-    """The job as a worker needs it: for one device, without the inputs, which may be a list of a million."""
-    return replace(job, asked=Asked(), device=device, cluster=None)
+def worker_job(job: Job, device: str) -> Job:
+    """Return the job for a worker on one device, without the inputs: they may be a list of a million paths."""
+    return replace(job, inputs=InputSpec(), device=device, cluster=None)

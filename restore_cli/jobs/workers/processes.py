@@ -1,4 +1,4 @@
-"""Several devices of one machine: a process for each, one queue, one report."""
+"""Workers in processes of this machine, one for each device that is named."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from multiprocessing import connection, get_context
+from multiprocessing import connection as connections
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from threading import Lock, Thread
 
 from restore_cli.atomic import abandon
 from restore_cli.errors import UsageError
-from restore_cli.jobs.types import Job, Work
-from restore_cli.jobs.workers.dispatcher import Hand
-from restore_cli.jobs.workers.loop import Desk, Died, Said, sent
+from restore_cli.jobs.types import Job, Task
+from restore_cli.jobs.workers.dispatcher import WorkerHandle
+from restore_cli.jobs.workers.loop import Died, Message, WorkerLoop, worker_job
 
-__all__ = ["Pool", "devices"]
+__all__ = ["ProcessBackend", "list_devices"]
 
-FAREWELL = 5.0
-"""seconds that a process has to end"""
+EXIT_SECONDS = 5.0
+"""time that a process gets to end before it is killed"""
 
 
-def devices(asked: str) -> list[str]:
-    """Those that --device names. UsageError where one of them is not here."""
+def list_devices(requested: str) -> list[str]:
+    """Return the devices that --device names. Raises UsageError if one does not exist."""
     from restore_cli.models.load import pick_device
 
-    if asked != "all":
-        names = [name.strip() for name in asked.split(",")]
+    if requested != "all":
+        names = [name.strip() for name in requested.split(",")]
         if len(names) > 1:
             for name in names:
                 pick_device(name)
@@ -40,129 +41,130 @@ def devices(asked: str) -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
-def portion(memory: int | None, device: str, mates: int) -> int | None:
-    """Bytes for the model of each process on a device: what was asked, or an equal part of what is there."""
+def memory_share(memory: int | None, device: str, sharing: int) -> int | None:
+    """Return the bytes for the model of one process: `memory`, or an equal share of the free memory of its device."""
     from restore_cli.models.load import pick_device
     from restore_cli.pipeline.memory import usable_memory
 
-    if memory is not None or mates == 1:
+    if memory is not None or sharing == 1:
         return memory
     room = usable_memory(pick_device(device))
-    return room if room is None else room // mates
+    return room if room is None else room // sharing
 
 
-class Process(Hand):
-    """A worker in a process of its own."""
+class ProcessHandle(WorkerHandle):
+    """A worker in a process."""
 
-    def __init__(self, job: Job, device: str, threads: int, number: int, barren: int = 0) -> None:
-        super().__init__(f"worker {number} ({device})", barren)
+    def __init__(self, job: Job, device: str, threads: int, number: int, failed_starts: int = 0) -> None:
+        super().__init__(f"worker {number} ({device})", failed_starts)
         self.device, self.number = device, number
-        spawn = get_context("spawn")  # a fork would share what CUDA and the threads of libvips hold
-        self.line, far = spawn.Pipe()
-        self.process = spawn.Process(target=attend, args=(far, sent(job, device), threads), daemon=True)
+        spawn = get_context("spawn")  # a fork would copy the state of CUDA and the locks of libvips
+        self.connection, far = spawn.Pipe()
+        self.process = spawn.Process(target=run_worker, args=(far, worker_job(job, device), threads), daemon=True)
         self.process.start()
         far.close()
 
-    def give(self, work: Work) -> None:
-        """Through the pipe."""
+    def assign(self, task: Task) -> None:
         with suppress(OSError):
-            self.line.send(work)
+            self.connection.send(task)
 
-    def said(self) -> Iterator[Said]:
-        """What has come through the pipe, and how the process ended if it did."""
+    def read_messages(self) -> Iterator[Message]:
+        """Yield all messages that have arrived. If the process has ended, the last one is Died."""
         try:
-            while self.line.poll():
-                word = self.line.recv()
-                if isinstance(word, Died):
-                    self.end()
-                    yield word
+            while self.connection.poll():
+                message = self.connection.recv()
+                if isinstance(message, Died):
+                    self.join()
+                    yield message
                     return
-                yield word
+                yield message
         except (EOFError, OSError):
-            self.end()
-            yield Died(ending(self.process.exitcode))
+            self.join()
+            yield Died(describe_exit(self.process.exitcode))
 
-    def end(self) -> None:
-        """Until nothing of it is left, its locks neither."""
-        self.line.close()
-        self.process.join(FAREWELL)
+    def join(self) -> None:
+        """Wait until the process has ended, and kill it if that takes too long."""
+        self.connection.close()
+        self.process.join(EXIT_SECONDS)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
 
 
-class Pool:
-    """The devices of this machine."""
+class ProcessBackend:
+    """Starts one process for each name in `names`."""
 
-    lives = 1
+    max_failed_starts = 1
 
     def __init__(self, job: Job, names: Sequence[str]) -> None:
         from restore_cli.models.processor import cores
 
         self.names = names
         self.threads = max(1, cores() // len(names))
-        self.jobs = {name: replace(job, memory=portion(job.memory, name, names.count(name))) for name in set(names)}
+        self.jobs = {
+            name: replace(job, memory=memory_share(job.memory, name, names.count(name))) for name in set(names)
+        }
 
-    def open(self) -> list[Hand]:
-        """A process for each device."""
-        return [Process(self.jobs[name], name, self.threads, number) for number, name in enumerate(self.names, 1)]
+    def start(self) -> list[WorkerHandle]:
+        return [ProcessHandle(self.jobs[name], name, self.threads, number) for number, name in enumerate(self.names, 1)]
 
-    def replace(self, hand: Hand, barren: int) -> Hand:
-        """Another process on its device."""
-        assert isinstance(hand, Process)
-        return Process(self.jobs[hand.device], hand.device, self.threads, hand.number, barren)
+    def restart(self, worker: WorkerHandle, failed_starts: int) -> WorkerHandle:
+        assert isinstance(worker, ProcessHandle)
+        return ProcessHandle(self.jobs[worker.device], worker.device, self.threads, worker.number, failed_starts)
 
-    def hear(self, hands: Sequence[Hand], seconds: float) -> Iterator[tuple[Hand, Said]]:
-        """From whichever process speaks first."""
-        lines = {hand.line: hand for hand in hands if isinstance(hand, Process)}
-        for line in connection.wait(list(lines), seconds):
-            hand = lines[line]  # type: ignore[index]  # wait gives what it was given
-            for word in hand.said():
-                yield hand, word
+    def receive(self, workers: Sequence[WorkerHandle], seconds: float) -> Iterator[tuple[WorkerHandle, Message]]:
+        lines = {worker.connection: worker for worker in workers if isinstance(worker, ProcessHandle)}
+        for connection in connections.wait(list(lines), seconds):
+            worker = lines[connection]  # type: ignore[index]  # wait returns the objects that it got
+            for message in worker.read_messages():
+                yield worker, message
 
-    def close(self, hands: Sequence[Hand]) -> None:
-        """All at once, then each is waited for."""
-        processes = [hand for hand in hands if isinstance(hand, Process)]
-        for hand in processes:
-            hand.line.close()
-        for hand in processes:
-            hand.end()
+    def close(self, workers: Sequence[WorkerHandle]) -> None:
+        """End all processes. All pipes are closed first, so that the processes end at the same time."""
+        processes = [worker for worker in workers if isinstance(worker, ProcessHandle)]
+        for worker in processes:
+            worker.connection.close()
+        for worker in processes:
+            worker.join()
 
 
-def attend(line: Connection, job: Job, threads: int) -> None:
-    """What the process does: it ends when its parent does, or wants it to."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # these reach the whole group, the parent decides
+def run_worker(connection: Connection, job: Job, threads: int) -> None:
+    """Run in the process: restore until the parent closes the pipe or ends."""
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # Ctrl-C reaches all processes of the group; the parent decides
         signal.signal(number, signal.SIG_IGN)
-    os.dup2(2, 1)  # standard output is the parent's alone
+    os.dup2(2, 1)  # only the parent writes to standard output
     lock = Lock()
 
-    def tell(said: Said) -> None:
+    def send(message: Message) -> None:
         with lock, suppress(OSError):
-            line.send(said)
+            connection.send(message)
 
-    desk = Desk(job, tell, threads)
-    Thread(target=receive, args=(line, desk), daemon=True).start()
-    desk.work()
-    leave()
+    loop = WorkerLoop(job, send, threads)
+    Thread(target=receive_tasks, args=(connection, loop), daemon=True).start()
+    loop.run()
+    exit_now()
 
 
-def receive(line: Connection, desk: Desk) -> None:
-    """Puts work on the desk until the other end of the pipe is closed."""
+def receive_tasks(connection: Connection, loop: WorkerLoop) -> None:
+    """Put tasks into the queue of the loop until the parent closes the pipe."""
     while True:
         try:
-            desk.works.put(line.recv())
+            loop.tasks.put(connection.recv())
         except (EOFError, OSError):
-            leave()
+            exit_now()
 
 
-def leave() -> None:
-    """At once, with no temporary file left."""
+def exit_now() -> None:
+    """End the process at once, without temporary files."""
     abandon()
     os._exit(1)
 
 
-def ending(code: int | None) -> str:
-    """In words."""
+def describe_exit(code: int | None) -> str:
     if code is not None and code < 0:
         return f"killed by {signal.Signals(-code).name}"
     return f"it ended with exit code {code}"

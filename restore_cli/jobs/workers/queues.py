@@ -1,4 +1,4 @@
-"""Between the thread that restores and those that read and write: a few blocks, never a whole gigapixel."""
+"""Bounded queues between the threads that decode, restore and encode."""
 
 from __future__ import annotations
 
@@ -12,61 +12,60 @@ __all__ = ["MemoryBudget", "QueueClosed", "RowQueue"]
 
 
 class QueueClosed(Exception):
-    """The other end has given up."""
+    """The other end of a queue has ended."""
 
 
 class RowQueue:
-    """Rows of the pictures of one file, from the thread that restores to the one that writes."""
+    """Passes the rows of the pictures of one file from the thread that restores to the thread that writes."""
 
-    def __init__(self, room: int) -> None:
-        """Holds blocks of `room` bytes together, or one that is larger."""
-        self.room = room
+    def __init__(self, capacity: int) -> None:
+        """`capacity` is the number of bytes that the queue holds. A single block may be larger."""
+        self.capacity = capacity
         self.blocks: deque[Samples | None] = deque()
-        """None ends a picture"""
+        """None marks the end of a picture"""
         self.bytes = 0
-        self.over = False
-        """no more will be put"""
-        self.gone = False
-        """no more will be taken"""
+        self.is_closed = False
+        """no more blocks will be put"""
+        self.is_abandoned = False
+        """no more blocks will be taken"""
         self.changed = Condition()
 
     def put(self, block: Samples | None) -> None:
-        """Waits for room. Raises QueueClosed where nobody will take it."""
+        """Add a block, and wait for room first. Raises QueueClosed if nothing will be taken any more."""
         size = 0 if block is None else block.nbytes
         with self.changed:
-            self.changed.wait_for(lambda: self.gone or not self.bytes or self.bytes + size <= self.room)
-            if self.gone:
+            self.changed.wait_for(lambda: self.is_abandoned or not self.bytes or self.bytes + size <= self.capacity)
+            if self.is_abandoned:
                 raise QueueClosed
             self.blocks.append(block)
             self.bytes += size
             self.changed.notify_all()
 
-    def end(self) -> None:
-        """No more will be put: where pictures are missing, who takes them learns of it by QueueClosed."""
+    def close(self) -> None:
+        """Declare that no more blocks will be put. If pictures are incomplete, the reader gets QueueClosed."""
         with self.changed:
-            self.over = True
+            self.is_closed = True
             self.changed.notify_all()
 
-    def leave(self) -> None:
-        """No more will be taken."""
+    def abandon(self) -> None:
+        """Declare that no more blocks will be taken."""
         with self.changed:
-            self.gone = True
+            self.is_abandoned = True
             self.blocks.clear()
             self.changed.notify_all()
 
     def pages(self, count: int) -> Iterator[Iterator[Samples]]:
-        """The rows of `count` pictures; each is taken to its end before the next. Raises QueueClosed."""
+        """Yield the rows of `count` pictures. Each must be read to its end before the next. Raises QueueClosed."""
         return (self.page() for _ in range(count))
 
     def page(self) -> Iterator[Samples]:
-        """The rows of one picture."""
         while (block := self.take()) is not None:
             yield block
 
     def take(self) -> Samples | None:
-        """The next block, or None at a picture's end."""
+        """Remove and return the next block, None at the end of a picture. Raises QueueClosed."""
         with self.changed:
-            self.changed.wait_for(lambda: bool(self.blocks) or self.over)
+            self.changed.wait_for(lambda: bool(self.blocks) or self.is_closed)
             if not self.blocks:
                 raise QueueClosed
             block = self.blocks.popleft()
@@ -76,22 +75,22 @@ class RowQueue:
 
 
 class MemoryBudget:
-    """Memory for pictures that wait decoded, given out in the order of their turns."""
+    """Memory for decoded pictures, granted in the order of their turns."""
 
-    def __init__(self, room: int) -> None:
-        self.room, self.taken, self.turn = room, 0, 0
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.used, self.turn = capacity, 0, 0
         self.changed = Condition()
 
     def acquire(self, turn: int, size: int) -> None:
-        """Waits until all earlier turns have had theirs and `size` bytes are free. 0 bytes pass the turn on."""
+        """Wait until all earlier turns are granted and `size` bytes are free. 0 bytes only pass the turn on."""
         with self.changed:
-            self.changed.wait_for(lambda: self.turn == turn and (not size or self.taken + size <= self.room))
+            self.changed.wait_for(lambda: self.turn == turn and (not size or self.used + size <= self.capacity))
             self.turn += 1
-            self.taken += size
+            self.used += size
             self.changed.notify_all()
 
     def release(self, size: int) -> None:
-        """They are free again."""
+        """Return `size` bytes to the budget."""
         with self.changed:
-            self.taken -= size
+            self.used -= size
             self.changed.notify_all()

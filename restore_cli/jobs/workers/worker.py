@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,9 +28,10 @@ from restore_cli.errors import (
 from restore_cli.image.codec import infer_format
 from restore_cli.image.metadata.provenance import Provenance
 from restore_cli.image.picture import Samples
-from restore_cli.jobs.model_cache import Bench, notes
+from restore_cli.jobs.events import ModelLoaded, PictureStarted, TileDone, report_warnings
+from restore_cli.jobs.model_cache import ModelCache, describe_fallbacks
 from restore_cli.jobs.paths import is_remote
-from restore_cli.jobs.types import Result, Step, Work, warnings_as_notes
+from restore_cli.jobs.types import PlanItem, Result, Task
 from restore_cli.jobs.workers.queues import MemoryBudget, QueueClosed, RowQueue
 from restore_cli.models.network import Network
 from restore_cli.models.processor import cores
@@ -48,74 +49,74 @@ from restore_cli.tiling.geometry import Tiling, padded_side
 
 __all__ = ["Worker"]
 
-AHEAD = 8
+MAX_OPENED = 8
 """pictures that are opened before their turn"""
-DECODED = 1 << 28
+MAX_DECODED_BYTES = 1 << 28
 """bytes of them that wait decoded; a larger one is read as it is restored"""
-ROOM = 1 << 25
+ROW_QUEUE_BYTES = 1 << 25
 """bytes of restored rows that wait to be written, of one picture"""
-TOGETHER = 16
+MAX_BATCH = 16
 """small pictures that share a batch at most, where batches pay: on an accelerator"""
-IDLE = 0.1
+POLL_SECONDS = 0.1
 """seconds between two looks when there is nothing to do"""
 
 
 @dataclass
-class Opened:
+class OpenedTask:
     """A picture whose turn comes: what it takes to restore it, or why that cannot be."""
 
-    work: Work
+    task: Task
     pipeline: FilePipeline | None = None
     error: RestoreError | None = None
-    held: int = 0
+    held_bytes: int = 0
     """bytes of the budget"""
-    here: Work | None = None
+    local: Task | None = None
     """with paths on this machine, where they are remote: copies in a folder of their own"""
-    copies: Path | None = None
+    temporary: Path | None = None
     """that folder"""
 
-    def ready(self) -> FilePipeline:
+    def require_pipeline(self) -> FilePipeline:
         """Raises RestoreError where it could not be opened."""
         if self.error is not None:
             raise self.error
         assert self.pipeline is not None
         return self.pipeline
 
-    def fetch(self) -> Work:
+    def localize(self) -> Task:
         """The work with paths on this machine. Raises ImageError."""
-        work = self.work
-        if not (is_remote(work.input) or is_remote(work.output)):
-            return work
-        self.copies = Path(mkdtemp(prefix="restore-"))
-        here, there = work.input, work.output
+        task = self.task
+        if not (is_remote(task.input) or is_remote(task.output)):
+            return task
+        self.temporary = Path(mkdtemp(prefix="restore-"))
+        here, there = task.input, task.output
         if is_remote(there):
-            there = str(self.copies / "out" / there.rpartition("/")[2])
+            there = str(self.temporary / "out" / there.rpartition("/")[2])
         if is_remote(here):
-            from restore_cli.jobs.storage import fetch_file
+            from restore_cli.jobs.storage import download_file
 
-            here = str(self.copies / here.rpartition("/")[2])
-            fetch_file(work.input, Path(here))
-        self.here = Work(here, there, work.replaces)
-        return self.here
+            here = str(self.temporary / here.rpartition("/")[2])
+            download_file(task.input, Path(here))
+        self.local = Task(here, there, task.replaces)
+        return self.local
 
-    def failed(self, error: RestoreError) -> Result:
+    def fail(self, error: RestoreError) -> Result:
         """The Result where it could not be restored."""
         self.discard()
-        if self.here is not None:
-            message = error.message.replace(self.here.input, self.work.input).replace(
-                self.here.output, self.work.output
+        if self.local is not None:
+            message = error.message.replace(self.local.input, self.task.input).replace(
+                self.local.output, self.task.output
             )
             error = type(error)(message, hint=error.hint)
-        return Result(self.work.input, self.work.output, "failed", error=named(error, self.work.input))
+        return Result(self.task.input, self.task.output, "failed", error=add_path(error, self.task.input))
 
     def discard(self) -> None:
         """Nothing of it is needed any more."""
-        if self.copies is not None:
-            shutil.rmtree(self.copies, ignore_errors=True)
+        if self.temporary is not None:
+            shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 @dataclass(frozen=True)
-class With:
+class LoadedModel:
     """What a group of pictures is restored with."""
 
     name: str
@@ -144,71 +145,73 @@ class With:
 class Worker:
     """A crew of threads around one device."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench, self.job, self.watch = bench, bench.job, bench.watch
-        self.budget = MemoryBudget(DECODED)
-        self.turns = 0
-        self.most: dict[str, int] = {}
+    def __init__(self, models: ModelCache, stopping: Callable[[], bool] = lambda: False) -> None:
+        """`stopping` tells whether to start no more pictures."""
+        self.models, self.job, self.on_event, self.stopping = models, models.job, models.on_event, stopping
+        self.current_model = ""
+        self.budget = MemoryBudget(MAX_DECODED_BYTES)
+        self.next_turn = 0
+        self.pixel_limits: dict[str, int] = {}
         """px of small pictures in a batch, by model, where memory has run out for twice as many"""
         job = self.job
         self.options = FileOptions(job.output_options, job.max_pixels, job.frame, job.jpeg_quality)
 
-    def results(self, steps: Iterator[Step]) -> Iterator[Result]:
-        """One Result for each step, in order."""
+    def results(self, items: Iterator[PlanItem]) -> Iterator[Result]:
+        """One Result for each item, in order."""
         threads = max(2, min(4, cores()))
         with ExitStack() as stack:
-            stack.enter_context(warnings_as_notes(self.watch.on_note))
-            self.ahead = stack.enter_context(ThreadPoolExecutor(2, "decode"))
-            self.behind = stack.enter_context(ThreadPoolExecutor(threads, "encode"))
-            waiting: deque[Result | Future[Opened]] = deque()
+            stack.enter_context(report_warnings(self.on_event))
+            self.decoders = stack.enter_context(ThreadPoolExecutor(2, "decode"))
+            self.encoders = stack.enter_context(ThreadPoolExecutor(threads, "encode"))
+            waiting: deque[Result | Future[OpenedTask]] = deque()
             writing: deque[Result | Future[Result]] = deque()
-            stack.callback(self.drop, waiting)
+            stack.callback(self.discard_all, waiting)
             more = True
-            while (more or waiting) and not self.watch.stopping():
-                more = more and self.fill(waiting, steps)
-                yield from ready(writing)
+            while (more or waiting) and not self.stopping():
+                more = more and self.open_next(waiting, items)
+                yield from pop_finished(writing)
                 if not waiting:
-                    idle(writing)
+                    wait_for_result(writing)
                     continue
-                writing.extend(self.take(waiting))
+                writing.extend(self.restore_next(waiting))
                 while len(writing) > threads:
-                    yield finished(writing.popleft())
+                    yield result_of(writing.popleft())
             while writing:
-                yield finished(writing.popleft())
+                yield result_of(writing.popleft())
 
-    def fill(self, waiting: deque[Result | Future[Opened]], steps: Iterator[Step]) -> bool:
-        """Takes steps until enough pictures are under way; whether there may be more."""
-        while len(waiting) < AHEAD:
+    def open_next(self, waiting: deque[Result | Future[OpenedTask]], items: Iterator[PlanItem]) -> bool:
+        """Takes items until enough pictures are under way; whether there may be more."""
+        while len(waiting) < MAX_OPENED:
             try:
-                step = next(steps)
+                item = next(items)
             except StopIteration:
                 return False
-            if step is None:
+            if item is None:
                 return True
-            waiting.append(step if isinstance(step, Result) else self.ahead.submit(self.open, step, self.turns))
-            self.turns += isinstance(step, Work)
+            waiting.append(item if isinstance(item, Result) else self.decoders.submit(self.open, item, self.next_turn))
+            self.next_turn += isinstance(item, Task)
         return True
 
-    def drop(self, waiting: deque[Result | Future[Opened]]) -> None:
+    def discard_all(self, waiting: deque[Result | Future[OpenedTask]]) -> None:
         """Pictures that will not be restored any more make room for those behind them, that they may end."""
         for item in waiting:
             if isinstance(item, Future) and not item.cancel():
                 item.result().discard()
-                self.budget.release(item.result().held)
+                self.budget.release(item.result().held_bytes)
 
-    def open(self, work: Work, turn: int) -> Opened:
+    def open(self, task: Task, turn: int) -> OpenedTask:
         """Reads what a picture says of itself, and its rows where they are few enough. Runs beside the device."""
-        opened = Opened(work)
+        opened = OpenedTask(task)
         try:
-            here = opened.fetch()
-            path, output = Path(here.input), Path(here.output)
+            local = opened.localize()
+            path, output = Path(local.input), Path(local.output)
             format = self.job.format or infer_format(output)
             sources = open_sources(path, format, self.options)
             size = sum(source.nbytes for source in sources)
-            opened.held = size if size <= DECODED else 0
-            self.budget.acquire(turn, opened.held)
+            opened.held_bytes = size if size <= MAX_DECODED_BYTES else 0
+            self.budget.acquire(turn, opened.held_bytes)
             turn = -1
-            if opened.held:
+            if opened.held_bytes:
                 sources = [source.preload() for source in sources]
             with stating_lack_of_memory("cpu", "its pixels"):
                 opened.pipeline = open_file_pipeline(sources, output, format, self.options)
@@ -219,7 +222,7 @@ class Worker:
                 self.budget.acquire(turn, 0)
         return opened
 
-    def take(self, waiting: deque[Result | Future[Opened]]) -> list[Result | Future[Result]]:
+    def restore_next(self, waiting: deque[Result | Future[OpenedTask]]) -> list[Result | Future[Result]]:
         """Restores the next picture, and with it those behind it that fit into the same batch."""
         first = waiting.popleft()
         if isinstance(first, Result):
@@ -230,73 +233,86 @@ class Worker:
         except WeightsError:
             raise
         except RestoreError as error:
-            return [opened.failed(error)]
+            return [opened.fail(error)]
         finally:
-            self.budget.release(opened.held)
+            self.budget.release(opened.held_bytes)
 
-    def restore(self, opened: Opened, waiting: deque[Result | Future[Opened]]) -> list[Result | Future[Result]]:
+    def restore(self, opened: OpenedTask, waiting: deque[Result | Future[OpenedTask]]) -> list[Result | Future[Result]]:
         """Rows through the model; they are written meanwhile. Raises RestoreError."""
-        self.watch.on_picture(opened.work.input)
-        pipeline = opened.ready()
-        name, model = self.bench.model(pipeline.header)
-        tiling = self.bench.tiling(name, model, pipeline.side)
-        using = With(name, model, self.bench.sha256(name), tiling)
-        group = [opened, *self.alike(pipeline, waiting, using)]
+        self.on_event(PictureStarted(opened.task.input))
+        pipeline = opened.require_pipeline()
+        name, model = self.models.get(pipeline.header)
+        tiling = self.models.tiling_for(name, model, pipeline.side)
+        loaded = LoadedModel(name, model, self.models.sha256(name), tiling)
+        if name != self.current_model:
+            self.current_model = name
+            self.on_event(ModelLoaded(name, loaded.sha256))
+        group = [opened, *self.take_matching(pipeline, waiting, loaded)]
         try:
-            if len(group) > 1 and (together := self.restore_together(group, using)):
+            if len(group) > 1 and (together := self.restore_together(group, loaded)):
                 return together
-            return [self.restore_alone(each, using) for each in group]
+            return [self.restore_alone(each, loaded) for each in group]
         finally:
             for other in group[1:]:
-                self.budget.release(other.held)
+                self.budget.release(other.held_bytes)
 
-    def alike(self, pipeline: FilePipeline, waiting: deque[Result | Future[Opened]], using: With) -> Iterator[Opened]:
+    def report_tiles(self, done: int, total: int) -> None:
+        """Report finished tiles of the current picture."""
+        self.on_event(TileDone(done, total))
+
+    def take_matching(
+        self, pipeline: FilePipeline, waiting: deque[Result | Future[OpenedTask]], loaded: LoadedModel
+    ) -> Iterator[OpenedTask]:
         """The pictures next in turn, already decoded, that may share a batch with one: of a single tile, equal size."""
-        most = self.job.batch or (1 if using.model.device.type == "cpu" else TOGETHER)
-        if sides := using.single_tile(pipeline):
-            most = min(most, min(using.pixels, self.most.get(using.name, using.pixels)) // prod(sides))
+        most = self.job.batch or (1 if loaded.model.device.type == "cpu" else MAX_BATCH)
+        if sides := loaded.single_tile(pipeline):
+            most = min(most, min(loaded.pixels, self.pixel_limits.get(loaded.name, loaded.pixels)) // prod(sides))
         while sides and most > 1 and waiting and isinstance(waiting[0], Future) and waiting[0].done():
             other = waiting[0].result()
-            if other.pipeline is None or using.single_tile(other.pipeline) != sides:
+            if other.pipeline is None or loaded.single_tile(other.pipeline) != sides:
                 return
             try:
-                name, _ = self.bench.model(other.pipeline.header)
+                name, _ = self.models.get(other.pipeline.header)
             except RestoreError:
                 return  # it is said when its own turn comes; those before it stay in the batch
-            if name != using.name:
+            if name != loaded.name:
                 return
             most -= 1
             waiting.popleft()
-            self.watch.on_picture(other.work.input)
+            self.on_event(PictureStarted(other.task.input))
             yield other
 
-    def restore_together(self, group: list[Opened], using: With) -> list[Result | Future[Result]]:
+    def restore_together(self, group: list[OpenedTask], loaded: LoadedModel) -> list[Result | Future[Result]]:
         """Small pictures of equal padded size in one call of the model; none where that does not go through."""
         start = time.perf_counter()
-        pictures = [opened.ready().pictures[0] for opened in group]
-        rows = [picture.model_rows(using.model.contract) for picture in pictures]
+        pictures = [opened.require_pipeline().pictures[0] for opened in group]
+        rows = [picture.model_rows(loaded.model.contract) for picture in pictures]
         try:
-            tiles = restore_batch(using.model, rows, using.tiling)
+            tiles = restore_batch(loaded.model, rows, loaded.tiling)
         except Exception as error:
             if is_out_of_memory(error):
-                self.most[using.name] = sum(picture.header.width * picture.header.height for picture in pictures) // 2
+                self.pixel_limits[loaded.name] = (
+                    sum(picture.header.width * picture.header.height for picture in pictures) // 2
+                )
             elif not isinstance(error, RestoreError):
                 raise
             return []  # one by one it is seen which picture it is
-        self.watch.on_tile(len(group), len(group))
+        self.report_tiles(len(group), len(group))
         return [
-            self.behind.submit(self.write, opened, iter([picture.to_source_colours([tile], seen)]), using, trace, start)
+            self.encoders.submit(
+                self.write, opened, iter([picture.to_source_colours([tile], seen)]), loaded, trace, start
+            )
             for opened, picture, (tile, trace), seen in zip(group, pictures, tiles, rows, strict=True)
         ]
 
-    def restore_alone(self, opened: Opened, using: With) -> Result | Future[Result]:
+    def restore_alone(self, opened: OpenedTask, loaded: LoadedModel) -> Result | Future[Result]:
         """One file, of any size and any number of pictures."""
-        start, pipeline, model = time.perf_counter(), opened.ready(), using.model
+        start, pipeline, model = time.perf_counter(), opened.require_pipeline(), loaded.model
 
         def attempt(trace: Trace) -> Future[Result]:
-            queue = RowQueue(ROOM)
+            queue = RowQueue(ROW_QUEUE_BYTES)
             pages = queue.pages(len(pipeline.pictures))
-            written = self.behind.submit(self.write, opened, pages, using, trace, start, queue)
+            written = self.encoders.submit(self.write, opened, pages, loaded, trace, start, queue)
             try:
                 for page in restore_pages(pipeline, model, trace):
                     for rows in page:
@@ -305,94 +321,94 @@ class Worker:
             except QueueClosed:
                 pass  # the Result of writing says why
             except BaseException:
-                queue.end()
+                queue.close()
                 written.exception()  # waits until nothing of it is left
                 raise
-            queue.end()
+            queue.close()
             return written
 
         try:
             written, trace = retry_with_smaller_tiling(
-                attempt, model.contract, pipeline.side, using.tiling, self.watch.on_tile
+                attempt, model.contract, pipeline.side, loaded.tiling, self.report_tiles
             )
         except WeightsError:
             raise
         except RestoreError as error:
-            return opened.failed(error)
-        if trace.tiling != using.tiling:
-            self.bench.tilings[using.name] = trace.tiling
+            return opened.fail(error)
+        if trace.tiling != loaded.tiling:
+            self.models.tilings[loaded.name] = trace.tiling
         return written
 
     def write(
         self,
-        opened: Opened,
+        opened: OpenedTask,
         pages: Iterator[Iterator[Samples]],
-        using: With,
+        loaded: LoadedModel,
         trace: Trace,
         start: float,
         queue: RowQueue | None = None,
     ) -> Result:
-        """Encodes rows as they come. Runs beside the device. Raises QueueClosed where they do not come to their end."""
-        work, pipeline, scale = opened.work, opened.ready(), using.model.contract.scale
+        """Encodes rows as they come. Runs beside the device. Raises Gone where they do not come to their end."""
+        task, pipeline, scale = opened.task, opened.require_pipeline(), loaded.model.contract.scale
         try:
             make_folder(pipeline.path.parent)
-            note = Provenance(self.job.request.task, using.name, using.sha256, scale)
+            note = Provenance(self.job.request.task, loaded.name, loaded.sha256, scale)
             with stating_lack_of_memory("cpu", "its result"):
                 size, left_out = write_file(pipeline, pages, scale, note)
-            if is_remote(work.output):
-                from restore_cli.jobs.storage import send
+            if is_remote(task.output):
+                from restore_cli.jobs.storage import upload_file
 
-                send(pipeline.path, work.output)
-            elif self.job.keep_times and not is_remote(work.input):
-                copy_time(Path(work.input), pipeline.path)
+                upload_file(pipeline.path, task.output)
+            elif self.job.keep_times and not is_remote(task.input):
+                copy_times(Path(task.input), pipeline.path)
         except RestoreError as error:
-            return opened.failed(error)
+            return opened.fail(error)
         finally:
             if queue is not None:
-                queue.leave()
+                queue.abandon()
         opened.discard()
         return Result(
-            input=work.input,
-            output=work.output,
+            input=task.input,
+            output=task.output,
             status="done",
-            model=using.name,
-            sha256=using.sha256,
+            model=loaded.name,
+            sha256=loaded.sha256,
             seconds=time.perf_counter() - start,
             size=size,
             pixels=sum(picture.header.width * picture.header.height for picture in pipeline.pictures),
             tile=trace.tiling.tile,
-            precision=using.precision,
-            notes=(*notes(trace, using.tiling), *left_out),
+            precision=loaded.precision,
+            notes=(*describe_fallbacks(trace, loaded.tiling), *left_out),
         )
 
 
-def idle(writing: deque[Result | Future[Result]]) -> None:
+def wait_for_result(writing: deque[Result | Future[Result]]) -> None:
     """Until a Result is there, or for a moment."""
     if writing and isinstance(writing[0], Future):
-        wait([writing[0]], IDLE)
+        wait([writing[0]], POLL_SECONDS)
     elif not writing:
-        time.sleep(IDLE)
+        time.sleep(POLL_SECONDS)
 
 
-def ready(writing: deque[Result | Future[Result]]) -> Iterator[Result]:
+def pop_finished(writing: deque[Result | Future[Result]]) -> Iterator[Result]:
     """The Results that are there, in order."""
     while writing and (isinstance(writing[0], Result) or writing[0].done()):
-        yield finished(writing.popleft())
+        yield result_of(writing.popleft())
 
 
-def finished(item: Result | Future[Result]) -> Result:
+def result_of(item: Result | Future[Result]) -> Result:
     """Waits for it."""
     return item if isinstance(item, Result) else item.result()
 
 
-def named(error: RestoreError, path: str) -> RestoreError:
+def add_path(error: RestoreError, path: str) -> RestoreError:
     """The error with the picture's path in front, where its message does not begin with a path of its own."""
     if isinstance(error, ImageError | OutputError) or path in error.message:
         return error
     return type(error)(f"{path}: {error.message}", hint=error.hint)
 
 
-def copy_time(source: Path, path: Path) -> None:
+def copy_times(source: Path, path: Path) -> None:
     """Gives a file another's times."""
     facts = source.stat()
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from restore_cli.jobs.run import Result, Watch
+from restore_cli.jobs.events import Event, Note
+from restore_cli.jobs.run import Result
 from restore_cli.jobs.workers.executors import run_job
 
 
@@ -19,7 +20,12 @@ def main() -> None:
     job = pickle.loads(Path(sys.argv[1]).read_bytes())
     most = int(sys.argv[2]) if len(sys.argv) > 2 else 1 << 30
     results: list[Result] = []
-    for result in run_job(job, Watch(on_note=lambda text: tell({"note": text}), stopping=lambda: len(results) >= most)):
+
+    def tell_note(event: Event) -> None:
+        if isinstance(event, Note):
+            tell({"note": event.text})
+
+    for result in run_job(job, tell_note, lambda: len(results) >= most):
         results.append(result)
         tell({**asdict(result), "error": str(result.error or "")})
 

@@ -16,8 +16,8 @@ from nearest_model import NearestModel
 from PIL import Image
 from torch import Tensor
 
-from restore_cli.jobs.model_cache import Bench
-from restore_cli.jobs.paths import Asked
+from restore_cli.jobs.model_cache import ModelCache
+from restore_cli.jobs.paths import InputSpec
 from restore_cli.jobs.run import Job
 from restore_cli.jobs.workers import worker
 from restore_cli.jobs.workers.executors import run_job
@@ -70,10 +70,10 @@ def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x1: Path) -> Resto
     monkeypatch.setattr(worker, "ThreadPoolExecutor", Prompt)
     for i in range(64):
         save_image(Path("in", f"{i:02}.png"), make_image(*((64, 64) if i < 48 else (200, 120)), seed=i))
-    job = Job(Request("denoise"), read_catalogue(), Asked(("in",)), "out", weights=x1)
+    job = Job(Request("denoise"), read_catalogue(), InputSpec(("in",)), "out", weights=x1)
 
     def restore(model: Gpu, limit: int | None) -> None:
-        monkeypatch.setattr(Bench, "model", lambda bench, header: ("gpu", model))
+        monkeypatch.setattr(ModelCache, "get", lambda models, header: ("gpu", model))
         assert [result.status for result in run_job(replace(job, memory=limit))] == ["done"] * 64
         for path in Path("in").iterdir():
             assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(Path("out", path.name))))

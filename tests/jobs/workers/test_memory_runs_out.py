@@ -24,7 +24,7 @@ from torch import Tensor
 from restore_cli.image import writers
 from restore_cli.image.codec import encode
 from restore_cli.image.picture import Picture
-from restore_cli.jobs.types import Work
+from restore_cli.jobs.types import Task
 from restore_cli.jobs.workers import worker
 from restore_cli.models.network import Network
 from restore_cli.tiling.geometry import Tiling
@@ -78,7 +78,7 @@ FILES = [
 def test_at_each_tile_in_turn(source: str, output: str, batch: int, tmp_path: Path) -> None:
     """With two tiles at a time it goes on with one, and the same pixels; then with smaller ones, and those pixels."""
     path, tiling = made(tmp_path, source), Tiling(32, 8, batch=batch)
-    work = [Work(str(path), str(tmp_path / "out" / output))]
+    work = [Task(str(path), str(tmp_path / "out" / output))]
     undisturbed = NearestModel()
     (result,) = restore_files(undisturbed, work, tiling)
     assert (result.status, result.notes) == ("done", ())
@@ -97,7 +97,7 @@ def test_at_each_tile_in_turn(source: str, output: str, batch: int, tmp_path: Pa
 @pytest.mark.parametrize("again", [1, 2])
 def test_several_times_in_one_file(again: int, tmp_path: Path) -> None:
     path = made(tmp_path, "clear.png")
-    work = [Work(str(path), str(tmp_path / "out.png"))]
+    work = [Task(str(path), str(tmp_path / "out.png"))]
     restore_files(NearestModel(), work, Tiling(64, 8, batch=4))
     expected = contents(tmp_path)
     model = NearestModel(faults=(1, 1 + again, 1 + 2 * again))
@@ -109,7 +109,7 @@ def test_several_times_in_one_file(again: int, tmp_path: Path) -> None:
 def test_each_file_of_a_folder_in_turn(tmp_path: Path) -> None:
     """The note is of the file where it happened, and those behind it begin with what went through."""
     names = ["a.png", "clear.png", "pages.tif", "z.png"]
-    works = [Work(str(made(tmp_path, name)), str(tmp_path / "out" / name)) for name in names]
+    works = [Task(str(made(tmp_path, name)), str(tmp_path / "out" / name)) for name in names]
     undisturbed = NearestModel()
     assert [result.status for result in restore_files(undisturbed, works, Tiling(32, 8))] == ["done"] * 4
     expected = contents(tmp_path)
@@ -125,7 +125,7 @@ def test_small_files_of_one_batch(tmp_path: Path) -> None:
     """Where they do not fit together they go on one by one."""
     job = replace(JOB, batch=4)
     works = [
-        Work(str(save_image(tmp_path / f"{i}.png", make_image(30, 20 + i % 2, seed=i))), str(tmp_path / f"out/{i}.png"))
+        Task(str(save_image(tmp_path / f"{i}.png", make_image(30, 20 + i % 2, seed=i))), str(tmp_path / f"out/{i}.png"))
         for i in range(6)
     ]
     restore_files(NearestModel(), works, Tiling(64, 8, batch=4), job)
@@ -148,7 +148,7 @@ def test_a_file_that_does_not_fit_at_the_smallest_tile_fails_alone(tmp_path: Pat
     works = []
     for name, level in (("a", 90), ("b", 255), ("c", 90)):
         path = save_image(tmp_path / f"{name}.png", np.full((40, 50, 3), level, np.uint8))
-        works.append(Work(str(path), str(tmp_path / f"out/{name}.png")))
+        works.append(Task(str(path), str(tmp_path / f"out/{name}.png")))
     results = restore_files(Choosy(), works, Tiling(32, 8, batch=2))
     assert [result.status for result in results] == ["done", "failed", "done"]
     assert results[1].error is not None
@@ -161,7 +161,7 @@ def test_a_file_that_does_not_fit_at_the_smallest_tile_fails_alone(tmp_path: Pat
 def test_a_file_without_memory_to_open_or_to_write_it_fails_alone(
     module: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    works = [Work(str(made(tmp_path, f"{name}.png")), str(tmp_path / f"out/{name}.jpg")) for name in "abc"]
+    works = [Task(str(made(tmp_path, f"{name}.png")), str(tmp_path / f"out/{name}.jpg")) for name in "abc"]
     calls, real = count(1), getattr(module, name)
 
     def lacking(*args: object) -> object:

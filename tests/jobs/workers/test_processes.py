@@ -17,12 +17,13 @@ from images import make_image, save_image
 from outputs import read_files, read_outcomes
 
 from restore_cli.errors import RestoreError, UsageError
-from restore_cli.jobs.paths import Asked
-from restore_cli.jobs.run import Job, Result, Watch
-from restore_cli.jobs.types import Step, Work
-from restore_cli.jobs.workers.dispatcher import Foreman
+from restore_cli.jobs.events import Event, Note, PictureStarted, TileDone
+from restore_cli.jobs.paths import InputSpec
+from restore_cli.jobs.run import Job, Result
+from restore_cli.jobs.types import PlanItem, Task
+from restore_cli.jobs.workers.dispatcher import Dispatcher
 from restore_cli.jobs.workers.executors import run_job
-from restore_cli.jobs.workers.processes import Pool, Process, portion
+from restore_cli.jobs.workers.processes import ProcessBackend, ProcessHandle, memory_share
 from restore_cli.pipeline import memory
 from restore_cli.weights.catalogue import Catalogue, Request
 
@@ -42,14 +43,14 @@ def job(photos: Path, x1: Path, tmp_path: Path) -> Job:
     """All of them, on two devices that are none."""
     request = Request("denoise")
     out = str(tmp_path / "out")
-    return Job(request, Catalogue((), {}), Asked((str(photos),)), out, weights=x1, device="cpu,cpu")
+    return Job(request, Catalogue((), {}), InputSpec((str(photos),)), out, weights=x1, device="cpu,cpu")
 
 
 @pytest.fixture(scope="module")
 def expected(photos: Path, x1: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What one process makes of them."""
     out = tmp_path_factory.mktemp("expected")
-    assert list(run_job(Job(Request("denoise"), Catalogue((), {}), Asked((str(photos),)), str(out), weights=x1)))
+    assert list(run_job(Job(Request("denoise"), Catalogue((), {}), InputSpec((str(photos),)), str(out), weights=x1)))
     return read_files(out)
 
 
@@ -63,9 +64,15 @@ def test_two_processes_do_what_one_does_and_leave_interrupts_to_their_parent(
 ) -> None:
     seen: list[str] = []
     tiles: list[tuple[int, int]] = []
-    watch = Watch(on_picture=seen.append, on_tile=lambda done, total: tiles.append((done, total)))
+
+    def note_event(event: Event) -> None:
+        if isinstance(event, PictureStarted):
+            seen.append(event.input)
+        elif isinstance(event, TileDone):
+            tiles.append((event.done, event.total))
+
     results = []
-    for result in run_job(job, watch):
+    for result in run_job(job, note_event):
         results.append(result)
         for child in active_children():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -81,7 +88,7 @@ def test_two_processes_do_what_one_does_and_leave_interrupts_to_their_parent(
 def test_a_killed_process_loses_no_picture(job: Job, expected: dict[str, bytes]) -> None:
     notes: list[str] = []
     results: list[Result] = []
-    for result in run_job(job, Watch(on_note=notes.append)):
+    for result in run_job(job, lambda event: notes.append(event.text) if isinstance(event, Note) else None):
         results.append(result)
         if len(results) == 4:
             kill(active_children()[0].pid or 0)
@@ -93,34 +100,35 @@ def test_a_killed_process_loses_no_picture(job: Job, expected: dict[str, bytes])
     assert "killed by SIGKILL" in notes[0]
 
 
-def crew(job: Job, on_picture: Callable[[Process, str], None]) -> Foreman:
+def start_two(job: Job, on_picture: Callable[[ProcessHandle, str], None]) -> Dispatcher:
     """Two processes; `on_picture` is called with the one that begins a picture."""
 
-    def announced(path: str) -> None:
-        assert isinstance(foreman.last, Process)
-        on_picture(foreman.last, path)
+    def call(event: Event) -> None:
+        if isinstance(event, PictureStarted):
+            assert isinstance(dispatcher.last_started, ProcessHandle)
+            on_picture(dispatcher.last_started, event.input)
 
-    foreman = Foreman(Pool(job, ["cpu", "cpu"]), job, Watch(on_picture=announced))
-    return foreman
+    dispatcher = Dispatcher(ProcessBackend(job, ["cpu", "cpu"]), job, call, lambda: False)
+    return dispatcher
 
 
-def works(folder: Path, *sides: int) -> Iterator[Step]:
+def make_tasks(folder: Path, *sides: int) -> Iterator[PlanItem]:
     """Square pictures."""
     for number, side in enumerate(sides):
         path = save_image(folder / "in" / f"{number}.png", make_image(side, side, seed=number))
-        yield Work(str(path), str(folder / "out" / path.name))
+        yield Task(str(path), str(folder / "out" / path.name))
 
 
 def test_a_picture_that_kills_its_workers_fails_and_the_others_do_not(job: Job, tmp_path: Path) -> None:
     met: list[str] = []
 
-    def on_picture(hand: Process, path: str) -> None:
+    def on_picture(worker: ProcessHandle, path: str) -> None:
         if path.endswith("/3.png"):
-            met.append(hand.name)
-            kill(hand.process.pid or 0)
+            met.append(worker.name)
+            kill(worker.process.pid or 0)
 
     sides = [40, 40, 40, 400, 40, 40, 40, 40]
-    results = list(crew(job, on_picture).results(works(tmp_path, *sides)))
+    results = list(start_two(job, on_picture).results(make_tasks(tmp_path, *sides)))
     failed = [result for result in results if result.status == "failed"]
     assert [Path(result.input).name for result in failed] == ["3.png"]
     assert "a worker died while restoring it, twice: killed by SIGKILL" in str(failed[0].error)
@@ -131,16 +139,16 @@ def test_a_picture_that_kills_its_workers_fails_and_the_others_do_not(job: Job, 
 def test_without_a_worker_left_it_ends_with_one_error(job: Job, tmp_path: Path) -> None:
     for number in range(3):  # large enough that none is done before its beginning is heard of
         save_image(tmp_path / "in" / f"{number}.png", make_image(400, 400, seed=number))
-    job = replace(job, asked=Asked((str(tmp_path / "in"),)))
+    job = replace(job, inputs=InputSpec((str(tmp_path / "in"),)))
 
-    def on_picture(path: str) -> None:
-        for child in active_children():
+    def kill_all(event: Event) -> None:
+        for child in active_children() if isinstance(event, PictureStarted) else ():
             kill(child.pid or 0)
 
     with pytest.raises(
         RestoreError, match=r"no worker is left to go on: worker . \(cpu\) died \(killed by SIGKILL\)"
     ) as no:
-        list(run_job(job, Watch(on_picture=on_picture)))
+        list(run_job(job, kill_all))
     assert no.value.code == 1
     assert not active_children()
     assert [result.status for result in run_job(job)] == ["done"] * 3
@@ -151,15 +159,19 @@ def test_a_picture_that_was_written_before_its_worker_died_is_not_restored_again
     first = tmp_path / "out" / "0.png"
     begun: list[str] = []
 
-    def on_tile(done: int, total: int) -> None:
-        assert isinstance(foreman.last, Process)
+    def on_event(event: Event) -> None:
+        if isinstance(event, PictureStarted):
+            begun.append(event.input)
+        if not isinstance(event, TileDone):
+            return
+        assert isinstance(dispatcher.last_started, ProcessHandle)
         if begun[-1].endswith("/1.png") and first.exists() and not times:
             times.append(first.stat().st_mtime_ns)
-            kill(foreman.last.process.pid or 0)
+            kill(dispatcher.last_started.process.pid or 0)
 
     times: list[int] = []
-    foreman = Foreman(Pool(job, ["cpu"]), job, Watch(on_picture=begun.append, on_tile=on_tile))
-    results = {Path(result.input).name: result for result in foreman.results(works(tmp_path, 40, 600))}
+    dispatcher = Dispatcher(ProcessBackend(job, ["cpu"]), job, on_event, lambda: False)
+    results = {Path(result.input).name: result for result in dispatcher.results(make_tasks(tmp_path, 40, 600))}
     assert [Path(path).name for path in begun] in (["0.png", "1.png", "1.png"], ["0.png", "1.png"])
     assert results["0.png"].status == results["1.png"].status == "done"
     assert results["0.png"].model == results["1.png"].model
@@ -188,16 +200,16 @@ def test_processes_end_with_their_parent(job: Job, tmp_path: Path) -> None:
 def test_devices_that_are_not_here_are_refused(job: Job, device: str) -> None:
     import torch
 
-    from restore_cli.jobs.workers.processes import devices
+    from restore_cli.jobs.workers.processes import list_devices
 
     if device == "all" and torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     with pytest.raises(UsageError, match="device"):
-        devices(device)
+        list_devices(device)
 
 
 def test_processes_on_one_device_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "usable_memory", lambda device: 3000)
-    assert portion(None, "cpu", 3) == 1000
-    assert portion(None, "cpu", 1) is None
-    assert portion(2000, "cpu", 3) == 2000
+    monkeypatch.setattr(memory, "free", lambda device: 3000)
+    assert memory_share(None, "cpu", 3) == 1000
+    assert memory_share(None, "cpu", 1) is None
+    assert memory_share(2000, "cpu", 3) == 2000

@@ -30,7 +30,7 @@ def test_pages_come_out_as_they_went_in(pages: list[list[int]], room: int) -> No
                 queue.put(block(size, i))
                 most = max(most, queue.bytes)
             queue.put(None)
-        queue.end()
+        queue.close()
 
     with ThreadPoolExecutor(1) as other:
         sent = other.submit(send)
@@ -43,7 +43,7 @@ def test_pages_come_out_as_they_went_in(pages: list[list[int]], room: int) -> No
 def test_who_takes_learns_that_a_picture_will_not_be_finished() -> None:
     queue = RowQueue(10)
     queue.put(block(4, 0))
-    queue.end()
+    queue.close()
     (page,) = queue.pages(1)
     assert next(page).shape == (1, 4, 1)
     with pytest.raises(QueueClosed):
@@ -55,7 +55,7 @@ def test_who_puts_learns_that_nobody_takes() -> None:
     queue.put(block(8, 0))
     with ThreadPoolExecutor(1) as other:
         waiting = other.submit(queue.put, block(8, 1))
-        queue.leave()
+        queue.abandon()
         with pytest.raises(QueueClosed):
             waiting.result()
 

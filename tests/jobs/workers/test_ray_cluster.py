@@ -20,11 +20,12 @@ from images import make_image, save_image
 from outputs import read_files, read_outcomes
 
 from restore_cli.errors import INSTALL_EXTRA, UsageError
-from restore_cli.jobs.paths import Asked
-from restore_cli.jobs.run import Job, Watch
-from restore_cli.jobs.workers.dispatcher import MANY
+from restore_cli.jobs.events import Event, PictureStarted
+from restore_cli.jobs.paths import InputSpec
+from restore_cli.jobs.run import Job
+from restore_cli.jobs.workers.dispatcher import MAX_TASKS
 from restore_cli.jobs.workers.executors import run_job
-from restore_cli.jobs.workers.ray_cluster import places
+from restore_cli.jobs.workers.ray_cluster import plan_workers
 from restore_cli.weights.catalogue import Catalogue, Request
 
 HERE = Path(__file__).parent
@@ -67,7 +68,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def job(photos: Path, x1: Path, tmp_path: Path) -> Job:
     """All of them, here."""
-    return Job(Request("denoise"), Catalogue((), {}), Asked((str(photos),)), str(tmp_path / "out"), weights=x1)
+    return Job(Request("denoise"), Catalogue((), {}), InputSpec((str(photos),)), str(tmp_path / "out"), weights=x1)
 
 
 @pytest.fixture
@@ -102,7 +103,12 @@ def test_what_began_here_goes_on_there_survives_a_node_and_ends_here(
     list(run_job(replace(job, output=str(expected))))
     there = replace(job, output="out", cluster=nodes[0])
     begun: list[str] = []
-    list(run_job(job, Watch(on_picture=begun.append, stopping=lambda: len(begun) >= 3)))
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, PictureStarted):
+            begun.append(event.input)
+
+    list(run_job(job, on_event, lambda: len(begun) >= 3))
     here = len(read_files(tmp_path / "out"))
     assert 0 < here < COUNT - 10
 
@@ -121,7 +127,7 @@ def test_what_began_here_goes_on_there_survives_a_node_and_ends_here(
     assert len(died) == 1
     said = re.fullmatch(r"worker . of the cluster died with (\d+) pictures, .*: another takes its place", died[0])
     assert said
-    assert 1 <= int(said[1]) <= MANY
+    assert 1 <= int(said[1]) <= MAX_TASKS
 
     last = [result.status for result in run_job(job)]
     assert len(last) == COUNT
@@ -133,7 +139,7 @@ def test_what_began_here_goes_on_there_survives_a_node_and_ends_here(
 
 def test_nobody_answers(job: Job) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
-    with pytest.raises(UsageError, match=r"--cluster 127\.0\.0\.1:1: nobody answers at 127\.0\.0\.1:1"):
+    with pytest.raises(UsageError, match=r"--cluster 127\.0\.0\.1:1: nothing answers at 127\.0\.0\.1:1"):
         list(run_job(replace(job, cluster="127.0.0.1:1")))
 
 
@@ -158,7 +164,7 @@ def test_without_ray_one_line_says_so(job: Job, monkeypatch: pytest.MonkeyPatch)
 def test_how_many_workers(
     job: Job, asked: dict[str, Any], machines: list[dict[str, float]], count: int, needs: dict[str, float]
 ) -> None:
-    assert places(replace(job, cluster="auto", **asked), machines) == (count, needs)
+    assert plan_workers(replace(job, cluster="auto", **asked), machines) == (count, needs)
 
 
 @pytest.mark.parametrize("asked", [{"workers": 0}, {"gpus_per_worker": -1.0}, {"device": "cuda:1"}, {"device": "all"}])
@@ -170,7 +176,7 @@ def test_what_no_cluster_could_do(job: Job, asked: dict[str, Any]) -> None:
 
 def test_a_cluster_without_room() -> None:
     with pytest.raises(UsageError, match="no room"):
-        places(Job(Request("denoise"), Catalogue((), {})), [{"memory": 1.0}])
+        plan_workers(Job(Request("denoise"), Catalogue((), {})), [{"memory": 1.0}])
 
 
 def test_words_for_a_cluster_need_one(job: Job) -> None:

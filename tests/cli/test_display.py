@@ -16,8 +16,17 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from restore_cli.cli.console import Downloads, err
-from restore_cli.cli.progress import Display, shortened
-from restore_cli.cli.tally import spoken
+from restore_cli.cli.display import Display, shorten
+from restore_cli.cli.run_stats import format_duration
+from restore_cli.jobs.events import (
+    DownloadProgress,
+    DownloadStarted,
+    InputsCounted,
+    PictureFinished,
+    PictureStarted,
+    StopRequested,
+    TileDone,
+)
 from restore_cli.jobs.types import Result
 from restore_cli.weights.catalogue import read_catalogue
 
@@ -43,9 +52,9 @@ def test_lines_are_as_wide_as_the_screen_and_names_keep_their_end(
     width: int, path: str, display: Display, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(err, "_width", width)
-    display.total(1000)
-    display.begin(path)
-    display.tile(3, 12)
+    display.handle(InputsCounted(1000))
+    display.handle(PictureStarted(path))
+    display.handle(TileDone(3, 12))
     lines = drawn(display, width)
     assert len(lines) == 3
     assert all(cell_len(line) <= width for line in lines)
@@ -57,20 +66,21 @@ def test_lines_are_as_wide_as_the_screen_and_names_keep_their_end(
 
 
 def test_it_counts_what_happens(display: Display) -> None:
-    display.total(4)
+    display.handle(InputsCounted(4))
     for status in ("done", "skipped"):
-        display.begin(status)
-        display.result(Result(status, "out", status, model="lite", pixels=2_000_000))
+        display.handle(PictureStarted(status))
+        result = Result(status, "out", status, model="lite", pixels=2_000_000)
+        display.handle(PictureFinished(result))
     lines = drawn(display, 100)
     assert lines[0].startswith("2/4 ")
     assert lines[0].rstrip().endswith("left")
     assert "1 skipped" in lines[1]
     assert "MP/s" in lines[1]
-    display.stopping(1)
+    display.handle(StopRequested(1))
     assert drawn(display, 100)[0].rstrip().endswith("stopping")
     display.downloads.quiet = True
-    display.downloads.start("emt-x4", 10_000_000)
-    display.downloads.advance(2_500_000)
+    display.downloads.handle(DownloadStarted("emt-x4", 10_000_000))
+    display.downloads.handle(DownloadProgress(2_500_000))
     assert "fetching emt-x4" in drawn(display, 100)[1]
     assert "2.5/10.0 MB" in drawn(display, 100)[1]
 
@@ -97,14 +107,14 @@ def test_the_memory_shown_is_that_of_the_gpu_in_use(device: str, shown: str, mon
 def facts(device: str) -> str:
     """The line below the bars, as a run on that device begins."""
     display = Display(Downloads(read_catalogue().entry, quiet=True, displayed=True), device)
-    display.begin("a.png")
+    display.handle(PictureStarted("a.png"))
     return drawn(display, 80)[-1].strip()
 
 
 @pytest.mark.parametrize("text", ["", "a", "猫" * 20, "ab猫" * 20])
 @pytest.mark.parametrize("width", [2, 3, 10, 200])
 def test_what_is_shortened_fits(text: str, width: int) -> None:
-    short = shortened(text, width)
+    short = shorten(text, width)
     assert cell_len(short) <= width
     assert text.endswith(short.removeprefix("…"))
 
@@ -121,7 +131,7 @@ def test_what_is_shortened_fits(text: str, width: int) -> None:
     ],
 )
 def test_times(seconds: float, text: str) -> None:
-    assert spoken(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""Options to a Job, refused where they cannot be meant."""
+"""Turns command-line options into a Job."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
 
-from restore_cli.cli.inputs import again, asked
+from restore_cli.cli.inputs import choose_if_exists, read_inputs
 from restore_cli.cli.options import Options, Selection
 from restore_cli.errors import UsageError
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX, SUFFIX_BY_FORMAT
@@ -14,12 +14,12 @@ from restore_cli.jobs.run import Job
 from restore_cli.pipeline.output import OutputOptions
 from restore_cli.weights.catalogue import Request, read_catalogue
 
-__all__ = ["job_for", "with_files"]
+__all__ = ["add_files", "build_job"]
 
 
-def job_for(task: str, options: Selection) -> Job:
-    """The selection as a Job without inputs. UsageError for sizes that cannot be."""
-    check_least(options, tile=0, overlap=0, batch=1)
+def build_job(task: str, options: Selection) -> Job:
+    """Return a Job without inputs. Raises UsageError for invalid values."""
+    check_minimum(options, tile=0, overlap=0, batch=1)
     request = Request(task, options.model, options.variant, options.scale, options.noise, options.quality)
     return Job(
         request=request,
@@ -31,31 +31,31 @@ def job_for(task: str, options: Selection) -> Job:
         overlap=options.overlap,
         batch=options.batch,
         compile=options.compile,
-        memory=memory_named(options.memory),
+        memory=parse_memory(options.memory),
         offline=options.offline,
     )
 
 
-def with_files(job: Job, options: Options) -> Job:
-    """The job with its inputs and outputs. UsageError for what cannot be."""
-    check_least(options, frame=1, jpeg_quality=1, max_pixels=1, workers=1, gpus_per_worker=0)
+def add_files(job: Job, options: Options) -> Job:
+    """Return the job with its inputs and outputs. Raises UsageError for invalid values."""
+    check_minimum(options, frame=1, jpeg_quality=1, max_pixels=1, workers=1, gpus_per_worker=0)
     if options.jpeg_quality is not None and options.jpeg_quality > 100:
         raise UsageError(f"--jpeg-quality {options.jpeg_quality}: expected 1 to 100")
     if options.resize is not None:
         check_resize(options.resize, options.max_pixels)
     return replace(
         job,
-        asked=asked(options),
+        inputs=read_inputs(options),
         output=options.output,
-        again=again(options),
-        hash=options.hash,
+        if_exists=choose_if_exists(options),
+        compare_by_hash=options.hash,
         keep_times=options.keep_times,
         fail_fast=options.fail_fast,
         watch=options.watch,
         cluster=options.cluster,
         workers=options.workers,
         gpus_per_worker=options.gpus_per_worker,
-        format=format_named(options.format),
+        format=parse_format(options.format),
         frame=options.frame,
         jpeg_quality=options.jpeg_quality,
         max_pixels=options.max_pixels,
@@ -65,24 +65,24 @@ def with_files(job: Job, options: Options) -> Job:
     )
 
 
-def check_least(options: Selection, **least: int) -> None:
-    """UsageError for an option below the least that it can be."""
-    for name, smallest in least.items():
+def check_minimum(options: Selection, **minimum: int) -> None:
+    """Raise UsageError for an option below its minimum."""
+    for name, smallest in minimum.items():
         value = getattr(options, name)
         if value is not None and value < smallest:
             raise UsageError(f"--{name.replace('_', '-')} {value}: expected {smallest} or more")
 
 
-def format_named(name: str | None) -> str | None:
-    """A value of SUFFIXES for what was typed. UsageError for another word."""
+def parse_format(name: str | None) -> str | None:
+    """Return the name of a format. Raises UsageError if it is unknown."""
     found = FORMAT_BY_SUFFIX.get(f".{name.lower()}") if name else None
     if name and found is None:
         raise UsageError(f"--format {name}: expected {', '.join(value.lower() for value in SUFFIX_BY_FORMAT)}")
     return found
 
 
-def memory_named(text: str | None) -> int | None:
-    """1_500_000_000 of "1.5G". UsageError for anything else."""
+def parse_memory(text: str | None) -> int | None:
+    """Return 1_500_000_000 for "1.5G". Raises UsageError."""
     if text is None:
         return None
     found = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)([MGT])i?B?", text.strip(), re.IGNORECASE)

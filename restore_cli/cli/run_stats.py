@@ -1,4 +1,4 @@
-"""How a run went so far, in a few numbers, however many pictures it has."""
+"""Counts of a run, and its exit code."""
 
 from __future__ import annotations
 
@@ -6,42 +6,49 @@ import time
 from dataclasses import dataclass, field
 
 from restore_cli.errors import Interrupted, NothingToDo, OutputError, RestoreError
-from restore_cli.jobs.paths import PassedOver
+from restore_cli.jobs.paths import IgnoredFiles
 from restore_cli.jobs.types import Job, Result
 
-__all__ = ["MOST", "Tally", "megapixels", "passed_over", "pictures", "spoken"]
+__all__ = [
+    "MAX_LISTED_ERRORS",
+    "RunStats",
+    "count_pictures",
+    "describe_ignored",
+    "format_duration",
+    "format_megapixels",
+]
 
-MOST = 20
+MAX_LISTED_ERRORS = 20
 """failures that are listed again at the end"""
 
 
 @dataclass
-class Tally:
-    """Counts, and what ended the run."""
+class RunStats:
+    """Counts the Results of a run."""
 
-    passed: PassedOver = field(default_factory=PassedOver)
+    ignored: IgnoredFiles = field(default_factory=IgnoredFiles)
     done: int = 0
     planned: int = 0
-    """of a dry run: would be restored"""
+    """in a dry run: inputs that would be restored"""
     skipped: int = 0
     failed: int = 0
     pixels: int = 0
     """of the inputs that were restored"""
     errors: list[str] = field(default_factory=list)
-    """the first MOST"""
+    """the first MAX_LISTED_ERRORS"""
     codes: set[int] = field(default_factory=set)
     ended: Exception | None = None
-    """what the run ended with, other than the last picture"""
+    """the error that ended the run"""
     unprinted: OutputError | None = None
-    """why lines for standard output are lost"""
+    """why lines of standard output are lost"""
     started: float = field(default_factory=time.monotonic)
 
     def add(self, result: Result) -> None:
-        """One more."""
+        """Count a Result."""
         if result.error is not None:
             self.failed += 1
             self.codes.add(result.error.code)
-            if len(self.errors) < MOST:
+            if len(self.errors) < MAX_LISTED_ERRORS:
                 self.errors.append(str(result.error))
         elif result.status == "skipped":
             self.skipped += 1
@@ -50,33 +57,36 @@ class Tally:
             self.pixels += result.pixels
 
     def conclude(self, job: Job, stopped: bool) -> None:
-        """No more will come; a job that watches is ended by a person, and well."""
+        """Set `ended` after the last Result. A run that watches folders always ends by an interrupt, and well."""
         if self.ended is not None:
             return
         if job.watch:
             self.ended = self.unprinted
         elif stopped:
-            self.ended = Interrupted(f"interrupted after {pictures(self.done)}", "the same command again goes on")
+            self.ended = Interrupted(
+                f"interrupted after {count_pictures(self.done)}", "the same command again continues"
+            )
         elif not self.total and job.shard is not None:
             self.ended = NothingToDo(f"nothing to do: no input is of shard {job.shard[0]}/{job.shard[1]}")
         elif not self.done and not self.failed:
-            self.ended = NothingToDo("nothing to do: every output is there already", hint="--overwrite")
+            self.ended = NothingToDo("nothing to do: every output exists already", hint="--overwrite")
         else:
             self.ended = self.unprinted
 
     @property
     def total(self) -> int:
-        """Pictures so far."""
         return self.done + self.skipped + self.failed
 
     @property
     def seconds(self) -> float:
-        """Since the run began."""
         return time.monotonic() - self.started
 
     @property
     def code(self) -> int:
-        """The exit code: 0 where all went well, the failures' own where they have one and nothing was done, else 1."""
+        """The exit code: 0 if nothing failed.
+
+        If nothing was restored and all failures have the same code, it is this code; otherwise it is 1.
+        """
         if self.ended is not None:
             return int(getattr(self.ended, "code", RestoreError.code))
         if self.codes:
@@ -84,26 +94,28 @@ class Tally:
         return 0
 
     def __str__(self) -> str:
-        counts = f"{pictures(self.total)}: {self.done} done, {self.skipped} skipped, {self.failed} failed"
-        return f"{counts}{passed_over(self.passed)}; {megapixels(self.pixels)} in {spoken(self.seconds)}"
+        counts = f"{count_pictures(self.total)}: {self.done} done, {self.skipped} skipped, {self.failed} failed"
+        speed = f"{format_megapixels(self.pixels)} in {format_duration(self.seconds)}"
+        return f"{counts}{describe_ignored(self.ignored)}; {speed}"
 
 
-def passed_over(passed: PassedOver) -> str:
-    """What was found and is no input, where there is some, behind a semicolon."""
-    found = f"; {passed.hidden} hidden, {passed.others} others passed over" if passed.hidden or passed.others else ""
-    links = passed.linked_folders
+def describe_ignored(ignored: IgnoredFiles) -> str:
+    """Return what was found and is not an input as text that follows the counts."""
+    found = (
+        f"; {ignored.hidden} hidden, {ignored.others} others passed over" if ignored.hidden or ignored.others else ""
+    )
+    links = ignored.linked_folders
     if not links:
         return found
     return f"{found}; {links} linked folder{'' if links == 1 else 's'} not followed (--follow-links)"
 
 
-def megapixels(pixels: int) -> str:
-    """With as many digits as a person wants to read."""
+def format_megapixels(pixels: int) -> str:
     return f"{pixels / 1e6:,.1f} MP" if pixels >= 1e7 else f"{pixels / 1e6:.2f} MP"
 
 
-def spoken(seconds: float) -> str:
-    """A time as people say it, in at most two units."""
+def format_duration(seconds: float) -> str:
+    """Return a time in at most two units."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -113,6 +125,5 @@ def spoken(seconds: float) -> str:
     return f"{whole} s"
 
 
-def pictures(count: int) -> str:
-    """So many."""
+def count_pictures(count: int) -> str:
     return "1 picture" if count == 1 else f"{count} pictures"

@@ -1,4 +1,4 @@
-"""The standard streams of the process: one that is missing, broken or narrow never stops a run."""
+"""Standard streams that are closed, broken or limited to few characters do not stop a run."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import sys
 from contextlib import suppress
 from typing import IO
 
-__all__ = ["Guarded", "Missing", "open_missing", "replace_unencodable", "silence"]
+__all__ = ["ClosedStream", "TolerantStream", "open_closed_streams", "replace_unencodable", "silence"]
 
 STREAMS = ("stdin", "stdout", "stderr")
 ASCII = {"→": "->", "…": "...", "×": "x", "·": "-", "–": "-", "−": "-", "∞": "inf", "σ": "sigma", "²": "^2"}
-"""what is written for characters of our own lines that a stream cannot encode; any other one is escaped"""
+"""replacements of our own characters that a stream cannot encode; all others are escaped"""
 
 
-class Missing(io.TextIOWrapper):
-    """A standard stream that was closed when the process began: it reads nothing, and drops what is written."""
+class ClosedStream(io.TextIOWrapper):
+    """Replaces a standard stream that was closed at the start. It reads nothing and drops what is written."""
 
 
-def open_missing() -> None:
+def open_closed_streams() -> None:
     """Open the null device as each missing standard stream, before a file of ours gets its number.
 
     A library or a worker that writes to descriptor 1 or 2 would otherwise write into that file.
@@ -30,7 +30,7 @@ def open_missing() -> None:
             number = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: the stream's own
             os.set_inheritable(number, True)
             raw = os.fdopen(number, "rb" if name == "stdin" else "wb", closefd=False)
-            setattr(sys, name, Missing(raw, encoding="utf-8", errors="surrogateescape", line_buffering=True))
+            setattr(sys, name, ClosedStream(raw, encoding="utf-8", errors="surrogateescape", line_buffering=True))
 
 
 def replace_unencodable() -> None:
@@ -61,8 +61,8 @@ def write_byte(error: UnicodeError) -> tuple[str | bytes, int]:
     return escape_character(error)
 
 
-class Guarded:
-    """A stream for messages: where they cannot be written any more, they are dropped."""
+class TolerantStream:
+    """A stream for messages, which are dropped if they cannot be written."""
 
     def __init__(self, file: IO[str]) -> None:
         self.file = file

@@ -1,0 +1,117 @@
+"""`--dry-run`: shows what would be read, written and downloaded, and estimates the time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from restore_cli.cli.console import complain, note, say, say_json
+from restore_cli.cli.options import Options
+from restore_cli.cli.report import result_to_json, summarize
+from restore_cli.cli.run_stats import RunStats, count_pictures, describe_ignored, format_duration, format_megapixels
+from restore_cli.jobs.estimate import Estimate, InputSample, estimate_run
+from restore_cli.jobs.model_cache import ModelCache
+from restore_cli.jobs.run import Job, Result, no_inputs_error, plan_dry_run
+from restore_cli.jobs.types import Task
+from restore_cli.models.processor import use_granted_cores
+
+__all__ = ["dry_run"]
+
+
+def dry_run(job: Job, options: Options) -> None:
+    """Print the plan and the estimate, and raise the exit code."""
+    models = ModelCache(replace(job, device=measured_device(job)))
+    plan, sample = plan_dry_run(job, models), InputSample()
+    stats = RunStats(plan.ignored)
+    for item in plan.items():
+        if item is not None:
+            count_item(item, sample, stats)
+            print_item(item, options)
+    if not stats.total and not sample.count and not job.shard:
+        raise no_inputs_error(job, plan.ignored)
+    manifests = [Path(path) for manifest in plan.manifests.values() for path in manifest.files]
+    if sample.count:
+        use_granted_cores()
+    found = estimate_run(job, models, sample, manifests)
+    for result in found.refused:
+        stats.add(result)
+        print_item(result, options)
+    stats.planned = sample.count - len(found.refused)
+    if not sample.count:
+        stats.conclude(job, stopped=False)
+    if options.json:
+        say_json({"summary": estimate_to_json(found, stats)})
+    elif not options.quiet:
+        for line in describe_estimate(found, stats):
+            note(line)
+    if stats.ended is not None:
+        raise stats.ended
+    if stats.code:
+        raise typer.Exit(stats.code)
+
+
+def measured_device(job: Job) -> str:
+    """Return the device on which a tile is measured: the first of those that would restore."""
+    return "auto" if job.device == "all" else job.device.partition(",")[0]
+
+
+def count_item(item: Task | Result, sample: InputSample, stats: RunStats) -> None:
+    """Add a task to the sample, or count a Result."""
+    if isinstance(item, Task):
+        sample.add(item)
+    else:
+        stats.add(item)
+
+
+def print_item(item: Task | Result, options: Options) -> None:
+    """Print one line or one JSON object for one input."""
+    if options.json:
+        say_json(result_to_json(item if isinstance(item, Result) else Result(item.input, item.output, "planned")))
+    elif isinstance(item, Task):
+        if not options.quiet:
+            say(f"{item.input} → {item.output}")
+    elif item.error is not None:
+        complain(item.error)
+    elif not options.quiet:
+        say(f"{item.input}: skipped: {item.output} {item.notes[0]}")
+
+
+def describe_estimate(found: Estimate, stats: RunStats) -> list[str]:
+    """Return the estimate as lines of text."""
+    reckoned = f", reckoned from {found.probed} of them" if found.probed < found.count else ""
+    counts = f"{stats.skipped} skipped, {stats.failed} failed{describe_ignored(stats.ignored)}"
+    lines = [f"would restore {count_pictures(stats.planned)}, {format_megapixels(found.pixels)}{reckoned}; {counts}"]
+    if found.unreadable:
+        lines.append(f"{found.unreadable} of {found.probed} headers cannot be read: these images will fail")
+    lines += [f"would fetch {entry.name}{format_size(entry.bytes)}, licence {entry.license}" for entry in found.missing]
+    if stats.planned:
+        lines.append(
+            f"time: {found.basis if found.seconds is None else f'{format_duration(found.seconds)}, {found.basis}'}"
+        )
+    return lines
+
+
+def format_size(size: int | None) -> str:
+    return f" ({size / 1e6:.1f} MB)" if size else ""
+
+
+def estimate_to_json(found: Estimate, stats: RunStats) -> dict[str, Any]:
+    """Return the summary object."""
+    fetched = [
+        {"name": entry.name, "megabytes": entry.bytes and round(entry.bytes / 1e6, 1), "license": entry.license}
+        for entry in found.missing
+    ]
+    seconds = None if found.seconds is None else round(found.seconds, 1)
+    return {
+        **summarize(stats),
+        "planned": stats.planned,
+        "probed": found.probed,
+        "unreadable": found.unreadable,
+        "megapixels": round(found.pixels / 1e6, 3),
+        "seconds": seconds,
+        "basis": found.basis,
+        "fetch": fetched,
+    }
