@@ -25,7 +25,7 @@ MEMORY = 5 * 2**30
 PREPARED = (
     "torch",
     "restore_cli.cli.main",
-    "restore_cli.cli.perform",
+    "restore_cli.cli.run_task",
     "restore_cli.evaluation.evaluate",
     "restore_cli.jobs.workers.worker",
 )
