@@ -31,7 +31,7 @@ from restore_cli.image.picture import Samples
 from restore_cli.image.stream import PixelStream
 from restore_cli.image.writers import EncoderOptions
 from restore_cli.models.load import build
-from restore_cli.models.swinir import SwinIRConfig
+from restore_cli.weights.architectures import SwinIRConfig
 
 SMALL = (("sr", 1000, 1500), ("sr", 1000, 6000), ("denoise", 3000, 3000))
 FULL = (("sr", 4000, 6000), ("sr", 4000, 60_000), ("denoise", 20_000, 20_000))

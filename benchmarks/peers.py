@@ -13,12 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.plain_emt import PlainEMT
-from restore_cli.models.emt import EMTConfig
-from restore_cli.models.hat import HATConfig
 from restore_cli.models.load import build, network
 from restore_cli.models.network import Network
-from restore_cli.models.restormer import RestormerConfig
-from restore_cli.models.swinir import SwinIRConfig
+from restore_cli.weights.architectures import EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
 
 __all__ = ["CASES", "Case", "ours", "peer", "weights"]
 

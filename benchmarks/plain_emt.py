@@ -10,7 +10,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restore_cli.models.emt import DF2K_MEAN, EMTConfig
+from restore_cli.models.emt import DF2K_MEAN
+from restore_cli.weights.architectures import EMTConfig
 
 __all__ = ["PlainEMT"]
 

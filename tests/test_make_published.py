@@ -21,7 +21,7 @@ from hub_server import COMMIT, HubServer
 from images import make_image, save_image
 
 from benchmarks.plain_emt import PlainEMT
-from restore_cli.models.emt import EMTConfig
+from restore_cli.weights.architectures import EMTConfig
 
 ROOT = Path(__file__).parents[1]
 SIDE = 64

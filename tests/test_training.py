@@ -18,7 +18,8 @@ from restore_cli.errors import UsageError, WeightsError
 from restore_cli.evaluation.degrade import imresize
 from restore_cli.evaluation.metrics import psnr
 from restore_cli.models.emt import EMT
-from restore_cli.models.restormer import Restormer, RestormerConfig
+from restore_cli.models.restormer import Restormer
+from restore_cli.weights.architectures import RestormerConfig
 from training.camera import add_camera_noise, demosaic, gaussian_blur
 from training.curve import draw
 from training.data import as_floats, make_batch, read_photos

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from benchmarks.plain_emt import PlainEMT
 from restore_cli.errors import WeightsError
-from restore_cli.models.emt import EMTConfig
 from restore_cli.models.load import COMPUTED, computed_dropped, read_tensors, state_dict
 from restore_cli.models.restormer import Block, Restormer
+from restore_cli.weights.architectures import EMTConfig
 from training.recipe import Recipe
 
 __all__ = ["build", "initialise", "load_start"]

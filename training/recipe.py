@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from restore_cli.models.emt import EMTConfig
-from restore_cli.models.restormer import RestormerConfig
+from restore_cli.weights.architectures import EMTConfig, RestormerConfig
 
 __all__ = ["RECIPES", "Recipe"]
 

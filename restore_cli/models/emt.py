@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -21,31 +19,15 @@ from restore_cli.models.layers import (
     linear,
     to_residual_dtype,
 )
+from restore_cli.weights.architectures import EMTConfig
 
-__all__ = ["EMT", "EMTConfig"]
+__all__ = ["EMT"]
 
 DF2K_MEAN = (0.4690, 0.4490, 0.4036)
 """Mean RGB of DF2K in [0, 1]; the published checkpoints expect inputs without it."""
 
 EPSILON = 1e-5
 """Added to the variance under the root of the batch norm; the published value."""
-
-
-@dataclass(frozen=True)
-class EMTConfig:
-    """Hyperparameters of a published form."""
-
-    scale: int
-    dim: int
-    blocks: int
-    layers: int
-    """layers per block"""
-    attention_layers: int
-    """the first layers of a block attend to windows, the rest move pixels"""
-    heads: int
-    mlp_ratio: float
-    windows: tuple[tuple[int, int], ...]
-    """sides (h, w) of the windows; the channels are shared out between them"""
 
 
 class EMT(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -28,28 +26,9 @@ from restore_cli.models.layers import (
     to_residual_dtype,
     upsampler,
 )
+from restore_cli.weights.architectures import HATConfig
 
-__all__ = ["HAT", "HATConfig"]
-
-
-@dataclass(frozen=True)
-class HATConfig:
-    """Hyperparameters of a published form; one entry of `depths` and `heads` per residual group."""
-
-    scale: int
-    dim: int
-    depths: tuple[int, ...]
-    heads: tuple[int, ...]
-    window: int
-    compress: int
-    """channels of the convolution branch are dim / compress"""
-    squeeze: int
-    """channels inside the channel attention are dim / squeeze"""
-    conv_scale: float
-    """weight of the convolution branch"""
-    overlap_ratio: float
-    """cross-attention looks this share of a window further"""
-    mlp_ratio: float
+__all__ = ["HAT"]
 
 
 class HAT(nn.Module):

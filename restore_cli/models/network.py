@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from restore_cli.contract import Contract
 from restore_cli.models import emt, hat, restormer, swinir
-from restore_cli.models.emt import EMT, EMTConfig
-from restore_cli.models.hat import HAT, HATConfig
-from restore_cli.models.restormer import Restormer, RestormerConfig
-from restore_cli.models.swinir import SwinIR, SwinIRConfig
+from restore_cli.models.emt import EMT
+from restore_cli.models.hat import HAT
+from restore_cli.models.restormer import Restormer
+from restore_cli.models.swinir import SwinIR
 from restore_cli.pinned import PINNED
+from restore_cli.weights.architectures import EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
 
 __all__ = ["ARCHITECTURES", "Network"]
 

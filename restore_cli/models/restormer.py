@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -20,8 +18,9 @@ from restore_cli.models.layers import (
     product_dtype,
     to_residual_dtype,
 )
+from restore_cli.weights.architectures import RestormerConfig
 
-__all__ = ["Restormer", "RestormerConfig"]
+__all__ = ["Restormer"]
 
 FLOATS = 40
 """Numbers that a block holds at a time for each px and channel, measured (decision 042)."""
@@ -34,25 +33,6 @@ LEAST = 1e-24
 
 EPSILON = 1e-5
 """Added to the variance under the root of the layer norm; the published value."""
-
-
-@dataclass(frozen=True)
-class RestormerConfig:
-    """Hyperparameters of a published form; `blocks` and `heads` have one entry per level."""
-
-    channels_in: int
-    channels_out: int
-    dim: int
-    blocks: tuple[int, int, int, int]
-    refinement: int
-    """blocks after the decoder"""
-    heads: tuple[int, int, int, int]
-    expansion: float
-    """hidden channels of the feed-forward part over dim"""
-    norm_bias: bool
-    """layer norm with mean and bias (deblurring, deraining), or without (denoising)"""
-    dual_pixel: bool
-    """two views in, six channels"""
 
 
 class Restormer(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,27 +25,9 @@ from restore_cli.models.layers import (
     to_residual_dtype,
     upsampler,
 )
+from restore_cli.weights.architectures import SwinIRConfig
 
-__all__ = ["SwinIR", "SwinIRConfig"]
-
-
-@dataclass(frozen=True)
-class SwinIRConfig:
-    """Hyperparameters of a published form; one entry of `depths` and `heads` per residual group."""
-
-    scale: int
-    channels: int
-    dim: int
-    depths: tuple[int, ...]
-    heads: tuple[int, ...]
-    window: int
-    mlp_ratio: float
-    head: str
-    """pixelshuffle (classical), pixelshuffledirect (lightweight), nearest+conv (real), or empty (×1)"""
-    residual: str
-    """1conv, or 3conv in the large model"""
-    value_range: float
-    """1, or 255 in the JPEG models"""
+__all__ = ["SwinIR"]
 
 
 class SwinIR(nn.Module):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from restore_cli.errors import UsageError
 from restore_cli.weights.entry import TASKS, BundledSource, Entry, HubSource, Source, UrlSource, read_entry
-from restore_cli.weights.table import TEXTS, Table, near, read_toml
+from restore_cli.weights.table import TEXTS, Table, read_toml, suggest
 
 __all__ = [
     "TASKS",
@@ -62,7 +62,7 @@ class Catalogue:
         for entry in self.entries:
             if entry.name == name:
                 return entry
-        suggestion = near(name, (entry.name for entry in self.entries))
+        suggestion = suggest(name, (entry.name for entry in self.entries))
         raise UsageError(f"no checkpoint is named {name!r}{suggestion}", hint="restore models")
 
     def select(self, request: Request) -> list[Entry]:
@@ -99,7 +99,7 @@ class Catalogue:
         hint = f"restore models --task {request.task}"
         if not everywhere:
             models = sorted({entry.model for entry in self.entries})
-            suggestion = near(request.model, models)
+            suggestion = suggest(request.model, models)
             raise UsageError(f"no model {request.model!r}{suggestion}; there are {', '.join(models)}", hint=hint)
         if not found:
             tasks = ", ".join(_unique(entry.task for entry in everywhere))
@@ -140,7 +140,7 @@ def _shipped() -> Path:
 
 
 def _defaults(table: Table, models: set[str]) -> dict[str, tuple[str, ...]]:
-    taken = {task: table.take(task, TEXTS) for task in TASKS}
+    taken = {task: table.read_optional(task, TEXTS) for task in TASKS}
     table.close()
     for task, families in taken.items():
         for family in families or ():
@@ -154,7 +154,7 @@ def check_task(request: Request) -> None:
     if request.task not in TASKS:
         known = ", ".join(TASKS)
         raise UsageError(
-            f"no task {request.task!r}{near(request.task, TASKS)}; there are {known}", hint="restore models"
+            f"no task {request.task!r}{suggest(request.task, TASKS)}; there are {known}", hint="restore models"
         )
 
 
@@ -179,7 +179,7 @@ def _narrow(pool: list[Entry], field: str, wanted: str | int | None, request: Re
         raise UsageError(f"{request.task} takes no {field} (found {wanted})", hint=request.command)
     named = [request.model, request.variant if field != "variant" else None]
     who = f"{' '.join(filter(None, named))} has no" if any(named) else "no model has"
-    what = f"{field} {_spoken(field, wanted)} for {request.task}{near(str(wanted), there)}"
+    what = f"{field} {_spoken(field, wanted)} for {request.task}{suggest(str(wanted), there)}"
     raise UsageError(f"{who} {what}; there is {', '.join(there)}", hint=request.command)
 
 

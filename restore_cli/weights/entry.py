@@ -11,24 +11,10 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from restore_cli.weights.table import (
-    COUNT,
-    COUNTS,
-    FLAG,
-    NUMBER,
-    PAIRS,
-    TEXT,
-    TEXTS,
-    WHOLE,
-    WHOLES,
-    WORD,
-    Kind,
-    Table,
-    near,
-)
+from restore_cli.weights.architectures import ARCHITECTURES
+from restore_cli.weights.table import POSITIVE, TEXT, TEXTS, FieldType, Table, read_field_types, suggest
 
 __all__ = [
-    "ARCHITECTURES",
     "TASKS",
     "BundledSource",
     "Entry",
@@ -43,54 +29,8 @@ TASKS = ("sr", "denoise", "deblur", "derain", "dejpeg")
 REPOSITORY_TYPES = ("model", "dataset")
 SUFFIXES = (".pth", ".safetensors", ".pt", ".ckpt")
 
-ARCHITECTURES: Mapping[str, Mapping[str, Kind[Any]]] = {
-    "swinir": {
-        "scale": WHOLE,
-        "channels": WHOLE,
-        "dim": WHOLE,
-        "depths": WHOLES,
-        "heads": WHOLES,
-        "window": WHOLE,
-        "mlp_ratio": NUMBER,
-        "head": WORD,
-        "residual": TEXT,
-        "value_range": NUMBER,
-    },
-    "hat": {
-        "scale": WHOLE,
-        "dim": WHOLE,
-        "depths": WHOLES,
-        "heads": WHOLES,
-        "window": WHOLE,
-        "compress": WHOLE,
-        "squeeze": WHOLE,
-        "conv_scale": NUMBER,
-        "overlap_ratio": NUMBER,
-        "mlp_ratio": NUMBER,
-    },
-    "restormer": {
-        "channels_in": WHOLE,
-        "channels_out": WHOLE,
-        "dim": WHOLE,
-        "blocks": COUNTS,
-        "refinement": COUNT,
-        "heads": WHOLES,
-        "expansion": NUMBER,
-        "norm_bias": FLAG,
-        "dual_pixel": FLAG,
-    },
-    "emt": {
-        "scale": WHOLE,
-        "dim": WHOLE,
-        "blocks": WHOLE,
-        "layers": WHOLE,
-        "attention_layers": WHOLE,
-        "heads": WHOLE,
-        "mlp_ratio": NUMBER,
-        "windows": PAIRS,
-    },
-}
-"""The fields of each architecture's Config, known here without importing torch (a test holds the two equal)."""
+SOURCES = FieldType[list[Any]]("a list of sources", "lists", lambda found: found if isinstance(found, list) else None)
+ORIGIN = FieldType[dict[str, Any]]("a table", "tables", lambda found: found if isinstance(found, dict) else None)
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -212,34 +152,34 @@ def read_entry(file: Path, name: str, value: object) -> Entry:
     """The table `name` of a catalogue file as an Entry, or one UsageError."""
     table = Table(file, name, value)
     _must(table, "name", name, NAME, "small letters, digits and single hyphens")
-    task = table.need("task", TEXT)
+    task = table.read_required("task", TEXT)
     if task not in TASKS:
         table.refuse(f"task: found {task!r}, expected one of {', '.join(TASKS)}")
     origin = _origin(table)
     architecture, config = _architecture(table)
-    sha256 = table.take("sha256", TEXT)
+    sha256 = table.read_optional("sha256", TEXT)
     if sha256 is not None:
         _must(table, "sha256", sha256, SHA256, "64 small hexadecimal digits")
     entry = Entry(
         name=name,
-        title=table.need("title", TEXT),
+        title=table.read_required("title", TEXT),
         task=task,
-        model=table.need("model", TEXT),
-        variant=table.need("variant", TEXT),
-        license=table.need("license", TEXT),
+        model=table.read_required("model", TEXT),
+        variant=table.read_required("variant", TEXT),
+        license=table.read_required("license", TEXT),
         sources=_sources(table),
         architecture=architecture,
         config=config,
-        noise=table.take("noise", TEXT),
-        quality=table.take("quality", WHOLE),
-        license_note=table.take("license_note", TEXT),
-        paper=table.take("paper", TEXT),
-        parameters=table.take("parameters", WHOLE),
+        noise=table.read_optional("noise", TEXT),
+        quality=table.read_optional("quality", POSITIVE),
+        license_note=table.read_optional("license_note", TEXT),
+        paper=table.read_optional("paper", TEXT),
+        parameters=table.read_optional("parameters", POSITIVE),
         sha256=sha256,
-        bytes=table.take("bytes", WHOLE),
-        key=table.take("key", TEXT),
-        drop=table.take("drop", TEXTS) or (),
-        single_source=table.take("single_source", TEXT),
+        bytes=table.read_optional("bytes", POSITIVE),
+        key=table.read_optional("key", TEXT),
+        drop=table.read_optional("drop", TEXTS) or (),
+        single_source=table.read_optional("single_source", TEXT),
         origin=origin,
     )
     table.close()
@@ -257,15 +197,15 @@ def _architecture(table: Table) -> tuple[str, Mapping[str, Any]]:
     name = names[0]
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        table.refuse(f"unknown architecture {name}{near(name, ARCHITECTURES)}; expected one of {known}")
+        table.refuse(f"unknown architecture {name}{suggest(name, ARCHITECTURES)}; expected one of {known}")
     inner = Table(table.file, f"{table.place}.{name}", table.rest.pop(name))
-    config = {field: inner.need(field, kind) for field, kind in ARCHITECTURES[name].items()}
+    config = {field: inner.read_required(field, kind) for field, kind in read_field_types(ARCHITECTURES[name]).items()}
     inner.close()
     return name, read_only(config)
 
 
 def _sources(table: Table) -> tuple[Source, ...]:
-    items: list[object] = table.need("sources", Kind("a list of sources", lambda v: v if isinstance(v, list) else None))
+    items = table.read_required("sources", SOURCES)
     if not items:
         table.refuse("sources: found none, expected at least one")
     return tuple(_source(Table(table.file, f"{table.place}.sources[{i}]", item)) for i, item in enumerate(items))
@@ -273,11 +213,11 @@ def _sources(table: Table) -> tuple[Source, ...]:
 
 def _source(table: Table) -> Source:
     source: Source
-    if (url := table.take("url", TEXT)) is not None:
+    if (url := table.read_optional("url", TEXT)) is not None:
         if not _is_web(url):
             table.refuse(f"url: found {url!r}, expected an http or https address")
         source = UrlSource(url)
-    elif (bundled := table.take("bundled", TEXT)) is not None:
+    elif (bundled := table.read_optional("bundled", TEXT)) is not None:
         if bundled != PurePosixPath(bundled).name or bundled.startswith(".") or "\\" in bundled:
             table.refuse(f"bundled: found {bundled!r}, expected the bare name of a file")
         source = BundledSource(bundled)
@@ -288,8 +228,8 @@ def _source(table: Table) -> Source:
 
 
 def _hub_source(table: Table) -> HubSource:
-    repo, revision, file = table.need("hub", TEXT), table.need("revision", TEXT), table.need("file", TEXT)
-    repo_type = table.take("repo_type", TEXT) or "model"
+    repo, revision, file = (table.read_required(name, TEXT) for name in ("hub", "revision", "file"))
+    repo_type = table.read_optional("repo_type", TEXT) or "model"
     _must(table, "hub", repo, REPOSITORY, "owner/name")
     _must(table, "revision", revision, COMMIT, "a commit, 40 small hexadecimal digits")
     if "\\" in file or not all(part.strip(".") for part in file.split("/")):
@@ -300,11 +240,11 @@ def _hub_source(table: Table) -> HubSource:
 
 
 def _origin(table: Table) -> Origin | None:
-    given = table.take("origin", Kind("a table", lambda value: value if isinstance(value, dict) else None))
+    given = table.read_optional("origin", ORIGIN)
     if given is None:
         return None
     inner = Table(table.file, f"{table.place}.origin", given)
-    origin = Origin(inner.need("url", TEXT), inner.need("sha256", TEXT))
+    origin = Origin(inner.read_required("url", TEXT), inner.read_required("sha256", TEXT))
     if not _is_web(origin.url):
         inner.refuse(f"url: found {origin.url!r}, expected an http or https address")
     _must(inner, "sha256", origin.sha256, SHA256, "64 small hexadecimal digits")

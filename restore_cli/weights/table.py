@@ -1,4 +1,4 @@
-"""A TOML table read field by field; every complaint names the file, the place, what was found and what was expected."""
+"""Reads a TOML table field by field; each error names the file, the place, what was found and what was expected."""
 
 from __future__ import annotations
 
@@ -8,98 +8,105 @@ import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Annotated, Any, Generic, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from restore_cli.errors import UsageError
 
 __all__ = [
-    "COUNT",
-    "COUNTS",
-    "FLAG",
-    "NUMBER",
-    "PAIRS",
+    "ANY_TEXT",
+    "NON_NEGATIVE",
+    "POSITIVE",
     "TEXT",
     "TEXTS",
-    "WHOLE",
-    "WHOLES",
-    "WORD",
-    "Kind",
+    "FieldType",
     "Table",
-    "near",
+    "read_field_types",
     "read_toml",
+    "suggest",
 ]
 
 T = TypeVar("T")
-LIMIT = 4 * 2**20
-"""bytes of a catalogue file; the shipped one has 60 thousand"""
+MAX_BYTES = 4 * 2**20
+"""of a catalogue file; the shipped one has 60 thousand"""
+SHOWN = 60
+"""characters of a value that a message shows"""
 
 
 @dataclass(frozen=True)
-class Kind(Generic[T]):
-    """What a field may hold: in words, and as a function that gives None for anything else."""
+class FieldType(Generic[T]):
+    """What a field may hold: in words, in words for several, and a function that returns None for anything else."""
 
     words: str
+    plural: str
     read: Callable[[object], T | None]
 
 
-def _whole(value: object) -> int | None:
-    return value if type(value) is int and 0 < value < 2**53 else None
+def _read_int(value: object, least: int) -> int | None:
+    return value if type(value) is int and least <= value < 2**53 else None
 
 
-def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < 2**53 else None
-
-
-def _number(value: object) -> float | None:
+def _read_number(value: object) -> float | None:
     return float(value) if type(value) in (int, float) and math.isfinite(value) and value > 0 else None  # type: ignore[arg-type, operator]
 
 
-def _word(value: object) -> str | None:
+def _read_any_text(value: object) -> str | None:
     return value if isinstance(value, str) and value.isprintable() else None
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value.strip() and value.isprintable() else None
+def _read_text(value: object) -> str | None:
+    text = _read_any_text(value)
+    return text if text and text.strip() else None
 
 
-def _each(read: Callable[[object], T | None]) -> Callable[[object], tuple[T, ...] | None]:
+def list_of(item: FieldType[T], length: int | None = None) -> FieldType[tuple[T, ...]]:
+    """Return the type of a list that is not empty, or of a list of `length` items."""
+
     def read_list(value: object) -> tuple[T, ...] | None:
-        if not isinstance(value, list) or not value:
+        if not isinstance(value, list) or not value or length not in (None, len(value)):
             return None
-        found = [item for item in map(read, value) if item is not None]
+        found = [part for part in map(item.read, value) if part is not None]
         return tuple(found) if len(found) == len(value) else None
 
-    return read_list
+    words = f"{'' if length is None else f'{length} '}{item.plural}"
+    return FieldType(f"a list of {words}", f"lists of {words}", read_list)
 
 
-def _pair(value: object) -> tuple[int, ...] | None:
-    found = _each(_whole)(value)
-    return found if found is not None and len(found) == 2 else None
+POSITIVE = FieldType("a whole number above 0", "whole numbers above 0", lambda value: _read_int(value, 1))
+NON_NEGATIVE = FieldType("a whole number", "whole numbers", lambda value: _read_int(value, 0))
+NUMBER = FieldType("a number above 0", "numbers above 0", _read_number)
+FLAG = FieldType("true or false", "flags", lambda value: value if isinstance(value, bool) else None)
+ANY_TEXT = FieldType("a text, maybe empty", "texts", _read_any_text)
+TEXT = FieldType("a text", "texts", _read_text)
+TEXTS = list_of(TEXT)
+BY_ANNOTATION: dict[object, FieldType[Any]] = {int: POSITIVE, float: NUMBER, bool: FLAG, str: TEXT}
 
 
-WHOLE = Kind("a whole number above 0", _whole)
-COUNT = Kind("a whole number", _count)
-COUNTS = Kind("a list of whole numbers", _each(_count))
-NUMBER = Kind("a number above 0", _number)
-FLAG = Kind("true or false", lambda value: value if isinstance(value, bool) else None)
-WORD = Kind("a text, maybe empty", _word)
-TEXT = Kind("a text", _text)
-TEXTS = Kind("a list of texts", _each(_text))
-WHOLES = Kind("a list of whole numbers above 0", _each(_whole))
-PAIRS = Kind("a list of pairs of whole numbers above 0", _each(_pair))
+def read_field_types(config: type[Any]) -> dict[str, FieldType[Any]]:
+    """Return the type of each field of a dataclass: numbers are above 0 unless `Annotated` names another FieldType."""
+    return {name: _read_annotation(hint) for name, hint in get_type_hints(config, include_extras=True).items()}
 
 
-def near(word: str, words: Iterable[str]) -> str:
-    """' (did you mean X?)' where one of `words` is near, else nothing."""
+def _read_annotation(hint: Any) -> FieldType[Any]:  # noqa: ANN401  # annotations have no common type
+    if get_origin(hint) is Annotated:
+        found: FieldType[Any] = get_args(hint)[1]
+        return found
+    if get_origin(hint) is tuple:
+        first, *others = get_args(hint)
+        return list_of(_read_annotation(first), None if others == [...] else 1 + len(others))
+    return BY_ANNOTATION[hint]
+
+
+def suggest(word: str, words: Iterable[str]) -> str:
+    """Return ' (did you mean X?)' if one of `words` is similar, else nothing."""
     found = difflib.get_close_matches(word, list(words), n=1)
     return f" (did you mean {found[0]}?)" if found else ""
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """The tables of `file`, or one UsageError."""
+    """Return the tables of `file`. Raises UsageError."""
     try:
-        if file.stat().st_size > LIMIT:
-            raise UsageError(f"{file}: larger than {LIMIT} bytes, which no catalogue is")
+        if file.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{file}: is larger than {MAX_BYTES} bytes, the limit of a catalogue")
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{file}: cannot read this catalogue: {error.strerror or error}") from None
@@ -108,41 +115,42 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 class Table:
-    """One table of a catalogue file, consumed field by field; what is left over at the end is an error."""
+    """One table of a catalogue file. Its fields are read one after the other; `close` refuses those that are left."""
 
     def __init__(self, file: Path, place: str, value: object) -> None:
         self.file, self.place = file, place
         if not isinstance(value, dict):
-            self.refuse(f"found {_shown(value)}, expected a table")
+            self.refuse(f"found {_shorten(value)}, expected a table")
         self.rest: dict[str, Any] = dict(value)
         self.known: list[str] = []
 
     def refuse(self, complaint: str) -> NoReturn:
+        """Raise UsageError with the file and the place."""
         raise UsageError(f"{self.file}: {self.place}: {complaint}")
 
-    def take(self, field: str, kind: Kind[T]) -> T | None:
-        """The field's value, or None where the table does not have it."""
+    def read_optional(self, field: str, kind: FieldType[T]) -> T | None:
+        """Return the value of a field, or None if the table does not have it. Raises UsageError."""
         self.known.append(field)
         if field not in self.rest:
             return None
         raw = self.rest.pop(field)
         value = kind.read(raw)
         if value is None:
-            self.refuse(f"{field}: found {_shown(raw)}, expected {kind.words}")
+            self.refuse(f"{field}: found {_shorten(raw)}, expected {kind.words}")
         return value
 
-    def need(self, field: str, kind: Kind[T]) -> T:
-        if (value := self.take(field, kind)) is None:
+    def read_required(self, field: str, kind: FieldType[T]) -> T:
+        """Return the value of a field. Raises UsageError, also if the table does not have it."""
+        if (value := self.read_optional(field, kind)) is None:
             self.refuse(f"{field}: found nothing, expected {kind.words}")
         return value
 
     def close(self) -> None:
-        """Every field was known."""
+        """Raise UsageError if the table has a field that was not read."""
         for field in self.rest:
-            near_word = near(field, self.known)
-            self.refuse(f"unknown field {field}{near_word}; expected one of {', '.join(self.known)}")
+            self.refuse(f"unknown field {field}{suggest(field, self.known)}; expected one of {', '.join(self.known)}")
 
 
-def _shown(value: object) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

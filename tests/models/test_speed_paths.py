@@ -15,9 +15,10 @@ from benchmarks.plain_emt import PlainEMT
 from restore_cli.models import attention as attention_module
 from restore_cli.models import layers
 from restore_cli.models.attention import boxes, overlapping_window_attention, windows_attention
-from restore_cli.models.emt import EMTConfig, moved
+from restore_cli.models.emt import moved
 from restore_cli.models.layers import Activation, Mlp, linear, residual_in_chunks
 from restore_cli.models.load import COMPUTED, build, computed_dropped, frozen, network
+from restore_cli.weights.architectures import EMTConfig
 
 CPU = torch.device("cpu")
 
