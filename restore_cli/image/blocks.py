@@ -1,14 +1,18 @@
-"""Detects the 8×8 blocks that strong JPEG compression leaves in an image, whatever file it is stored in."""
+"""Finds strong JPEG compression: low quality of a JPEG file, or its 8×8 blocks in any other file."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_cli.image.picture import Samples
+from restore_cli.image.picture import PEAK, Samples
+from restore_cli.image.rows import read_blocks
+from restore_cli.image.source import PictureSource
 
-__all__ = ["BlockDetector"]
+__all__ = ["BlockDetector", "describe_compression"]
 
+GOOD_QUALITY = 85
+"""From this quality on, a JPEG file counts as free of visible artefacts."""
 BLOCK = 8
 VISIBLE = 0.3
 """Lowest mean step across block borders that counts, in parts of 255.
@@ -19,15 +23,29 @@ LIMIT = 8
 """Steps are cut to this many parts of 255, so that contours of the image do not dominate."""
 
 
+def describe_compression(source: PictureSource) -> str | None:
+    """Describe visible JPEG compression of an image, or return None. Raises: ImageError.
+
+    Files of other formats are decoded once to look for blocks.
+    """
+    header = source.header
+    if header.jpeg_quality is not None:
+        return f"a JPEG of quality {header.jpeg_quality}" if header.jpeg_quality < GOOD_QUALITY else None
+    detector = BlockDetector(header.channels)
+    for rows in read_blocks(source.open_rows(), header.width * 4):
+        detector.add(rows)
+    return "visible blocks of JPEG compression" if detector.found else None
+
+
 class BlockDetector:
     """Measures how much larger the steps between pixels are every eight columns and every eight rows.
 
     Blocks of a cropped image do not begin at its corner, so each of the eight phases is measured.
     """
 
-    def __init__(self, peak: float) -> None:
-        """`peak` is the value of white."""
-        self.unit = 255 / peak
+    def __init__(self, channels: int) -> None:
+        """`channels` is 1 (gray) or 3, without alpha."""
+        self.channel = channels // 2  # green, or gray
         self.sums = np.zeros((2, BLOCK))
         self.counts = np.zeros((2, BLOCK))
         self.above: NDArray[np.float32] | None = None
@@ -35,7 +53,7 @@ class BlockDetector:
 
     def add(self, rows: Samples) -> None:
         """Measure the next rows of the image: (h, w, c)."""
-        plane = rows[..., rows.shape[-1] // 2].astype(np.float32) * np.float32(self.unit)  # green, or gray
+        plane = rows[..., self.channel].astype(np.float32) * np.float32(255 / PEAK[str(rows.dtype)])
         self.record(0, excess_of_steps(plane.T), 0)
         joined = plane if self.above is None else np.concatenate([self.above, plane])
         self.record(1, excess_of_steps(joined), self.top)

@@ -11,7 +11,8 @@ from images import make_image
 from numpy.typing import NDArray
 from PIL import Image
 
-from restore_cli.image.blocks import BlockDetector
+from restore_cli.image.blocks import BlockDetector, describe_compression
+from restore_cli.image.source import open_source
 
 Bytes = NDArray[np.uint8]
 EXAMPLE = Path(__file__).parents[2] / "examples/cat.png"
@@ -32,7 +33,7 @@ def compress(image: Bytes, quality: int) -> Bytes:
 
 
 def has_blocks(image: NDArray[np.uint8] | NDArray[np.uint16], rows: int = 1000) -> bool:
-    detector = BlockDetector(np.iinfo(image.dtype).max)
+    detector = BlockDetector(image.shape[2])
     for top in range(0, len(image), rows):
         detector.add(image[top : top + rows])
     return detector.found
@@ -52,7 +53,7 @@ def test_blocks_are_found_after_cropping(top: int, left: int, photo: Bytes) -> N
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 64])
 def test_the_size_of_the_strips_does_not_matter(rows: int, photo: Bytes) -> None:
-    whole, strips = BlockDetector(255), BlockDetector(255)
+    whole, strips = BlockDetector(3), BlockDetector(3)
     whole.add(photo)
     for top in range(0, len(photo), rows):
         strips.add(photo[top : top + rows])
@@ -69,3 +70,18 @@ def test_depth_and_channels_do_not_matter(photo: Bytes) -> None:
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 9), (9, 2), (3, 3)])
 def test_small_images_have_none(height: int, width: int) -> None:
     assert not has_blocks(make_image(height, width))
+
+
+@pytest.mark.parametrize(("quality", "expected"), [(95, None), (85, None), (75, "a JPEG of quality 75")])
+def test_a_jpeg_file_is_judged_by_its_quality(quality: int, expected: str | None, photo: Bytes, tmp_path: Path) -> None:
+    Image.fromarray(photo).save(tmp_path / "in.jpg", quality=quality)
+    assert describe_compression(open_source(tmp_path / "in.jpg")) == expected
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
+def test_other_files_are_judged_by_their_pixels(suffix: str, photo: Bytes, tmp_path: Path) -> None:
+    found = []
+    for image in (photo, compress(photo, 40)):
+        Image.fromarray(image).save(tmp_path / f"in.{suffix}", quality=100)
+        found.append(describe_compression(open_source(tmp_path / f"in.{suffix}")))
+    assert found == [None, "visible blocks of JPEG compression"]
