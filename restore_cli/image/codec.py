@@ -102,7 +102,7 @@ def infer_format(path: Path) -> str:
     """Return the format that the suffix of `path` stands for. Raises: OutputError."""
     if path.suffix.lower() in READ_ONLY_SUFFIXES:
         png = shlex.quote(str(path.with_suffix(".png")))
-        raise OutputError(f"{path}: HEIC files can be read but not written", f"-o {png}")
+        raise OutputError(f"{path}: {path.suffix[1:].upper()} files can be read but not written", f"-o {png}")
     if format := FORMAT_BY_SUFFIX.get(path.suffix.lower()):
         return format
     found = f"unknown suffix {path.suffix!r}" if path.suffix else "the name has no suffix"

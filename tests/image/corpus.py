@@ -176,6 +176,7 @@ def bad() -> Iterator[tuple[str, bytes]]:
         "tif": pillow(rgb, "TIFF", options={"compression": "tiff_deflate"}),
         "bmp": pillow(rgb, "BMP"),
         "avif": pillow(rgb, "AVIF"),
+        "gif": pillow(rgb, "GIF"),
     }
     for suffix, data in sound.items():
         for tenth in range(1, 10):
@@ -183,7 +184,15 @@ def bad() -> Iterator[tuple[str, bytes]]:
     yield "empty.png", b""
     yield "zeros.png", bytes(5000)
     yield "zeros.tif", b"II*\0" + bytes(5000)
-    places = {"png": (0.5, 0.9), "jpg": (0.25,), "webp": (0.01,), "tif": (0.5,), "bmp": (0.0,), "avif": (0.1,)}
+    places = {
+        "png": (0.5, 0.9),
+        "jpg": (0.25,),
+        "webp": (0.01,),
+        "tif": (0.5,),
+        "bmp": (0.0,),
+        "avif": (0.1,),
+        "gif": (0.0,),
+    }
     for suffix, at in ((suffix, at) for suffix, found in places.items() for at in found):
         flipped = bytearray(sound[suffix])
         flipped[int(len(flipped) * at)] ^= 0xFF
@@ -206,6 +215,7 @@ def bombs(sound: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
     progressive = bytes(jpeg).replace(b"\xff\xc0", b"\xff\xc2", 1)
     yield from (("bomb.bmp", bytes(bmp)), ("bomb.jpg", bytes(jpeg)), ("bomb.avif", bytes(avif)))
     yield "bomb-progressive.jpg", progressive
+    yield "bomb.gif", sound["gif"][:6] + struct.pack("<HH", 40_000, 25_000) + sound["gif"][10:]
     yield "bomb.tif", tiff(np.zeros(100_000, np.uint8), 2, {256: 40_000, 257: 25_000, 278: 25_000})
 
 

@@ -18,7 +18,8 @@ from restore_cli.image.picture import Metadata, Picture
 
 __all__ = ["FORMATS", "damaged_files"]
 
-FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tif": "TIFF", "bmp": "BMP", "avif": "AVIF", "heic": "AVIF"}
+FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tif": "TIFF", "bmp": "BMP"}
+FORMATS |= {"avif": "AVIF", "heic": "AVIF", "gif": "GIF"}
 """The format of the files made for each suffix. A HEIC is an AVIF with another brand."""
 
 EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
@@ -42,11 +43,14 @@ def sound_files(suffix: str, folder: Path) -> list[bytes]:
     format, rgb = FORMATS[suffix], smooth(24, 31)
     exif = b"Exif\0\0II*\0\x08\0\0\0\1\0" + struct.pack("<HHIHHI", 274, 3, 1, 6, 0, 0)
     metadata = Metadata(P3, exif, b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>", (300.0, 300.0), {"Title": "mutated"})
-    encode(Picture(rgb, None, metadata), folder / "sound", format=format)
-    found = [(folder / "sound").read_bytes()]
+    pictures = [Picture(rgb, None, metadata)]
     if format not in ("JPEG", "BMP"):
-        encode(Picture(rgb, smooth(24, 31, 1)[..., 0]), folder / "sound", format=format)
+        pictures.append(Picture(rgb, smooth(24, 31, 1)[..., 0]))
+    found = []
+    for picture in pictures if format != "GIF" else []:
+        encode(picture, folder / "sound", format=format)
         found.append((folder / "sound").read_bytes())
+    if format not in ("JPEG", "BMP"):
         frames = [Image.fromarray(smooth(12, 12)), Image.fromarray(255 - smooth(12, 12))]
         frames[0].save(stream := io.BytesIO(), format, save_all=True, append_images=frames[1:])
         found.append(stream.getvalue())

@@ -89,10 +89,10 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
         (b"", "the file is empty"),
         (
             b"Dear diary, today",
-            "not an image in a known format; supported formats: PNG, JPEG, WebP, TIFF, BMP, AVIF, HEIC",
+            "not an image in a known format; supported formats: PNG, JPEG, WebP, TIFF, BMP, AVIF, HEIC, GIF",
         ),
         (b"\x00" * 100, "not an image in a known format"),
-        (b"GIF89a" + bytes(50), "GIF files cannot be read; supported formats: PNG, JPEG"),
+        (b"GIF89a" + bytes(50), "damaged GIF: a block of unknown kind 0x00"),
         (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50), "JPEG XL files cannot be read; supported formats: PNG, JPEG"),
         (b"\x89PNG\r\n\x1a\n", "damaged PNG: the file ends inside its header"),
         (b"\xff\xd8\xff\xe0", "damaged JPEG"),

@@ -1,4 +1,4 @@
-"""Fuzzing of the command with damaged files of seven formats: each gives a result or one line, and leaves no files."""
+"""Fuzzing of the command with damaged files of eight formats: each gives a result or one line, and leaves no files."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ OPTIONS = {
     "bmp": ("--bit-depth", "8", "--dither"),
     "avif": ("--format", "webp", "--strip"),
     "heic": (),
+    "gif": (),
 }
 
 

@@ -22,6 +22,7 @@ FORMAT_NAMES = {
     "BMP": "BMP",
     "AVIF": "AVIF",
     "HEIC": "HEIC",
+    "GIF": "GIF",
 }
 """How messages spell each format."""
 FORMAT_BY_SUFFIX = {
@@ -38,7 +39,7 @@ FORMAT_BY_SUFFIX = {
 }
 SUFFIX_BY_FORMAT = {format: suffix for suffix, format in reversed(FORMAT_BY_SUFFIX.items())}
 """The usual suffix of each format: the first one above."""
-READ_ONLY_SUFFIXES = (".heic", ".heif")
+READ_ONLY_SUFFIXES = (".heic", ".heif", ".gif")
 
 # What the writers support.
 ALPHA_FORMATS = ("PNG", "WEBP", "TIFF", "AVIF")

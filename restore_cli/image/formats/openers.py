@@ -13,6 +13,7 @@ from PIL import ImageFile, JpegImagePlugin
 
 from restore_cli.image.formats import heic, vips
 from restore_cli.image.formats.capabilities import FORMAT_NAMES
+from restore_cli.image.formats.gif import scan_gif
 from restore_cli.image.formats.jpeg import check_progressive_length, count_stereo_frames, estimate_quality
 from restore_cli.image.formats.patched import Patch
 from restore_cli.image.formats.pillow import PLUGINS, apply_orientation, match_channels, pillow_settings, read_array
@@ -203,6 +204,28 @@ def open_heic(request: Request) -> Opened:
     return header, add_nclx(metadata, data), open_rows
 
 
+def open_gif(request: Request) -> Opened:
+    """Open one frame of a GIF as it is displayed, drawn over the frames before it."""
+    structure = scan_gif(request.stream)
+    request.check_frame(structure.frames)
+    request.check_size(structure.width, structure.height)
+    image = open_pillow_image(request.stream, "GIF")
+    metadata = read_pillow_metadata(image)
+    if structure.frames > 1:
+        metadata = add_frame_timing(image, request.frame, metadata)
+    header = Header("GIF", *image.size, 3, structure.transparent, frames=structure.frames)
+    file, frame, mode = request.file, request.frame, "RGBA" if structure.transparent else "RGB"
+
+    def open_rows() -> FetchRows:
+        with pillow_settings(), file.open("rb") if isinstance(file, Path) else BytesIO(file) as again:
+            picture = open_pillow_image(again, "GIF")
+            picture.seek(frame)
+            samples = np.asarray(picture.convert(mode))
+        return lambda top, bottom: samples[top:bottom]
+
+    return header, metadata, open_rows
+
+
 def open_with_pillow(request: Request) -> Opened:
     """Open one frame of a file that Pillow decodes to 8 bits. The whole frame is held in memory."""
     stream, file, format, frame = request.stream, request.file, request.format, request.frame
@@ -249,6 +272,7 @@ OPENERS: dict[str, Callable[[Request], Opened]] = {
     "JPEG": open_jpeg,
     "AVIF": open_avif,
     "HEIC": open_heic,
+    "GIF": open_gif,
 }
 """Formats that Pillow alone cannot read without loss."""
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import jpeg_factory
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -29,6 +30,7 @@ PLUGINS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
     "TIFF": TiffImageFile,
     "BMP": BmpImageFile,
     "AVIF": AvifImageFile,
+    "GIF": GifImageFile,
 }
 _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"}
 _TURNS: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF orientation -> upright

@@ -13,7 +13,6 @@ __all__ = ["clear_premultiplied_flag", "detect_format", "read_avif_depth", "read
 _HEVC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis")
 _SUPPORTED = "supported formats: " + ", ".join(FORMAT_NAMES.values())
 _UNSUPPORTED = {
-    b"GIF8": "GIF",
     b"8BPS": "Photoshop",
     b"%PDF": "PDF",
     b"\x00\x00\x00\x0cJXL ": "JPEG XL",
@@ -38,6 +37,8 @@ def detect_format(head: bytes) -> str:
         return "TIFF"
     if head.startswith(b"BM"):
         return "BMP"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
     if head[4:8] == b"ftyp":
         brands = [head[at : at + 4] for at in (8, *range(16, 32, 4))]  # the major brand, then compatible ones
         generic = brands[0] in (b"mif1", b"msf1")
