@@ -24,17 +24,17 @@ LIMIT = 8
 
 
 def describe_compression(source: PictureSource) -> str | None:
-    """Describe visible JPEG compression of an image, or return None. Raises: ImageError.
+    """Return what can be said of the JPEG compression of an image if it is visible. Raises: ImageError.
 
     Files of other formats are decoded once to look for blocks.
     """
     header = source.header
     if header.jpeg_quality is not None:
-        return f"a JPEG of quality {header.jpeg_quality}" if header.jpeg_quality < GOOD_QUALITY else None
+        return f"is a JPEG of quality {header.jpeg_quality}" if header.jpeg_quality < GOOD_QUALITY else None
     detector = BlockDetector(header.channels)
     for rows in read_blocks(source.open_rows(), header.width * 4):
         detector.add(rows)
-    return "visible blocks of JPEG compression" if detector.found else None
+    return "has visible blocks of JPEG compression" if detector.found else None
 
 
 class BlockDetector:

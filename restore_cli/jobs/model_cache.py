@@ -11,7 +11,7 @@ from restore_cli.errors import UsageError
 from restore_cli.image.picture import Header
 from restore_cli.jobs.events import DownloadEvents, Note, OnEvent, ignore_event
 from restore_cli.jobs.types import Job
-from restore_cli.weights.catalogue import Entry, Request, check_values
+from restore_cli.weights.catalogue import Catalogue, Entry, Request, check_values
 from restore_cli.weights.fetch import fetch_first
 
 if TYPE_CHECKING:
@@ -160,6 +160,17 @@ def advise_larger_models(request: Request, entries: list[Entry], taken: Entry) -
         larger = " or ".join(others)
         passed.append(f"{taken.name} is small and ships with restore; larger: restore {request.task} --model {larger}")
     return "; ".join(passed) or None
+
+
+def suggest_for_compressed(catalogue: Catalogue, name: str) -> str | None:
+    """Return the command for compressed images, if `name` is a model that enlarges clean ones only."""
+    used = catalogue.entry(name)
+    if "real" in (used.variant or ""):
+        return None
+    wanted = ("sr", "lite", "real", used.scale)
+    if any((entry.task, entry.model, entry.variant, entry.scale) == wanted for entry in catalogue.entries):
+        return f"restore sr --model lite --variant real -s {used.scale}"
+    return "restore dejpeg, then restore sr"
 
 
 def request_for(request: Request, header: Header) -> Request:

@@ -72,7 +72,7 @@ def test_small_images_have_none(height: int, width: int) -> None:
     assert not has_blocks(make_image(height, width))
 
 
-@pytest.mark.parametrize(("quality", "expected"), [(95, None), (85, None), (75, "a JPEG of quality 75")])
+@pytest.mark.parametrize(("quality", "expected"), [(95, None), (85, None), (75, "is a JPEG of quality 75")])
 def test_a_jpeg_file_is_judged_by_its_quality(quality: int, expected: str | None, photo: Bytes, tmp_path: Path) -> None:
     Image.fromarray(photo).save(tmp_path / "in.jpg", quality=quality)
     assert describe_compression(open_source(tmp_path / "in.jpg")) == expected
@@ -84,4 +84,4 @@ def test_other_files_are_judged_by_their_pixels(suffix: str, photo: Bytes, tmp_p
     for image in (photo, compress(photo, 40)):
         Image.fromarray(image).save(tmp_path / f"in.{suffix}", quality=100)
         found.append(describe_compression(open_source(tmp_path / f"in.{suffix}")))
-    assert found == [None, "visible blocks of JPEG compression"]
+    assert found == [None, "has visible blocks of JPEG compression"]

@@ -25,11 +25,12 @@ from restore_cli.errors import (
     is_out_of_memory,
     stating_lack_of_memory,
 )
+from restore_cli.image.blocks import describe_compression
 from restore_cli.image.codec import infer_format
 from restore_cli.image.metadata.provenance import Provenance
 from restore_cli.image.picture import Samples
 from restore_cli.jobs.events import ModelLoaded, PictureStarted, TileDone, report_warnings
-from restore_cli.jobs.model_cache import ModelCache, describe_fallbacks
+from restore_cli.jobs.model_cache import ModelCache, describe_fallbacks, suggest_for_compressed
 from restore_cli.jobs.paths import is_remote
 from restore_cli.jobs.types import PlanItem, Result, Task
 from restore_cli.jobs.workers.queues import MemoryBudget, QueueClosed, RowQueue
@@ -70,6 +71,8 @@ class OpenedTask:
     error: RestoreError | None = None
     held_bytes: int = 0
     """bytes of the budget"""
+    compression: str | None = None
+    """what can be said of visible JPEG compression of an image that is to be enlarged"""
     local: Task | None = None
     """with paths on this machine, where they are remote: copies in a folder of their own"""
     temporary: Path | None = None
@@ -213,6 +216,8 @@ class Worker:
             turn = -1
             if opened.held_bytes:
                 sources = [source.preload() for source in sources]
+            if self.job.request.task == "sr" and (opened.held_bytes or sources[0].header.jpeg_quality):
+                opened.compression = describe_compression(sources[0])
             with stating_lack_of_memory("cpu", "its pixels"):
                 opened.pipeline = open_file_pipeline(sources, output, format, self.options)
         except RestoreError as error:
@@ -378,8 +383,15 @@ class Worker:
             pixels=sum(picture.header.width * picture.header.height for picture in pipeline.pictures),
             tile=trace.tiling.tile,
             precision=loaded.precision,
-            notes=(*describe_fallbacks(trace, loaded.tiling), *left_out),
+            notes=(*describe_fallbacks(trace, loaded.tiling), *left_out, *self.advise_on_compression(opened, loaded)),
         )
+
+    def advise_on_compression(self, opened: OpenedTask, loaded: LoadedModel) -> Iterator[str]:
+        """Yield a note if a compressed image was enlarged by a model of the catalogue for clean images."""
+        if opened.compression is not None and self.job.weights is None:
+            command = suggest_for_compressed(self.job.catalogue, loaded.name)
+            if command is not None:
+                yield f"the input {opened.compression}, and its artefacts are enlarged too (try: {command})"
 
 
 def wait_for_result(writing: deque[Result | Future[Result]]) -> None:
