@@ -44,7 +44,7 @@ def test_the_result_of_a_compressed_image_has_a_note(name: str, quality: int, fo
 
 
 def test_a_checkpoint_file_gets_no_note(restore: Run, x2: Path) -> None:
-    """Nobody knows what it was trained for."""
+    """What it was trained for is not known."""
     save_example(Path("in.jpg"), 40)
     ran = restore("sr", "--weights", x2, "in.jpg", "-o", "out.png")
     assert (ran.code, ran.err) == (0, "")
