@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from restore_cli.models.load import PRECISIONS, build, network
+from restore_cli.models.load import PRECISIONS, build_module, build_network
 from restore_cli.models.processor import keep_freed_memory, release_freed_memory, use_granted_cores
 from restore_cli.pipeline.memory import measure_demand, read_field
 from restore_cli.weights.catalogue import read_catalogue
@@ -29,8 +29,8 @@ def measure(name: str, precision: str, side: int) -> tuple[int, int, int]:
     keep_freed_memory()
     use_granted_cores()
     entry = read_catalogue().entry(name)
-    weights = build(entry.architecture, entry.config).state_dict()
-    model = network(entry.architecture, entry.config, weights, Path(name), CPU, PRECISIONS[precision])
+    weights = build_module(entry.architecture, entry.config).state_dict()
+    model = build_network(entry.architecture, entry.config, weights, Path(name), CPU, PRECISIONS[precision])
     contract = model.contract
     side = contract.tile_multiple * round(side / contract.tile_multiple)
     model(torch.rand(1, contract.channels, contract.tile_multiple, contract.tile_multiple))

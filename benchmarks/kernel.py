@@ -59,10 +59,10 @@ def line(name: str, device: torch.device, side: int, rounds: int) -> str:
         return triton_attention.triton_attention(qkv, window, shift, margin, bias, 0.2)
 
     def plain() -> Tensor:
-        with patch.object(attention, "kernel_serves", return_value=False):
+        with patch.object(attention, "can_use_kernel", return_value=False):
             if margin and bias is not None:
                 return attention.overlapping_window_attention(qkv, window, margin, bias, 0.2)
-            return attention.windows_attention(qkv, window, shift, bias, 0.2)
+            return attention.window_attention(qkv, window, shift, bias, 0.2)
 
     with torch.inference_mode():
         times = {"plain": milliseconds(plain, device, rounds), "kernel": milliseconds(kernel, device, rounds)}

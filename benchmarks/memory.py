@@ -30,7 +30,7 @@ from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX
 from restore_cli.image.picture import Samples
 from restore_cli.image.stream import PixelStream
 from restore_cli.image.writers import EncoderOptions
-from restore_cli.models.load import build
+from restore_cli.models.load import build_module
 from restore_cli.weights.architectures import SwinIRConfig
 
 SMALL = (("sr", 1000, 1500), ("sr", 1000, 6000), ("denoise", 3000, 3000))
@@ -125,7 +125,7 @@ def write_weights(path: Path, scale: int) -> None:
     head = "pixelshuffledirect" if scale > 1 else ""
     config = SwinIRConfig(scale, 3, 4, (), (), 8, 2.0, head, "1conv", 1.0)
     torch.manual_seed(0)
-    tensors = {key: value.contiguous() for key, value in build("swinir", vars(config)).state_dict().items()}
+    tensors = {key: value.contiguous() for key, value in build_module("swinir", vars(config)).state_dict().items()}
     save_file(tensors, path, {"architecture": "swinir", "config": json.dumps(vars(config))})
 
 

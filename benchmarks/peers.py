@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.plain_emt import PlainEMT
-from restore_cli.models.load import build, network
+from restore_cli.models.load import build_module, build_network
 from restore_cli.models.network import Network
 from restore_cli.weights.architectures import EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
 
@@ -50,7 +50,7 @@ def weights(case: Case) -> dict[str, Tensor]:
     Tables of biases are not left at zero. EMT's scores are not scaled, so its queries are made small.
     """
     torch.manual_seed(0)
-    state = build(case.architecture, asdict(case.config)).state_dict()
+    state = build_module(case.architecture, asdict(case.config)).state_dict()
     for key, value in state.items():
         if "bias_table" in key:
             state[key] = torch.randn_like(value) / 4
@@ -61,7 +61,7 @@ def weights(case: Case) -> dict[str, Tensor]:
 
 def ours(case: Case, state: dict[str, Tensor], device: torch.device, precision: torch.dtype) -> Network:
     """Our model with the weights."""
-    return network(case.architecture, asdict(case.config), state, Path(case.name), device, precision)
+    return build_network(case.architecture, asdict(case.config), state, Path(case.name), device, precision)
 
 
 def peer(case: Case, state: dict[str, Tensor], device: torch.device) -> nn.Module:

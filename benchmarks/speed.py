@@ -173,7 +173,7 @@ def form(case: Case, state: dict[str, Tensor], device: torch.device, name: str) 
         return net
 
     def call(x: Tensor) -> Tensor:
-        with patch.object(attention, "kernel_serves", return_value=False):
+        with patch.object(attention, "can_use_kernel", return_value=False):
             return net(x)
 
     return call

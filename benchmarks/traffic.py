@@ -98,7 +98,7 @@ def as_on_a_gpu(kernel: bool, halves: bool) -> Iterator[None]:
         return x + branch(x)
 
     with ExitStack() as stack:
-        stack.enter_context(patch.object(attention, "kernel_serves", return_value=kernel))
+        stack.enter_context(patch.object(attention, "can_use_kernel", return_value=kernel))
         stack.enter_context(patch.object(attention, "triton_attention", fused))
         stack.enter_context(patch.object(attention, "onednn_is_exact", return_value=False))
         for module in (swinir, hat):
@@ -123,7 +123,7 @@ def without_onednn() -> Iterator[None]:
     """Products as operators that can be counted."""
     with ExitStack() as stack:
         for module in (layers, restormer):
-            stack.enter_context(patch.object(module, "fits_onednn", return_value=False))
+            stack.enter_context(patch.object(module, "can_use_onednn", return_value=False))
         yield
 
 

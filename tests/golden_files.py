@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from restore_cli.models.load import build
+from restore_cli.models.load import build_module
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -60,4 +60,4 @@ def read_golden(name: str) -> tuple[str, dict[str, Any], dict[str, Tensor], Tens
 def build_on_meta(architecture: str, ours: dict[str, Any]) -> nn.Module:
     """The module without memory."""
     with torch.device("meta"):
-        return build(architecture, ours)
+        return build_module(architecture, ours)

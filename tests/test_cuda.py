@@ -23,10 +23,10 @@ from restore_cli.jobs.run import Job
 from restore_cli.jobs.workers.executors import run_job
 from restore_cli.models import attention
 from restore_cli.models import compile as compile_module
-from restore_cli.models.attention import kernel_is_right, multiplies_matrices
+from restore_cli.models.attention import has_matrix_units, kernel_is_correct
 from restore_cli.models.convolution import Conv2d
 from restore_cli.models.layers import in_float32
-from restore_cli.models.load import COMPUTED, computed_dropped, load_file, network, pick_device, pick_precision
+from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys, load_file, pick_device, pick_precision
 from restore_cli.pinned import PinnedMemory
 from restore_cli.pipeline.array import choose_tiling, default_tiling, restore_array
 from restore_cli.pipeline.memory import fit_tiling
@@ -39,7 +39,7 @@ CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 @pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.safetensors")))
 def test_output_equals_the_reference(name: str) -> None:
     architecture, ours, weights, x, reference = read_golden(name)
-    net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CUDA, torch.float32)
+    net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CUDA, torch.float32)
     span, multiple = 255 if architecture == "emt" else 1, net.contract.pad_multiple
     h, w = x.shape[-2:]
     x = F.pad(x / span, (0, -w % multiple, 0, -h % multiple), mode="reflect")
@@ -69,20 +69,20 @@ def test_convolutions_that_are_exact_in_half_precision_are_ieee(kernel: int, gro
 @pytest.mark.parametrize("name", ["hat_x4", "emt_x4", "restormer_biasfree"])
 def test_compiled_float32_is_ieee_too(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     architecture, config, state, _, _ = read_golden(name)
-    net = network(architecture, config, computed_dropped(state, COMPUTED), Path(name), CUDA, torch.float32)
+    net = build_network(architecture, config, drop_keys(state, COMPUTED_KEYS), Path(name), CUDA, torch.float32)
     side, times = 4 * net.contract.tile_multiple, iter([2.0, 1.0])
     tile = torch.rand(1, 3, side, side)
     expected = net(tile)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(compile_module, "timed", lambda network, tiles: (network(tiles), next(times)))
+    monkeypatch.setattr(compile_module, "measure_call", lambda network, tiles: (network(tiles), next(times)))
     torch._dynamo.reset()
-    said = compile_module.compile_where_it_pays(net, (1, 3, side, side), tmp_path)
+    said = compile_module.compile_if_faster(net, (1, 3, side, side), tmp_path)
     assert said.endswith("tiles take 0.50 of the time")
     assert relative(net(tile), expected) < 1e-5
 
 
 needs_matrix_units = pytest.mark.skipif(
-    not (torch.cuda.is_available() and multiplies_matrices(CUDA)), reason="the kernel is not made for this GPU"
+    not (torch.cuda.is_available() and has_matrix_units(CUDA)), reason="the kernel is not made for this GPU"
 )
 
 
@@ -93,9 +93,9 @@ def test_the_attention_kernel_is_right_here(
     parts: tuple[int, int, int], window: tuple[int, int], dtype: torch.dtype
 ) -> None:
     for shifted in (False, True):
-        assert kernel_is_right(CUDA, dtype, parts, window, shifted, 0, True)
-    assert kernel_is_right(CUDA, dtype, (2, 2, 10), (32, 8), True, 0, False)
-    assert kernel_is_right(CUDA, dtype, (3, 6, 30), (16, 16), False, 4, True)
+        assert kernel_is_correct(CUDA, dtype, parts, window, shifted, 0, True)
+    assert kernel_is_correct(CUDA, dtype, (2, 2, 10), (32, 8), True, 0, False)
+    assert kernel_is_correct(CUDA, dtype, (3, 6, 30), (16, 16), False, 4, True)
 
 
 @needs_matrix_units
@@ -111,12 +111,12 @@ def test_attention_of_pytorch_takes_any_number_of_windows(
     dtype: torch.dtype, shift: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """70,225 windows in three heads of 10 channels; of each window the same as by the CPU."""
-    monkeypatch.setattr(attention, "kernel_serves", lambda *form: False)
+    monkeypatch.setattr(attention, "can_use_kernel", lambda *form: False)
     qkv = [torch.randn(1, 265 * 8, 265 * 8, 3, 10, dtype=dtype) for _ in range(3)]
     bias = torch.randn(4, 3, 64, 64)
     with torch.inference_mode():
-        found = attention.windows_attention([part.to(CUDA) for part in qkv], (8, 8), shift, bias.to(CUDA), 0.3)
-        expected = attention.windows_attention([part.float() for part in qkv], (8, 8), shift, bias, 0.3)
+        found = attention.window_attention([part.to(CUDA) for part in qkv], (8, 8), shift, bias.to(CUDA), 0.3)
+        expected = attention.window_attention([part.float() for part in qkv], (8, 8), shift, bias, 0.3)
     assert relative(found, expected) < (1e-5 if dtype == torch.float32 else 2e-3)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
-from restore_cli.models.load import COMPUTED, computed_dropped, network
+from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,7 +54,7 @@ def test_networks_run_on_mps_and_use_no_float64_there(
     """Apple's GPUs have no float64. The tensors have shapes and dtypes, but no values."""
     mps = torch.device("mps:0")
     architecture, ours, weights, _, _ = read_golden(name)
-    net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), torch.device("cpu"), dtype)
+    net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), torch.device("cpu"), dtype)
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, **given: torch.empty_like(q))
     side = 2 * net.contract.tile_multiple
     with fake_gpu() as recorded:

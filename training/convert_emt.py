@@ -13,7 +13,7 @@ import logging
 from pathlib import Path
 
 from restore_cli.errors import UsageError
-from restore_cli.models.load import COMPUTED, computed_dropped, read_tensors, state_dict
+from restore_cli.models.load import COMPUTED_KEYS, drop_keys, find_state_dict, read_tensors
 from restore_cli.weights.catalogue import Entry, read_catalogue
 from restore_cli.weights.store import BUNDLED
 from training.export import in_float16, serialize, write
@@ -32,7 +32,7 @@ def convert(file: Path) -> tuple[Entry, bytes]:
             break
     else:
         raise UsageError(f"{file}: its sha256 {sha256[:12]}… is the origin of no entry in weights.toml")
-    published = computed_dropped(state_dict(read_tensors(file)[0], file, "params"), COMPUTED)
+    published = drop_keys(find_state_dict(read_tensors(file)[0], file, "params"), COMPUTED_KEYS)
     about = {
         "architecture": entry.architecture,
         "config": json.dumps(dict(entry.config)),

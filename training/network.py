@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.plain_emt import PlainEMT
 from restore_cli.errors import WeightsError
-from restore_cli.models.load import COMPUTED, computed_dropped, read_tensors, state_dict
+from restore_cli.models.load import COMPUTED_KEYS, drop_keys, find_state_dict, read_tensors
 from restore_cli.models.restormer import Block, Restormer
 from restore_cli.weights.architectures import EMTConfig
 from training.recipe import Recipe
@@ -42,7 +42,7 @@ def load_start(network: nn.Module, file: Path) -> None:
 
     Raises WeightsError where a tensor does not belong, has another shape, or is missing outside of a new block.
     """
-    state = computed_dropped(state_dict(read_tensors(file)[0], file, None), COMPUTED)
+    state = drop_keys(find_state_dict(read_tensors(file)[0], file, None), COMPUTED_KEYS)
     expected = network.state_dict()
     new = {
         f"{name}."

@@ -97,13 +97,13 @@ class ModelCache:
 
     def compile(self, name: str, model: Network, tiling: Tiling) -> None:
         """Tries PyTorch's compiler for full tiles, once there are some. Smaller pictures run as they would."""
-        from restore_cli.models.compile import compile_where_it_pays
+        from restore_cli.models.compile import compile_if_faster
         from restore_cli.weights.store import cache_dir, check_cache
 
         check_cache()  # it holds compiled code
         self.compiled.add(name)
         shape = (tiling.batch, model.contract.channels, tiling.tile, tiling.tile)
-        self.on_event(Note(compile_where_it_pays(model, shape, cache_dir() / "compiled")))
+        self.on_event(Note(compile_if_faster(model, shape, cache_dir() / "compiled")))
 
     def sha256(self, name: str) -> str:
         """Of the checkpoint that is used."""

@@ -1,4 +1,4 @@
-"""Blocks of a network through PyTorch's compiler, kept where they are found to be right and faster."""
+"""Compiles the blocks of a network, and keeps the result if it is correct and faster."""
 
 from __future__ import annotations
 
@@ -14,63 +14,61 @@ from torch import Tensor
 
 from restore_cli.models.network import Network
 
-__all__ = ["compile_where_it_pays"]
+__all__ = ["compile_if_faster"]
 
 ROUNDS = 3
-"""Calls of which the median counts."""
+"""Calls that are timed; the median counts."""
 
-AGREEMENT = 55.0
-"""PSNR between a compiled network's output and its own, dB: what any other rounding may cost."""
+MIN_AGREEMENT = 55.0
+"""Least PSNR between the outputs of the compiled and the original network, dB. Other rounding costs this much."""
 
-VARIANTS = 64
-"""Kinds of block that may be compiled: widths, heads, shifts and sizes, each its own."""
+MAX_VARIANTS = 64
+"""Most variants of blocks that may be compiled: one per width, number of heads, shift and size."""
 
 
-def compile_where_it_pays(network: Network, shape: tuple[int, int, int, int], folder: Path) -> str:
-    """Compiles the network for batches of that shape, or leaves it as it is; says which, and what was measured.
+def compile_if_faster(network: Network, shape: tuple[int, int, int, int], folder: Path) -> str:
+    """Compile the network for batches of this shape, unless that is slower or changes the image.
 
-    What the compiler writes stays in `folder`, for the next run.
+    Returns a line that says what was done and measured. Compiled code is kept in `folder` for the next run.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # PyTorch's own would be a guessable name in /tmp
-    lock_bars_by_threads()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))  # the default is a guessable name in /tmp
+    use_thread_lock_for_tqdm()
     tiles = torch.rand(shape)
     try:
-        expected, plain = timed(network, tiles)
+        expected, plain = measure_call(network, tiles)
         network.has_compiled_blocks = True
         for block in network.module.modules():
             if isinstance(block, network.blocks):
                 block.compile(dynamic=False)
-        network.compiled = shape[-2:]
+        network.compiled_size = shape[-2:]
         start = time.perf_counter()
-        with torch._dynamo.config.patch(recompile_limit=VARIANTS):
+        with torch._dynamo.config.patch(recompile_limit=MAX_VARIANTS):
             network(tiles)
         spent = time.perf_counter() - start
-        found, compiled = timed(network, tiles)
-    except Exception as error:  # many kinds: the compiler's own, Triton's, no C++ compiler, no memory for such a tile
-        network.compiled = None
+        found, compiled = measure_call(network, tiles)
+    except Exception as error:  # many types: of the compiler, Triton, a missing C++ compiler, lack of memory
+        network.compiled_size = None
         reason = str(error).strip().splitlines() or [""]
         return f"--compile: not compiled, {type(error).__name__}: {reason[0][:200]}"
     agreement = float(-10 * torch.log10((found - expected).square().mean().clamp_min(1e-20)))
     share = compiled / plain
-    if share >= 1 or not agreement > AGREEMENT:
-        network.compiled = None
-        why = (
-            f"compiled tiles took {share:.2f} times as long" if share >= 1 else f"{agreement:.0f} dB is another picture"
-        )
-        return f"--compile: left as it was, {why}"
+    if share >= 1 or not agreement > MIN_AGREEMENT:
+        network.compiled_size = None
+        slower = f"compiled tiles took {share:.2f} times as long"
+        return f"--compile: not used, {slower if share >= 1 else f'the output changed: {agreement:.0f} dB'}"
     return f"--compile: compiled in {spent:.0f} s, tiles take {share:.2f} of the time"
 
 
-def lock_bars_by_threads() -> None:
-    """The compiler asks for tqdm's lock; its own is shared by processes, and stays behind where one ends at once."""
+def use_thread_lock_for_tqdm() -> None:
+    """Replace tqdm's lock, which the compiler uses: its default is shared by processes and leaks if one is killed."""
     with suppress(ImportError):
         from tqdm import tqdm
 
         tqdm.set_lock(RLock())
 
 
-def timed(network: Network, tiles: Tensor) -> tuple[Tensor, float]:
-    """The result on the CPU, and the seconds of a call that is not the first."""
+def measure_call(network: Network, tiles: Tensor) -> tuple[Tensor, float]:
+    """Return the output on the CPU, and the median seconds of a call after the first."""
     out, times = network(tiles).cpu(), []
     for _ in range(ROUNDS):
         start = time.perf_counter()

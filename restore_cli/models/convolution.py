@@ -1,7 +1,7 @@
-"""Convolutions whose float32 is that of IEEE 754 on a GPU too.
+"""Convolutions in IEEE 754 float32, also on a GPU.
 
-By default PyTorch lets cuDNN round the factors of a float32 convolution to the ten bits of TF32. The flag against it
-counts for the whole process and belongs to the host program, so it is given with each call here.
+By default PyTorch lets cuDNN round the factors of a float32 convolution to the ten bits of TF32. The flag that forbids
+this is process-wide and belongs to the host program, so here each call forbids it for itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["Conv2d", "convolve"]
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution of stride 1, padded by half of its kernel, that `convolve` computes."""
+    """A convolution of stride 1, padded by half of its kernel, without TF32."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, out, h, w)."""
@@ -22,23 +22,23 @@ class Conv2d(nn.Conv2d):
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
-    """(b, c, h, w) -> (b, out, h, w), padded by half of the kernel. What runs in float32 is not rounded to TF32."""
-    if not may_round(x):
+    """Convolve (b, c, h, w) to (b, out, h, w), padded by half of the kernel. float32 is never rounded to TF32."""
+    if not may_use_tf32(x):
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=groups)
-    if torch.compiler.is_compiling():  # which would forget the flag
+    if torch.compiler.is_compiling():  # the compiler would drop the flag
         found: Tensor = torch.ops.restore.convolution(x, weight, bias, groups)
         return found
-    return convolve_exactly(x, weight, bias, groups)
+    return convolve_ieee(x, weight, bias, groups)
 
 
-def may_round(x: Tensor) -> bool:
-    """Whether it is float32 on a GPU, where cuDNN may take TF32. Training goes its usual way."""
+def may_use_tf32(x: Tensor) -> bool:
+    """Return whether cuDNN may use TF32: float32 on a GPU, outside of training, which uses PyTorch's settings."""
     halves = torch.is_autocast_enabled("cuda")
     return x.device.type == "cuda" and x.dtype == torch.float32 and not halves and not torch.is_grad_enabled()
 
 
-def convolve_exactly(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-    """`convolve` without TF32. What else cuDNN may do stays the host program's choice."""
+def convolve_ieee(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """Convolve without TF32. All other settings of cuDNN are those of the host program."""
     cudnn, half = torch.backends.cudnn, weight.shape[-1] // 2
     return torch._convolution(
         x, weight, bias,
@@ -52,11 +52,11 @@ def convolve_exactly(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int
     "restore::convolution", mutates_args=(), schema="(Tensor x, Tensor weight, Tensor? bias, int groups) -> Tensor"
 )
 def opaque_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-    """`convolve_exactly` as PyTorch's compiler sees it: one step that it leaves as it is."""
-    return convolve_exactly(x, weight, bias, groups)
+    """`convolve_ieee` as a single operator for PyTorch's compiler."""
+    return convolve_ieee(x, weight, bias, groups)
 
 
 @opaque_convolution.register_fake
-def shaped(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-    """What it gives, without its numbers."""
-    return convolve_exactly(x, weight, bias, groups)
+def fake_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """Return the result as a tensor without values."""
+    return convolve_ieee(x, weight, bias, groups)

@@ -1,4 +1,4 @@
-"""Architecture and configuration from the keys and shapes of a state dict."""
+"""Detects the architecture and configuration of a checkpoint from its metadata, or its keys and shapes."""
 
 from __future__ import annotations
 
@@ -19,59 +19,61 @@ BLOCK = "layers.0.residual_group.blocks.0"
 
 
 def detect(state: State, metadata: Mapping[str, str], path: Path) -> tuple[str, dict[str, Any]]:
-    """(architecture, config) of a checkpoint; metadata that states them goes before shapes.
+    """Return (architecture, config) of a checkpoint. Metadata takes precedence over keys and shapes.
 
-    Raises WeightsError, with the reason, where the tensors are of none of the four families or leave a choice.
+    Raises WeightsError if the tensors belong to none of the four families, or fit several configurations.
     """
     if "architecture" in metadata and "config" in metadata:
         try:
             return metadata["architecture"], dict(json.loads(metadata["config"]))
         except (ValueError, TypeError, RecursionError) as error:
-            raise WeightsError(f"{path}: its metadata states no configuration: {error}") from None
+            raise WeightsError(f"{path}: the configuration in its metadata is not readable: {error}") from None
     readers = {
-        f"{BLOCK}.conv_block.cab.0.weight": ("hat", hat),
-        f"{BLOCK}.attn.relative_position_bias_table": ("swinir", swinir),
-        "encoder_level1.0.attn.temperature": ("restormer", restormer),
-        "body.0.sa_list.0.attn.0.weight": ("emt", emt),
+        f"{BLOCK}.conv_block.cab.0.weight": ("hat", read_hat),
+        f"{BLOCK}.attn.relative_position_bias_table": ("swinir", read_swinir),
+        "encoder_level1.0.attn.temperature": ("restormer", read_restormer),
+        "body.0.sa_list.0.attn.0.weight": ("emt", read_emt),
     }
     for key, (architecture, reader) in readers.items():
         if key in state:
             try:
                 return architecture, reader(state)
             except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
-                raise WeightsError(f"{path}: looks like {architecture}, but {reason(error)}") from None
+                raise WeightsError(f"{path}: looks like {architecture}, but {explain(error)}") from None
     first = next(iter(state))
-    raise WeightsError(f"{path}: of none of the four families: its first of {len(state)} tensors is {first!r}")
+    raise WeightsError(
+        f"{path}: belongs to none of the four families: the first of its {len(state)} tensors is {first!r}"
+    )
 
 
-def reason(error: Exception) -> str:
-    """What a failed look into a state dict means."""
+def explain(error: Exception) -> str:
+    """Return the reason for an error while reading a state dict."""
     return f"has no tensor {error}" if isinstance(error, KeyError) else str(error)
 
 
 def size(state: State, key: str, axis: int) -> int:
-    """One side of a tensor."""
+    """Return the size of a tensor along an axis."""
     return state[key].shape[axis]
 
 
 def count(state: State, prefix: str, suffix: str) -> int:
-    """How many n have a key prefix.n.suffix, from 0 without a gap."""
+    """Return how many keys prefix.n.suffix exist, with n from 0 without a gap."""
     n = 0
     while f"{prefix}.{n}.{suffix}" in state:
         n += 1
     return n
 
 
-def divisor(whole: int, part: int, what: str) -> int:
-    """The one d with whole // d == part; ValueError where there are none or several."""
+def find_divisor(whole: int, part: int, what: str) -> int:
+    """Return the only d with whole // d == part. Raises ValueError if there are none or several."""
     least, most = whole // (part + 1) + 1, whole // part
     if least != most and whole % part:
-        raise ValueError(f"{what} may be {least} to {most}: {part} of {whole} channels")
+        raise ValueError(f"{part} of {whole} channels fit a {what} of {least} to {most}")
     return whole // part
 
 
-def windows(state: State) -> dict[str, Any]:
-    """What SwinIR and HAT share."""
+def read_window_config(state: State) -> dict[str, Any]:
+    """Read what the configurations of SwinIR and HAT share."""
     depths, heads = [], []
     for group in range(count(state, "layers", "residual_group.blocks.0.norm1.weight")):
         blocks = f"layers.{group}.residual_group.blocks"
@@ -87,21 +89,21 @@ def windows(state: State) -> dict[str, Any]:
     }
 
 
-def shuffle_scale(state: State) -> int:
-    """The scale of the published upsampler: one step of 3, or steps of 2."""
+def read_shuffle_scale(state: State) -> int:
+    """Read the scale of the published upsampler, which has one step of 3, or steps of 2."""
     steps = [key for key in state if key.startswith("upsample.") and key.endswith(".weight")]
     if size(state, "upsample.0.weight", 0) == 9 * size(state, "upsample.0.weight", 1):
         return 3
     return int(2 ** len(steps))
 
 
-def swinir(state: State) -> dict[str, Any]:
-    """The JPEG models are those with windows of 7 px, and the only ones that work on 0..255."""
-    common, channels = windows(state), size(state, "conv_first.weight", 1)
+def read_swinir(state: State) -> dict[str, Any]:
+    """Read the configuration of a SwinIR. Only JPEG models have windows of 7 px, and values of 0 to 255."""
+    common, channels = read_window_config(state), size(state, "conv_first.weight", 1)
     if "conv_up1.weight" in state:
         head, scale = "nearest+conv", 4 if "conv_up2.weight" in state else 2
     elif "conv_before_upsample.0.weight" in state:
-        head, scale = "pixelshuffle", shuffle_scale(state)
+        head, scale = "pixelshuffle", read_shuffle_scale(state)
     elif "upsample.0.weight" in state:
         head, scale = "pixelshuffledirect", isqrt(size(state, "upsample.0.weight", 0) // channels)
     else:
@@ -115,30 +117,30 @@ def swinir(state: State) -> dict[str, Any]:
     }
 
 
-def hat(state: State) -> dict[str, Any]:
-    """The weight of the convolution branch is in no tensor; it is 0.01 in every published form."""
-    common = windows(state)
+def read_hat(state: State) -> dict[str, Any]:
+    """Read the configuration of a HAT. No tensor states the weight of the convolution branch, always 0.01."""
+    common = read_window_config(state)
     dim, window = common["dim"], common["window"]
     cab, cross = f"{BLOCK}.conv_block.cab", "layers.0.residual_group.overlap_attn"
     wide = isqrt(size(state, f"{cross}.relative_position_bias_table", 0)) - window + 1
     return common | {
-        "scale": shuffle_scale(state),
-        "compress": divisor(dim, size(state, f"{cab}.0.weight", 0), "compress"),
-        "squeeze": divisor(dim, size(state, f"{cab}.3.attention.1.weight", 0), "squeeze"),
+        "scale": read_shuffle_scale(state),
+        "compress": find_divisor(dim, size(state, f"{cab}.0.weight", 0), "compress"),
+        "squeeze": find_divisor(dim, size(state, f"{cab}.3.attention.1.weight", 0), "squeeze"),
         "conv_scale": 0.01,
         "overlap_ratio": (wide - window) / window,
     }
 
 
-def restormer(state: State) -> dict[str, Any]:
-    """Everything is in the shapes; of the expansions that fit, the published 2.66 where it does."""
+def read_restormer(state: State) -> dict[str, Any]:
+    """Read the configuration of a Restormer. If several expansions fit, the published 2.66 is preferred."""
     levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
     dims = [size(state, f"{level}.0.attn.qkv.weight", 1) for level in levels]
     hidden = [size(state, f"{level}.0.ffn.project_out.weight", 1) for level in levels]
     low = max(h / dim for h, dim in zip(hidden, dims, strict=True))
     high = min((h + 1) / dim for h, dim in zip(hidden, dims, strict=True))
     if low >= high:
-        raise ValueError(f"no expansion gives {hidden} hidden channels for {dims}")
+        raise ValueError(f"{hidden} hidden channels fit no expansion of {dims}")
     return {
         "channels_in": size(state, "patch_embed.proj.weight", 1),
         "channels_out": size(state, "output.weight", 0),
@@ -152,12 +154,12 @@ def restormer(state: State) -> dict[str, Any]:
     }
 
 
-def emt(state: State) -> dict[str, Any]:
-    """Heads and windows are in no tensor: known for the published width alone."""
+def read_emt(state: State) -> dict[str, Any]:
+    """Read the configuration of an EMT. No tensor states heads and windows, so only the published width is known."""
     dim = size(state, "head.weight", 0)
     if dim != 60:
         raise ValueError(
-            f"heads and windows of an EMT {dim} channels wide are not in its tensors; name them in a catalogue"
+            f"the tensors of an EMT with {dim} channels do not state heads and windows; name them in a catalogue"
         )
     return {
         "scale": isqrt(size(state, "tail.0.weight", 0) // 3),

@@ -1,4 +1,4 @@
-"""EMT: striped-window attention mixed with pixel moves (Zheng et al. 2023, arXiv:2305.11403)."""
+"""EMT: striped-window attention mixed with shifts of pixels (Zheng et al. 2023, arXiv:2305.11403)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_cli.contract import Contract
-from restore_cli.models.attention import windows_attention
+from restore_cli.models.attention import window_attention
 from restore_cli.models.convolution import Conv2d, convolve
 from restore_cli.models.layers import (
-    FLOATS,
+    ACTIVATION_FLOATS,
     Activation,
     channels_first,
     channels_last,
@@ -31,7 +31,7 @@ EPSILON = 1e-5
 
 
 class EMT(nn.Module):
-    """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale); the published weights work on 0..255."""
+    """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale). The published weights expect values of 0 to 255."""
 
     mean: Tensor
 
@@ -48,15 +48,22 @@ class EMT(nn.Module):
 
     @property
     def contract(self) -> Contract:
-        """Windows roll around the tile's edges, so tiles need context to throw away.
+        """Windows wrap around the edges of a tile, so tiles need context that is discarded.
 
-        The attention reflects its features up to whole windows: less than half a window would be too few.
+        The attention pads its features to whole windows by reflection, which needs more than half a window.
         """
-        grid = max(side for window in self.config.windows for side in window)
-        scale, least = self.config.scale, grid // 2 + 1
-        floats = FLOATS * self.config.dim + 3 * scale**2
+        longest = max(side for window in self.config.windows for side in window)
+        scale, least = self.config.scale, longest // 2 + 1
+        floats = ACTIVATION_FLOATS * self.config.dim + 3 * scale**2
         return Contract(
-            scale, 3, grid, pad_multiple=1, minimum=least, overlap=grid, tile=None, activation_floats_per_px=floats
+            scale,
+            3,
+            longest,
+            pad_multiple=1,
+            minimum=least,
+            overlap=longest,
+            tile=None,
+            activation_floats_per_px=floats,
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,7 +74,7 @@ class EMT(nn.Module):
 
 
 class MixedBlock(nn.Module):
-    """Layers that mix pixels, by attention or by moves, each followed by an MLP (section 3.2, MTB)."""
+    """Attention and pixel mixers, each followed by an MLP (section 3.2, MTB)."""
 
     def __init__(self, config: EMTConfig) -> None:
         super().__init__()
@@ -85,16 +92,17 @@ class MixedBlock(nn.Module):
         return x
 
 
-def norm_as_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """(scale, offset) of each channel in a batch norm whose statistics change no more."""
+def affine_of_norm(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the (scale, offset) that a batch norm with final statistics applies to each channel."""
     scale = norm.get_parameter("weight") * torch.rsqrt(norm.get_buffer("running_var") + EPSILON)
     return scale, norm.get_parameter("bias") - norm.get_buffer("running_mean") * scale
 
 
 class StripedAttention(nn.Module):
-    """Self-attention in striped windows, queries serving as keys, one share of the channels per window form.
+    """Self-attention in striped windows with a shortcut (section 3.3, SWSA).
 
-    Section 3.3, SWSA, with the shortcut. Scores are neither scaled nor biased; shifted windows wrap around unmasked.
+    Each window form gets an equal share of the channels. Queries are also the keys. Scores have no scale and no bias,
+    and shifted windows wrap around without a mask.
     """
 
     weight: Tensor | None
@@ -111,42 +119,42 @@ class StripedAttention(nn.Module):
         self.register_buffer("weight", None, persistent=False)
         self.register_buffer("bias", None, persistent=False)
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """(2·c, c) weights and (2·c,) biases of the first convolution with the batch norm in them."""
-        scale, offset = norm_as_affine(self.attn[1])
+    def fold_weights(self) -> tuple[Tensor, Tensor]:
+        """Return the weights (2·c, c) and biases (2·c,) of the first convolution with the batch norm folded in."""
+        scale, offset = affine_of_norm(self.attn[1])
         weight = self.attn.get_parameter("0.weight")[..., 0, 0] * scale[:, None]
         return weight, self.attn.get_parameter("0.bias") * scale + offset
 
     def prepare(self) -> None:
-        """Fold the weights once, when they change no more."""
-        self.weight, self.bias = self.folded()
+        """Fold the weights once, because they are final."""
+        self.weight, self.bias = self.fold_weights()
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        weight, bias = self.folded() if self.weight is None else (self.weight, self.bias)
+        weight, bias = self.fold_weights() if self.weight is None else (self.weight, self.bias)
         shares = linear(x, weight, bias).chunk(len(self.windows), -1)
         mixed = torch.cat([self.attend(*share) for share in zip(shares, self.windows, strict=True)], -1)
         return x + linear(mixed, self.proj.get_parameter("0.weight")[..., 0, 0], self.proj.get_parameter("0.bias"))
 
     def attend(self, qv: Tensor, window: tuple[int, int]) -> Tensor:
-        """(b, h, w, 2·heads·d) -> (b, h, w, heads·d); sides are reflected up to whole windows, as published."""
+        """Attend in windows: (b, h, w, 2·heads·d) -> (b, h, w, heads·d). As published, reflection pads the sides."""
         h, w = qv.shape[1:3]
         i, j = window
         if h % i or w % j:
             qv = channels_last(F.pad(channels_first(qv), (0, -w % j, 0, -h % i), mode="reflect"))
         shift = (i // 2, j // 2) if self.shifted else (0, 0)
         parts = rearrange(qv, "b h w (t heads d) -> t b h w heads d", t=2, heads=self.heads)
-        return windows_attention(list(parts), window, shift, None, scale=1.0).flatten(3)[:, :h, :w]
+        return window_attention(list(parts), window, shift, None, scale=1.0).flatten(3)[:, :h, :w]
 
 
-WAYS = slice(0, None, 5), slice(1, None, 5), slice(2, None, 5), slice(3, None, 5)
-"""The channels that PixelMixer moves left, right, up, down."""
+DIRECTIONS = slice(0, None, 5), slice(1, None, 5), slice(2, None, 5), slice(3, None, 5)
+"""The channels that PixelMixer shifts left, right, up and down."""
 
 
 class PixelMixer(nn.Module):
-    """Every fifth channel moves by a pixel left, right, up, down, or not at all, around the edges (section 3.4, PM).
+    """Shifts a fifth of the channels by one px left, right, up, down each, around the edges (section 3.4, PM).
 
-    The move, the difference with the input, the batch norm and the shortcut are one depthwise convolution.
+    The shift, the difference with the input, the batch norm and the shortcut are one depthwise convolution.
     """
 
     weight: Tensor | None
@@ -160,26 +168,26 @@ class PixelMixer(nn.Module):
         self.register_buffer("weight", None, persistent=False)
         self.register_buffer("bias", None, persistent=False)
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """(c, 1, 3, 3) weights and (c,) biases of the depthwise convolution."""
-        scale, offset = norm_as_affine(self.norm)
+    def fold_weights(self) -> tuple[Tensor, Tensor]:
+        """Return the weights (c, 1, 3, 3) and biases (c,) of the depthwise convolution."""
+        scale, offset = affine_of_norm(self.norm)
         weight = torch.zeros(len(scale), 1, 3, 3, device=scale.device)
-        for way, (y, x) in zip(WAYS, [(1, 2), (1, 0), (2, 1), (0, 1)], strict=True):
-            weight[way, 0, y, x] = scale[way]
-            weight[way, 0, 1, 1] = -scale[way]
+        for channels, (y, x) in zip(DIRECTIONS, [(1, 2), (1, 0), (2, 1), (0, 1)], strict=True):
+            weight[channels, 0, y, x] = scale[channels]
+            weight[channels, 0, 1, 1] = -scale[channels]
         weight[:, :, 1, 1] += 1
         return weight, offset
 
     def prepare(self) -> None:
-        """Fold the weights once, when they change no more."""
-        self.weight, self.bias = self.folded()
+        """Fold the weights once, because they are final."""
+        self.weight, self.bias = self.fold_weights()
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c), with the shortcut."""
-        weight, bias = self.folded() if self.weight is None else (self.weight, self.bias)
+        weight, bias = self.fold_weights() if self.weight is None else (self.weight, self.bias)
         out = channels_last(convolve(channels_first(x), weight, bias, groups=x.shape[-1]))
-        # the convolution moves zeros in where the other edge should come
-        left, right, up, down = WAYS
+        # the convolution shifts zeros in, where pixels of the opposite edge belong
+        left, right, up, down = DIRECTIONS
         out[:, :, -1, left] += weight[left, 0, 1, 2] * x[:, :, 0, left]
         out[:, :, 0, right] += weight[right, 0, 1, 0] * x[:, :, -1, right]
         out[:, -1, :, up] += weight[up, 0, 2, 1] * x[:, 0, :, up]
@@ -188,7 +196,7 @@ class PixelMixer(nn.Module):
 
 
 class ShiftMlp(nn.Module):
-    """Two shift convolutions with a SiLU between them, beside a shortcut."""
+    """Two shift convolutions with a SiLU between them, and a shortcut."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -201,18 +209,18 @@ class ShiftMlp(nn.Module):
 
 
 class ShiftConvolution(nn.Conv2d):
-    """A 1×1 convolution after a fifth of the channels each moved left, right, up, down (ELAN, arXiv:2203.06697)."""
+    """A 1×1 convolution of channels that were shifted left, right, up and down (ELAN, arXiv:2203.06697)."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor, activation: Activation = "none") -> Tensor:
-        """(b, h, w, channels_in) -> (b, h, w, channels_out); zeros move in."""
-        return linear(moved(x), self.weight[..., 0, 0], self.bias, activation)
+        """(b, h, w, channels_in) -> (b, h, w, channels_out)."""
+        return linear(shift_channels(x), self.weight[..., 0, 0], self.bias, activation)
 
 
-def moved(x: Tensor) -> Tensor:
-    """(b, h, w, c) -> (b, h, w, c): four fifths of the channels a pixel left, right, up, down, zeros behind them."""
+def shift_channels(x: Tensor) -> Tensor:
+    """Shift a fifth of the channels by one px left, right, up, down each, and fill with zeros: (b, h, w, c)."""
     fifth = x.shape[-1] // 5
     left, right, up, down = (slice(way * fifth, (way + 1) * fifth) for way in range(4))
     out = torch.empty_like(x)

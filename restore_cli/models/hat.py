@@ -10,8 +10,8 @@ from restore_cli.contract import Contract
 from restore_cli.models.attention import overlapping_window_attention
 from restore_cli.models.convolution import Conv2d
 from restore_cli.models.layers import (
+    ACTIVATION_FLOATS,
     DIV2K_MEAN,
-    FLOATS,
     HEAD_WIDTH,
     Blocks,
     LayerNorm,
@@ -53,9 +53,9 @@ class HAT(nn.Module):
 
     @property
     def contract(self) -> Contract:
-        """Channel attention averages over the tile, so a tile is named, large enough to stand for the picture."""
+        """Channel attention averages over the tile, so the tile should be large enough to represent the picture."""
         w, scale = self.config.window, self.config.scale
-        floats = FLOATS * self.config.dim + HEAD_WIDTH * scale**2
+        floats = ACTIVATION_FLOATS * self.config.dim + HEAD_WIDTH * scale**2
         return Contract(
             scale,
             3,
@@ -102,7 +102,7 @@ class ResidualGroup(nn.Module):
 
 
 class HybridBlocks(Blocks):
-    """Hybrid blocks in a row and the cross-attention after them, under their published names."""
+    """Hybrid blocks, then the cross-attention, under their published names."""
 
     def __init__(self, blocks: list[HybridBlock], overlap_attn: OverlappingCrossAttention) -> None:
         super().__init__(blocks)
@@ -150,7 +150,7 @@ class ConvolutionBranch(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Each channel weighted by what its mean over the picture says (arXiv:1807.02758, section 3.2)."""
+    """Weights channels by a function of their means over the picture (arXiv:1807.02758, section 3.2)."""
 
     def __init__(self, dim: int, squeeze: int) -> None:
         super().__init__()
@@ -168,9 +168,9 @@ class ChannelAttention(nn.Module):
 
 
 def overlapping_position_index(window: int, wide: int) -> Tensor:
-    """(window², wide²) rows of the bias table for each pixel of a window and each of its wider surroundings.
+    """Return (window², wide²) row indices of the bias table for each query px and each key px.
 
-    The published offset makes some indexes negative; they count from the end of the table, as Python's do.
+    With the published offset some indices are negative. They count from the end of the table, as in Python.
     """
     near = torch.arange(window)
     far = torch.arange(wide)
@@ -181,7 +181,7 @@ def overlapping_position_index(window: int, wide: int) -> Tensor:
 
 
 class OverlappingCrossAttention(nn.Module):
-    """Queries of a window attend to keys of the window and its surroundings; then an MLP (section 3.2.3, OCAB)."""
+    """Queries of a window attend to keys of a larger window around it; then an MLP (section 3.2.3, OCAB)."""
 
     bias: Tensor | None
 
@@ -198,12 +198,12 @@ class OverlappingCrossAttention(nn.Module):
         self.register_buffer("bias", None, persistent=False)
 
     def additive_bias(self) -> Tensor:
-        """(1, heads, window², wide²)."""
+        """Return the relative position bias, (1, heads, window², wide²)."""
         index = overlapping_position_index(self.window, self.wide).to(self.relative_position_bias_table.device)
         return rearrange(self.relative_position_bias_table[index], "n m heads -> 1 heads n m")
 
     def prepare(self) -> None:
-        """Compute the bias once, for weights that change no more."""
+        """Compute the bias once, because the weights are final."""
         self.bias = self.additive_bias().contiguous()
 
     def forward(self, x: Tensor) -> Tensor:

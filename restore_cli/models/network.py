@@ -32,34 +32,36 @@ LOG = logging.getLogger(__name__)
 HALF_PRECISION_TILES = 4
 """Tiles that run in half precision before it may be given up."""
 
-BLOCKS = (emt.MixedBlock, hat.HybridBlock, hat.OverlappingCrossAttention, restormer.Block, swinir.Block)
-"""What a network has many of, alike: PyTorch's compiler sees one of each kind."""
+REPEATED_BLOCKS = (emt.MixedBlock, hat.HybridBlock, hat.OverlappingCrossAttention, restormer.Block, swinir.Block)
+"""Modules that a network repeats. PyTorch's compiler compiles one of each kind."""
 
 
 class Network:
     """A module on its device. Weights stay float32; half precisions run under autocast, unless most tiles overflow."""
 
-    blocks = BLOCKS
+    blocks = REPEATED_BLOCKS
 
     def __init__(
-        self, module: nn.Module, device: torch.device, precision: torch.dtype, half: Network | None = None
+        self, module: nn.Module, device: torch.device, precision: torch.dtype, repeats: Network | None = None
     ) -> None:
         self.module, self.device = module, device
         self.requested = self.precision = precision
-        self.compiled: tuple[int, int] | None = None
-        """the sides of tiles whose blocks run compiled, others as they are written"""
+        self.compiled_size: tuple[int, int] | None = None
+        """(h, w) of the tiles whose blocks run compiled; None if no block does"""
         self.has_compiled_blocks = False
-        self.half, self.tiles, self.overflowed = half, 0, 0
+        self.repeats = repeats
+        """the half-precision network whose overflowed tiles this one runs again"""
+        self.tiles, self.overflowed = 0, 0
 
     @property
     def contract(self) -> Contract:
-        """What the engine may assume."""
+        """What the tiling engine needs to know."""
         contract: Contract = self.module.contract  # type: ignore[assignment]  # nn.Module's getattr is too wide
         return contract
 
     @property
     def architecture(self) -> str:
-        """A name in ARCHITECTURES."""
+        """Name of the architecture, a key of ARCHITECTURES."""
         return next(name for name, (_, kind) in ARCHITECTURES.items() if isinstance(self.module, kind))
 
     @property
@@ -67,38 +69,42 @@ class Network:
         """The same weights in float32, for tiles that overflow; None if float32 was requested."""
         if self.requested == torch.float32:
             return None
-        fallback = Network(self.module, self.device, torch.float32, half=self)
+        fallback = Network(self.module, self.device, torch.float32, repeats=self)
         fallback.has_compiled_blocks = self.has_compiled_blocks
         return fallback
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) float32 in [0, 1] -> (b, c, h·scale, w·scale) float32, on the device."""
+        """Restore (b, c, h, w) float32 in [0, 1] to (b, c, h·scale, w·scale) float32, on the device."""
         precision = self.precision  # another thread may change it
         half = precision != torch.float32
         self.tiles += len(x)
-        if self.half is not None:
-            self.half.count_overflows(len(x))
-        with self.as_written(x), torch.inference_mode(), torch.autocast(self.device.type, precision, enabled=half):
-            out: Tensor = self.module(self.brought(x))
+        if self.repeats is not None:
+            self.repeats.count_overflows(len(x))
+        with (
+            self.without_compiled_blocks(x),
+            torch.inference_mode(),
+            torch.autocast(self.device.type, precision, enabled=half),
+        ):
+            out: Tensor = self.module(self.to_device(x))
             return out.float()
 
-    def as_written(self, x: Tensor) -> AbstractContextManager[None]:
+    def without_compiled_blocks(self, x: Tensor) -> AbstractContextManager[None]:
         """Run compiled blocks without the compiler for tiles of other sizes than they were compiled for.
 
         The compiler's stance is process-wide, so it changes only if this model has compiled blocks.
         """
-        plainly = self.has_compiled_blocks and x.shape[-2:] != self.compiled
-        return torch.compiler.set_stance("force_eager") if plainly else nullcontext()
+        eager = self.has_compiled_blocks and x.shape[-2:] != self.compiled_size
+        return torch.compiler.set_stance("force_eager") if eager else nullcontext()
 
     def count_overflows(self, tiles: int) -> None:
         """Change to float32 once most tiles have overflowed, as all do on a GPU whose float16 is broken."""
         self.overflowed += tiles
         if self.precision != torch.float32 and self.tiles >= HALF_PRECISION_TILES and 2 * self.overflowed > self.tiles:
-            half, self.precision, self.compiled = self.precision, torch.float32, None
+            half, self.precision, self.compiled_size = self.precision, torch.float32, None
             LOG.warning("most tiles overflow in %s: going on in float32", str(half).removeprefix("torch."))
 
-    def brought(self, x: Tensor) -> Tensor:
-        """The same on the device. A GPU fetches it from pinned memory, and the program does not wait."""
+    def to_device(self, x: Tensor) -> Tensor:
+        """Copy the tiles to the device. With pinned memory, a GPU copies them while the program goes on."""
         waits = self.device.type == "cuda" and x.device.type == "cpu"
         pinned = PINNED.like(x, self.device) if waits else None
         return x.to(self.device) if pinned is None else pinned.copy_(x).to(self.device, non_blocking=True)

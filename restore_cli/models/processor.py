@@ -1,4 +1,4 @@
-"""What this process was given of the machine, and how it is used: cores, cgroups, the heap."""
+"""Finds the cores and cgroup limits of this process, and configures its threads and its heap."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from collections.abc import Callable, Iterable, Iterator
 from math import ceil
 from pathlib import Path
 
-__all__ = ["cgroups", "cores", "keep_freed_memory", "numbers", "release_freed_memory", "use_granted_cores"]
+__all__ = [
+    "cgroup_folders",
+    "count_cores",
+    "keep_freed_memory",
+    "read_numbers",
+    "release_freed_memory",
+    "use_granted_cores",
+]
 
 CGROUPS = Path("/sys/fs/cgroup")
 MMAP_MAX, TRIM_THRESHOLD, ARENA_MAX = -4, -1, -8
 """Parameters of glibc's mallopt, from malloc.h."""
 
 
-def cgroups(controller: str, root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> Iterator[Path]:
-    """The folders of this process's cgroup and of those around it, of both versions; each may set a limit."""
+def cgroup_folders(controller: str, root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> Iterator[Path]:
+    """Yield the folders of this process's cgroup and its parents, of cgroup v1 and v2. Each may set a limit."""
     for line in own.read_text().splitlines() if own.exists() else []:
         _, controllers, group = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
@@ -27,17 +34,17 @@ def cgroups(controller: str, root: Path = CGROUPS, own: Path = Path("/proc/self/
         yield from (folder for folder in (inside, *inside.parents) if folder.is_dir() and folder.is_relative_to(top))
 
 
-def numbers(folder: Path, *names: str) -> list[int | None]:
-    """The numbers in those of the files that are there, None for a word like `max`."""
+def read_numbers(folder: Path, *names: str) -> list[int | None]:
+    """Return the numbers in the files that exist, with None for words such as `max`."""
     words = [word for name in names if (folder / name).is_file() for word in (folder / name).read_text().split()]
     return [int(word) if word.lstrip("-").isdecimal() else None for word in words]
 
 
-def cores(folders: Iterable[Path] | None = None) -> int:
-    """Cores that this process may use at a time: by its affinity, and by the time that its cgroups grant."""
+def count_cores(folders: Iterable[Path] | None = None) -> int:
+    """Return how many cores this process may use, by its CPU affinity and the quotas of its cgroups."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for folder in cgroups("cpu") if folders is None else folders:
-        quota, period, *_ = [*numbers(folder, "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us"), None, None]
+    for folder in cgroup_folders("cpu") if folders is None else folders:
+        quota, period, *_ = [*read_numbers(folder, "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us"), None, None]
         if quota and period and quota > 0:
             count = min(count, ceil(quota / period))
     return max(1, count)
@@ -50,8 +57,8 @@ def use_granted_cores() -> None:
     """
     import torch  # takes seconds, and every command imports this module at its start
 
-    if "OMP_NUM_THREADS" not in os.environ and cores() < torch.get_num_threads():
-        torch.set_num_threads(cores())
+    if "OMP_NUM_THREADS" not in os.environ and count_cores() < torch.get_num_threads():
+        torch.set_num_threads(count_cores())
 
 
 def keep_freed_memory() -> None:
@@ -60,11 +67,11 @@ def keep_freed_memory() -> None:
     Only the command's processes call this, before they start threads: a program that imports the package chooses how
     its own heap works.
 
-    Without this, feature maps beyond 32 MiB take half of the time of a tile of 256 px. Not under `ulimit -v`: a kept
-    block still counts as address space, and oneDNN wants some for the code that it writes. There all threads share
-    one heap, because each heap of their own claims 64 MiB of it and gives none back.
+    Without this, allocating feature maps beyond 32 MiB takes half of the time of a tile of 256 px. It is not done under
+    `ulimit -v`, where kept blocks count as address space, which oneDNN needs for the code that it generates. There, all
+    threads share one heap, because each further heap claims 64 MiB of address space and returns none.
     """
-    if not (mallopt := glibc("mallopt")):
+    if not (mallopt := find_glibc_function("mallopt")):
         return
     if address_space_is_limited():
         mallopt(ARENA_MAX, 1)
@@ -74,7 +81,7 @@ def keep_freed_memory() -> None:
 
 
 def address_space_is_limited() -> bool:
-    """Whether `ulimit -v` is set."""
+    """Return whether `ulimit -v` is set."""
     if sys.platform == "win32":
         return False
     import resource
@@ -83,11 +90,11 @@ def address_space_is_limited() -> bool:
 
 
 def release_freed_memory() -> None:
-    """Give back what `keep_freed_memory` has kept."""
-    if trim := glibc("malloc_trim"):
+    """Return the memory that `keep_freed_memory` has kept to the system."""
+    if trim := find_glibc_function("malloc_trim"):
         trim(0)
 
 
-def glibc(name: str) -> Callable[..., int] | None:
-    """A function of the C library, where it has it."""
+def find_glibc_function(name: str) -> Callable[..., int] | None:
+    """Return a function of the C library, or None if it has no such function."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from restore_cli.contract import Contract
 from restore_cli.models.convolution import Conv2d
 from restore_cli.models.layers import (
+    can_use_onednn,
     channels_first,
     channels_last,
-    fits_onednn,
     in_float32,
     linear,
     product_dtype,
@@ -22,14 +22,14 @@ from restore_cli.weights.architectures import RestormerConfig
 
 __all__ = ["Restormer"]
 
-FLOATS = 40
-"""Numbers that a block holds at a time for each px and channel, measured (decision 042)."""
+ACTIVATION_FLOATS = 40
+"""Floats that a block holds at the same time per px and channel, measured (decision 042)."""
 
-WIDTH = 16
-"""Channels that a processor takes at a time: a depthwise convolution of 255 takes twice as long as one of 256."""
+CHANNEL_MULTIPLE = 16
+"""Hidden channels are padded to multiples of this: depthwise convolutions of 255 take twice as long as of 256."""
 
-LEAST = 1e-24
-"""Square of the length below which a channel has no direction, as published."""
+MIN_SQUARED_NORM = 1e-24
+"""Lower bound of squared channel norms, as published."""
 
 EPSILON = 1e-5
 """Added to the variance under the root of the layer norm; the published value."""
@@ -68,9 +68,9 @@ class Restormer(nn.Module):
 
     @property
     def contract(self) -> Contract:
-        """Attention weighs channels by their covariance over the tile, so a large tile is named."""
+        """Attention weighs channels by their covariance over the tile, so the tile should be large."""
         c = self.config
-        widest = 2 * c.dim if c.blocks[0] + c.refinement else c.dim // 2  # channels for each px of the picture
+        widest = 2 * c.dim if c.blocks[0] + c.refinement else c.dim // 2  # channels at full resolution
         return Contract(
             1,
             c.channels_in,
@@ -79,7 +79,7 @@ class Restormer(nn.Module):
             minimum=8,
             overlap=48,
             tile=512,
-            activation_floats_per_px=FLOATS * widest,
+            activation_floats_per_px=ACTIVATION_FLOATS * widest,
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class Restormer(nn.Module):
         return x + in_float32(self.output, deep)
 
     def body(self, x: Tensor) -> Tensor:
-        """(b, dim, h, w) -> (b, 2·dim, h, w): down four levels and up again, with a shortcut at each."""
+        """(b, dim, h, w) -> (b, 2·dim, h, w): four levels down and up again, with a shortcut at each."""
         one = self.encoder_level1(x)
         two = self.encoder_level2(self.down1_2(one))
         three = self.encoder_level3(self.down2_3(two))
@@ -138,7 +138,7 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Sequential):
-    """Blocks in a row, with pixels before channels inside."""
+    """A sequence of blocks. Inside, feature maps are (b, h, w, c)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h, w)."""
@@ -149,7 +149,7 @@ class Level(nn.Sequential):
 
 
 class Block(nn.Module):
-    """Channel attention, then a gated feed-forward part, each behind a layer norm and beside a shortcut."""
+    """Channel attention, then a gated feed-forward part, each after a layer norm and with a shortcut."""
 
     def __init__(self, dim: int, heads: int, expansion: float, norm_bias: bool) -> None:
         super().__init__()
@@ -165,33 +165,33 @@ class Block(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """Layer norm over the channels of each pixel; its parameters are published under `body`."""
+    """Layer norm over the channels of each pixel. The published checkpoints keep its parameters under `body`."""
 
     def __init__(self, dim: int, bias: bool) -> None:
         super().__init__()
         self.body = Affine(dim, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, h, w, c) -> (b, h, w, c). Without a bias the mean stays in, though not in the variance."""
+        """(b, h, w, c) -> (b, h, w, c). Without a bias the mean is not subtracted, except in the variance."""
         weight, bias = self.body.weight, self.body.bias
         if x.dtype != torch.float16:
-            return normed(x, weight, bias)
+            return normalise(x, weight, bias)
         with torch.autocast(x.device.type, enabled=False):
-            return normed(x, weight.half(), None if bias is None else bias.half())
+            return normalise(x, weight.half(), None if bias is None else bias.half())
 
 
-def normed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`ChannelNorm`; what is summed over the channels is float32."""
+def normalise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply a ChannelNorm, with sums over channels in float32."""
     if bias is not None:
         return F.layer_norm(x, weight.shape, weight, bias, EPSILON)
-    # torch.var goes through the channels one by one; these two passes take them many at a time
-    apart = x - x.mean(-1, keepdim=True)
-    deviation = torch.linalg.vector_norm(apart, dim=-1, keepdim=True, dtype=torch.float32)
+    # torch.var reads channels one by one; these two passes are vectorised
+    centred = x - x.mean(-1, keepdim=True)
+    deviation = torch.linalg.vector_norm(centred, dim=-1, keepdim=True, dtype=torch.float32)
     return x * torch.rsqrt(deviation.square() / x.shape[-1] + EPSILON).to(weight.dtype) * weight
 
 
 class Affine(nn.Module):
-    """A weight, and perhaps a bias, for each channel."""
+    """A weight and an optional bias for each channel."""
 
     def __init__(self, dim: int, bias: bool) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class Affine(nn.Module):
 
 
 class TransposedAttention(nn.Module):
-    """Attention between channels: the score of two is their cosine over all pixels (section 3.1, MDTA)."""
+    """Attention between channels. The score of two channels is their cosine over all px (section 3.1, MDTA)."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class TransposedAttention(nn.Module):
         self.project_out = Conv2d(dim, dim, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, h, w, c) -> (b, h, w, c). Attention and projection are one small matrix per picture."""
+        """(b, h, w, c) -> (b, h, w, c). Attention and projection are multiplied to one small matrix per picture."""
         b, h, w, c = x.shape
         qkv = channels_last(self.qkv_dwconv(channels_first(pointwise(x, self.qkv))))
         qk, v = torch.split(qkv.reshape(b, h * w, 3 * c), [2 * c, c], -1)
@@ -223,22 +223,22 @@ class TransposedAttention(nn.Module):
         return torch.stack([linear(*pair, None) for pair in zip(v, weights, strict=True)]).view(b, h, w, c)
 
     def cosines(self, qk: Tensor) -> Tensor:
-        """Queries and keys (b, n, 2·c) -> (b, heads, c/heads, c/heads), of each channel with each over all pixels.
+        """Return the cosines of query and key channels over all px: (b, n, 2·c) -> (b, heads, c/heads, c/heads).
 
-        The products are divided, not the queries and keys before them, except in float16, where sums could overflow.
+        The products are divided by the norms. In float16, queries and keys are divided before, as sums may overflow.
         """
         split = "b n (t heads c) -> t b heads n c"
         if qk.dtype == torch.float16:
             q, k = rearrange(F.normalize(qk, dim=1), split, t=2, heads=self.heads)
             return q.mT @ k
         q, k = rearrange(qk, split, t=2, heads=self.heads)
-        squares = (qk * qk).sum(1, keepdim=True, dtype=torch.float32)  # PyTorch's own norm takes four times as long
-        lengths = rearrange(squares.clamp_min(LEAST).sqrt(), split, t=2, heads=self.heads)
+        squares = (qk * qk).sum(1, keepdim=True, dtype=torch.float32)  # F.normalize takes four times as long
+        lengths = rearrange(squares.clamp_min(MIN_SQUARED_NORM).sqrt(), split, t=2, heads=self.heads)
         return q.mT @ k / (lengths[0].mT * lengths[1])
 
 
 class GatedFeedForward(nn.Module):
-    """Two depthwise branches, one the gate of the other (section 3.2, GDFN)."""
+    """Two depthwise branches, of which one gates the other (section 3.2, GDFN)."""
 
     into: Tensor | None
     depthwise: Tensor | None
@@ -252,33 +252,33 @@ class GatedFeedForward(nn.Module):
         for name in ("into", "depthwise", "out"):
             self.register_buffer(name, None, persistent=False)
 
-    def widened(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights (2, width, c), (2, width, 1, 3, 3) for the two branches and (c, width): hidden channels up to WIDTH.
+    def pad_weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the weights with hidden channels padded to n, a CHANNEL_MULTIPLE: (2, n, c), (2, n, 1, 3, 3), (c, n).
 
-        Those beyond are zero, through to the end.
+        The first two hold both branches. Padded channels have zero weights and do not change the result.
         """
         into, depthwise = (torch.stack(layer.weight.chunk(2)) for layer in (self.project_in, self.dwconv))
         out = self.project_out.weight[..., 0, 0]
-        more = -out.shape[1] % WIDTH
+        more = -out.shape[1] % CHANNEL_MULTIPLE
         into = F.pad(into[..., 0, 0], (0, 0, 0, more))
         return into, F.pad(depthwise, (0, 0, 0, 0, 0, 0, 0, more)), F.pad(out, (0, more))
 
     def prepare(self) -> None:
-        """Widen the weights once, when they change no more."""
-        self.into, self.depthwise, self.out = self.widened()
+        """Pad the weights once, because they are final."""
+        self.into, self.depthwise, self.out = self.pad_weights()
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        if fits_onednn(x, product_dtype(x)):
-            return self.in_few_passes(x)
+        if can_use_onednn(x, product_dtype(x)):
+            return self.forward_onednn(x)
         hidden = channels_last(self.dwconv(channels_first(pointwise(x, self.project_in))))
         gate, value = hidden.chunk(2, -1)
         return pointwise(F.gelu(gate) * value, self.project_out)
 
-    def in_few_passes(self, x: Tensor) -> Tensor:
-        """`forward` by oneDNN, GELU and gate in the passes of the depthwise convolutions."""
+    def forward_onednn(self, x: Tensor) -> Tensor:
+        """Compute `forward` with oneDNN, which applies GELU and gate inside the depthwise convolutions."""
         if self.into is None or self.depthwise is None or self.out is None:
-            into, depthwise, out = self.widened()
+            into, depthwise, out = self.pad_weights()
         else:
             into, depthwise, out = self.into, self.depthwise, self.out
         gate, value = (channels_first(linear(x, weight, None)) for weight in into)
@@ -286,7 +286,7 @@ class GatedFeedForward(nn.Module):
         ones, groups = [1, 1], first.shape[0]
         gate = torch.ops.mkldnn._convolution_pointwise(
             gate, first, None, ones, ones, ones, groups, "gelu", [], "none"
-        )  # of the two GELUs the exact one
+        )  # the exact GELU
         gated: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
             value, gate, second, None, ones, ones, ones, groups, "mul", 1.0, None, [], None
         )
@@ -294,5 +294,5 @@ class GatedFeedForward(nn.Module):
 
 
 def pointwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:
-    """(b, h, w, c) -> (b, h, w, out), by a 1×1 convolution as the matrix product that it is."""
+    """Apply a 1×1 convolution as a matrix product: (b, h, w, c) -> (b, h, w, out)."""
     return linear(x, convolution.weight[..., 0, 0], convolution.bias)

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from restore_cli.contract import Contract
 from restore_cli.models.convolution import Conv2d
 from restore_cli.models.layers import (
+    ACTIVATION_FLOATS,
     DIV2K_MEAN,
-    FLOATS,
     HEAD_WIDTH,
     Blocks,
     LayerNorm,
@@ -50,7 +50,7 @@ class SwinIR(nn.Module):
         self.add_head(config)
 
     def add_head(self, config: SwinIRConfig) -> None:
-        """The layers after the body, under their published names."""
+        """Add the layers after the body, under their published names. Raises ValueError for an unknown head."""
         scale, dim, channels = config.scale, config.dim, config.channels
         if config.head in ("pixelshuffle", "nearest+conv"):
             self.conv_before_upsample = nn.Sequential(Conv2d(dim, HEAD_WIDTH, 3, padding=1), nn.LeakyReLU())
@@ -60,22 +60,22 @@ class SwinIR(nn.Module):
             self.upsample = nn.Sequential(Conv2d(dim, scale**2 * channels, 3, padding=1), nn.PixelShuffle(scale))
         elif config.head == "nearest+conv":
             if scale not in (2, 4):
-                raise ValueError(f"head nearest+conv knows ×2 and ×4, not ×{scale}")
+                raise ValueError(f"head nearest+conv at ×{scale}: expected ×2 or ×4")
             self.conv_up1 = Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1)
             self.conv_up2 = Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1) if scale == 4 else None
             self.conv_hr = Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1)
         elif config.head or scale != 1:
-            raise ValueError(f"head {config.head!r} at ×{scale} is none of the published ones")
+            raise ValueError(f"head {config.head!r} at ×{scale} is not a published combination")
         if config.head != "pixelshuffledirect":
             self.conv_last = Conv2d(HEAD_WIDTH if config.head else dim, channels, 3, padding=1)
 
     @property
     def contract(self) -> Contract:
-        """Windows shift inside the picture, so tiles need context but no particular size."""
+        """Windows shift within the picture, so tiles need context, but no particular size."""
         c = self.config
         w = c.window
         head = c.channels if c.head == "pixelshuffledirect" else HEAD_WIDTH
-        floats = FLOATS * c.dim + head * c.scale**2
+        floats = ACTIVATION_FLOATS * c.dim + head * c.scale**2
         return Contract(
             c.scale,
             c.channels,
@@ -121,12 +121,12 @@ class SwinIR(nn.Module):
 
 
 def residual_convolution(config: SwinIRConfig) -> nn.Module:
-    """One convolution, or the three of the large model: (b, dim, h, w) -> (b, dim, h, w)."""
+    """Return one convolution, or the three of the large model, (b, dim, h, w) -> (b, dim, h, w)."""
     dim = config.dim
     if config.residual == "1conv":
         return Conv2d(dim, dim, 3, padding=1)
     if config.residual != "3conv":
-        raise ValueError(f"residual {config.residual!r} is neither 1conv nor 3conv")
+        raise ValueError(f"residual {config.residual!r}: expected 1conv or 3conv")
     return nn.Sequential(
         Conv2d(dim, dim // 4, 3, padding=1),
         nn.LeakyReLU(0.2),
@@ -151,7 +151,7 @@ class ResidualGroup(nn.Module):
 
 
 class Block(nn.Module):
-    """Window attention, then an MLP, each behind a layer norm and beside a shortcut (section 3.2, STL)."""
+    """Window attention, then an MLP, each after a layer norm and with a shortcut (section 3.2, STL)."""
 
     def __init__(self, config: SwinIRConfig, heads: int, shift: int) -> None:
         super().__init__()

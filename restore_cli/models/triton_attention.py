@@ -1,7 +1,7 @@
-"""Window attention as one kernel of a GPU, which reads queries, keys and values where they lie in the feature map.
+"""Window attention in one Triton kernel, which reads queries, keys and values directly from the feature map.
 
-Nothing is rolled, cut into windows, padded or masked beforehand: shift, partition and bias are arithmetic on addresses,
-and no score leaves the chip; the sums of a row are kept while its parts come (arXiv:2205.14135, section 3.1).
+Nothing is rolled, cut into windows, padded or masked before: shift, windows and bias are arithmetic on addresses.
+Scores never leave the chip: the softmax is computed in blocks with running sums (arXiv:2205.14135, section 3.1).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 
 __all__ = ["launch_config", "triton_attention"]
 
-LEAST = 16
-"""Sides of the smallest product of a tensor core."""
+MIN_DOT_SIDE = 16
+"""Smallest side of a matrix product in Triton."""
 
 
 def triton_attention(
@@ -27,64 +27,64 @@ def triton_attention(
     bias: Tensor | None,
     scale: float,
 ) -> Tensor:
-    """Queries, keys and values (b, h, w, heads, d) each -> (b, h, w, heads, d); two of them: queries serve as keys.
+    """Attend within windows: queries, keys and values (b, h, w, heads, d) each -> (b, h, w, heads, d).
 
-    The grid of windows begins at `shift` px and wraps around. Keys reach `margin` px beyond their window, as zeros
-    outside the map. The bias is (kinds, heads, i·j, keys); four kinds of window are those that lie inside, wrap to the
-    right, to the bottom, and to both. Raises ImportError without Triton, and what Triton raises where it fails.
+    With two tensors, the first is both queries and keys. The windows begin at `shift` px and wrap around the edges.
+    Keys reach `margin` px beyond their window, with zeros outside the map. The bias is (kinds, heads, i·j, keys), with
+    kinds as in `window_attention`. Raises ImportError without Triton, and the errors of Triton.
     """
-    from restore_cli.models.triton_kernel import window_attention  # Triton comes with PyTorch for CUDA alone
+    from restore_cli.models.triton_kernel import window_attention_kernel  # only PyTorch for CUDA includes Triton
 
-    qkv = read_together(qkv)
+    qkv = with_equal_strides(qkv)
     q, k, v = qkv[0], qkv[-2], qkv[-1]
     b, height, width, heads, d = q.shape
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    if bias is not None and q.dtype == torch.float16:  # half of the bytes; bfloat16 would be too coarse for scores
+    if bias is not None and q.dtype == torch.float16:  # halves the memory traffic; bfloat16 would be too coarse
         bias = bias.half()
-    words = launch_config(window, margin, d, q.dtype)
+    constants = launch_config(window, margin, d, q.dtype)
     windows = b * (height // window[0]) * (width // window[1])
-    programs = windows * heads * -(-prod(window) // words["QUERIES"])
+    programs = windows * heads * -(-prod(window) // constants["QUERIES"])
     with torch.cuda.device(q.device) if q.is_cuda else nullcontext():
-        window_attention[(programs,)](
+        window_attention_kernel[(programs,)](
             q, k, v, q if bias is None else bias.contiguous(), out,
             height, width, *shift, scale * log2(e),
             BIASED=bias is not None, KINDS=1 if bias is None else len(bias), MARGIN=margin,
-            HEADS=heads, D=d, PIXEL=q.stride(2), **words,
+            HEADS=heads, D=d, PIXEL=q.stride(2), **constants,
         )  # fmt: skip
     return out
 
 
 def launch_config(window: tuple[int, int], margin: int, d: int, dtype: torch.dtype) -> dict[str, int]:
-    """Words of the kernel that follow from the window: its sides, and how much one program takes at a time.
+    """Return the constants of the kernel for a window: its sides, the sizes of the blocks, warps and stages.
 
-    Chosen by what the compiler says for compute capability 8.0 and 9.0: no spilled registers, and enough programs on a
-    multiprocessor at a time to hide their reads (docs/decisions/043). Of newer GPUs and AMD's only the first is known.
+    The block sizes spill no registers, and on compute capability 8.0 and 9.0 they let enough programs share a
+    multiprocessor to hide their reads (docs/decisions/043).
     """
     small = prod(window) <= 64
     queries, keys, warps = (64, 64, 4) if small else (128, 32, 8)
-    if dtype == torch.float32:  # no tensor cores: the products take more registers, of AMD's GPUs twice as many
+    if dtype == torch.float32:  # products without tensor cores need more registers, on AMD GPUs twice as many
         queries, keys, warps = 32, 32, 4 if torch.version.hip is None else 8
     return {
-        "WIDE_D": max(LEAST, power_of_two(d)),
+        "WIDE_D": max(MIN_DOT_SIDE, next_power_of_two(d)),
         "HIGH": window[0],
         "WIDE": window[1],
         "KEY_HIGH": window[0] + 2 * margin,
         "KEY_WIDE": window[1] + 2 * margin,
-        "QUERIES": min(queries, max(LEAST, power_of_two(prod(window)))),
+        "QUERIES": min(queries, max(MIN_DOT_SIDE, next_power_of_two(prod(window)))),
         "KEYS": keys,
         "num_warps": warps,
         "num_stages": 2,
     }
 
 
-def read_together(qkv: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The parts as they are where the kernel can read them: alike, pixel after pixel; else copies that are."""
+def with_equal_strides(qkv: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the tensors, or contiguous copies if their strides differ or are not those that the kernel reads."""
     width, d = qkv[0].shape[2], qkv[0].shape[4]
     row, pixel = qkv[0].stride()[1:3]
     wanted = (qkv[0].shape[1] * row, width * pixel, pixel, d, 1)
     return qkv if all(part.stride() == wanted for part in qkv) else [part.contiguous() for part in qkv]
 
 
-def power_of_two(least: int) -> int:
-    """The smallest power of two that is not below `least`."""
+def next_power_of_two(least: int) -> int:
+    """Return the smallest power of two that is at least `least`."""
     return 1 << (least - 1).bit_length()

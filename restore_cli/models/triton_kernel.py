@@ -5,11 +5,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["window_attention"]
+__all__ = ["window_attention_kernel"]
 
 
 @triton.jit
-def window_attention(
+def window_attention_kernel(
     q, k, v, bias, out,
     height, width, shift_y, shift_x, factor,
     BIASED: tl.constexpr, KINDS: tl.constexpr, MARGIN: tl.constexpr,
@@ -17,11 +17,11 @@ def window_attention(
     HIGH: tl.constexpr, WIDE: tl.constexpr, KEY_HIGH: tl.constexpr, KEY_WIDE: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """One program: up to QUERIES px of a window of HIGH·WIDE px, one head, against all its keys, KEYS at a time.
+    """Compute one head for up to QUERIES px of a window of HIGH·WIDE px, with KEYS keys at a time.
 
-    q, k and v are (b, height, width, HEADS, D), a pixel PIXEL numbers after the one before; out is the same, packed.
-    Powers are of two, factor is scale·log2(e), sums and scores are float32. Lanes beyond the window or the head's D
-    channels load zeros.
+    q, k and v are (b, height, width, HEADS, D) with a stride of PIXEL between pixels; out has the same shape and is
+    contiguous. Exponents are to base two, so factor is scale·log2(e). Sums and scores are float32. Lanes beyond the
+    window or beyond the D channels of the head load zeros.
     """
     n: tl.constexpr = HIGH * WIDE
     m: tl.constexpr = KEY_HIGH * KEY_WIDE
@@ -35,39 +35,39 @@ def window_attention(
 
     query = block * QUERIES + tl.arange(0, QUERIES)
     channel = tl.arange(0, WIDE_D)
-    query_there = (query < n)[:, None] & (channel < D)[None]
+    query_mask = (query < n)[:, None] & (channel < D)[None]
     query_y = (y * HIGH + query // WIDE + shift_y) % height
     query_x = (x * WIDE + query % WIDE + shift_x) % width
     first = picture.to(tl.int64) * height * width
     query_pixel = first + query_y * width + query_x
     at = query_pixel[:, None] * PIXEL + head * D + channel[None]
-    queries = tl.load(q + at, mask=query_there, other=0.0)
+    queries = tl.load(q + at, mask=query_mask, other=0.0)
 
     kind = 0
     if KINDS == 4:
         kind = 2 * (y == down - 1).to(tl.int32) + (x == across - 1).to(tl.int32)
-    scores_of_head = bias + (kind * HEADS + head) * n * m
+    bias_of_head = bias + (kind * HEADS + head) * n * m
     largest = tl.full([QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
     mixed = tl.zeros([QUERIES, WIDE_D], tl.float32)
     for begin in range(0, m, KEYS):
         key = begin + tl.arange(0, KEYS)
         key_y, key_x = y * HIGH + key // KEY_WIDE, x * WIDE + key % KEY_WIDE
-        key_there = (key < m)[:, None] & (channel < D)[None]
-        if MARGIN:  # zeros beyond the picture, and they count
+        key_mask = (key < m)[:, None] & (channel < D)[None]
+        if MARGIN:  # keys outside the map are zeros and take part
             key_y, key_x = key_y - MARGIN, key_x - MARGIN
             inside = (key_y >= 0) & (key_y < height) & (key_x >= 0) & (key_x < width)
-            key_there = key_there & inside[:, None]
+            key_mask = key_mask & inside[:, None]
         else:
             key_y, key_x = (key_y + shift_y) % height, (key_x + shift_x) % width
         key_pixel = first + key_y * width + key_x
-        from_there = key_pixel[:, None] * PIXEL + head * D + channel[None]
-        keys = tl.load(k + from_there, mask=key_there, other=0.0)
-        values = tl.load(v + from_there, mask=key_there, other=0.0)
+        offset = key_pixel[:, None] * PIXEL + head * D + channel[None]
+        keys = tl.load(k + offset, mask=key_mask, other=0.0)
+        values = tl.load(v + offset, mask=key_mask, other=0.0)
         scores = tl.dot(queries, tl.trans(keys), input_precision="ieee") * factor
-        pair_there = (query < n)[:, None] & (key < m)[None]
+        score_mask = (query < n)[:, None] & (key < m)[None]
         if BIASED:
-            added = tl.load(scores_of_head + query[:, None] * m + key[None], mask=pair_there, other=0.0)
+            added = tl.load(bias_of_head + query[:, None] * m + key[None], mask=score_mask, other=0.0)
             scores += added.to(tl.float32) * 1.4426950408889634  # log2(e)
         scores = tl.where((key < m)[None], scores, float("-inf"))
         higher = tl.maximum(largest, tl.max(scores, 1))
@@ -79,4 +79,4 @@ def window_attention(
         largest = higher
 
     to = query_pixel[:, None] * (HEADS * D) + head * D + channel[None]
-    tl.store(out + to, (mixed / total[:, None]).to(out.dtype.element_ty), mask=query_there)
+    tl.store(out + to, (mixed / total[:, None]).to(out.dtype.element_ty), mask=query_mask)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from restore_cli.contract import Model
 from restore_cli.errors import is_out_of_memory
-from restore_cli.models.processor import cgroups, numbers
+from restore_cli.models.processor import cgroup_folders, read_numbers
 from restore_cli.tiling.geometry import Tiling
 
 __all__ = ["fit_tiling", "measure_demand", "usable_memory"]
@@ -96,7 +96,9 @@ def free_memory(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0] + kept
     if not (PROC / "meminfo").exists():
         return None
-    return min([read_field(PROC / "meminfo", "MemAvailable"), *free_address_space(), *cgroup_memory(cgroups("memory"))])
+    return min(
+        [read_field(PROC / "meminfo", "MemAvailable"), *free_address_space(), *cgroup_memory(cgroup_folders("memory"))]
+    )
 
 
 def free_address_space() -> Iterable[int]:
@@ -111,8 +113,8 @@ def free_address_space() -> Iterable[int]:
 def cgroup_memory(folders: Iterable[Path]) -> Iterable[int]:
     """Yield the bytes that each cgroup leaves. Cached file pages count as free."""
     for folder in folders:
-        limit, used, *_ = [*numbers(folder, "memory.max", "memory.limit_in_bytes"), None, None]
-        used, *_ = [*numbers(folder, "memory.current", "memory.usage_in_bytes"), None]
+        limit, used, *_ = [*read_numbers(folder, "memory.max", "memory.limit_in_bytes"), None, None]
+        used, *_ = [*read_numbers(folder, "memory.current", "memory.usage_in_bytes"), None]
         if limit is not None and used is not None:
             stat = folder / "memory.stat"
             yield max(0, limit - used + (read_field(stat, "inactive_file", 1) if stat.exists() else 0))

@@ -375,11 +375,11 @@ def test_a_warning_of_the_networks_is_a_note_said_once(
     usual = Network.__call__
 
     def call(network: Network, x: Tensor) -> Tensor:
-        attention.say_without_kernel(network.device, "Failed to find C compiler.")
+        attention.warn_without_kernel(network.device, "Failed to find C compiler.")
         return usual(network, x)
 
     monkeypatch.setattr(Network, "__call__", call)
-    attention.say_without_kernel.cache_clear()
+    attention.warn_without_kernel.cache_clear()
     ran = restore("denoise", "--weights", x1, "--device", "cpu", *photos, *(["-q"] if quiet else []))
     assert ran.code == 0, ran.err
     said = "attention runs without its fused kernel on cpu, and takes longer: Failed to find C compiler."

@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
 from restore_cli.models.triton_attention import launch_config
-from restore_cli.models.triton_kernel import window_attention
+from restore_cli.models.triton_kernel import window_attention_kernel
 
 if TYPE_CHECKING:
     from triton.compiler import CompiledKernel
@@ -71,11 +71,11 @@ def compiled(form: str, dtype: torch.dtype, target: GPUTarget) -> CompiledKernel
     constants: dict[str, Any] = {key: value for key, value in words.items() if key.isupper()}
     constants |= {"BIASED": kinds > 0, "KINDS": max(1, kinds), "MARGIN": margin}
     constants |= {"HEADS": HEADS, "D": d, "PIXEL": 3 * HEADS * d}
-    types = dict.fromkeys(window_attention.arg_names, "i32") | {"factor": "fp32"}
+    types = dict.fromkeys(window_attention_kernel.arg_names, "i32") | {"factor": "fp32"}
     types |= dict.fromkeys(("q", "k", "v", "out"), f"*{NUMBERS[dtype]}")
     types |= {"bias": "*fp16" if dtype == torch.float16 else "*fp32"} | dict.fromkeys(constants, "constexpr")
     aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind.startswith("*")}
-    source = ASTSource(fn=window_attention, signature=types, constexprs=constants, attrs=aligned)
+    source = ASTSource(fn=window_attention_kernel, signature=types, constexprs=constants, attrs=aligned)
     options = {key: value for key, value in words.items() if not key.isupper()}
     return compile(source, target=target, options=options)
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restore_cli.models import attention
-from restore_cli.models.attention import kernel_is_right, overlapping_window_attention, windows_attention
-from restore_cli.models.load import COMPUTED, computed_dropped, network
+from restore_cli.models.attention import kernel_is_correct, overlapping_window_attention, window_attention
+from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
 from restore_cli.models.triton_attention import triton_attention
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def test_kernel_equals_the_plain_way(window: tuple[int, int], d: int, shifted: b
     qkv, n = list(3 * parts((2, 2 * window[0], 3 * window[1]), count, 2, d)), window[0] * window[1]
     shift = (window[0] // 2, window[1] // 2) if shifted else (0, 0)
     bias = torch.randn(4 if shifted else 1, 2, n, n) if biased else None
-    expected = windows_attention(qkv, window, shift, bias, 0.3)
+    expected = window_attention(qkv, window, shift, bias, 0.3)
     assert relative(triton_attention(qkv, window, shift, 0, bias, 0.3), expected) < 1e-6
 
 
@@ -53,7 +53,7 @@ def test_halves_differ_by_rounding_alone() -> None:
     """In float16: the interpreter cannot multiply bfloat16."""
     qkv = parts((1, 16, 32), 3, 2, 30).half()
     bias = torch.randn(4, 2, 64, 64)
-    expected = windows_attention([part.float() for part in qkv], (8, 8), (4, 4), bias, 0.2)
+    expected = window_attention([part.float() for part in qkv], (8, 8), (4, 4), bias, 0.2)
     out = triton_attention(list(qkv), (8, 8), (4, 4), 0, bias, 0.2)
     assert out.dtype == torch.float16
     assert relative(out, expected) < torch.finfo(torch.float16).eps
@@ -62,13 +62,13 @@ def test_halves_differ_by_rounding_alone() -> None:
 def test_scores_of_any_size_do_not_overflow() -> None:
     qkv = list(300 * parts((1, 8, 8), 3, 1, 16))
     found = triton_attention(qkv, (8, 8), (0, 0), 0, None, 1.0)
-    assert relative(found, windows_attention(qkv, (8, 8), (0, 0), None, 1.0)) < 1e-5
+    assert relative(found, window_attention(qkv, (8, 8), (0, 0), None, 1.0)) < 1e-5
 
 
 def test_maps_in_any_layout_are_read() -> None:
     qkv = [part.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2) for part in parts((1, 16, 16), 3, 2, 6)]
     found = triton_attention(qkv, (8, 8), (4, 4), 0, None, 0.4)
-    assert relative(found, windows_attention(qkv, (8, 8), (4, 4), None, 0.4)) < 1e-6
+    assert relative(found, window_attention(qkv, (8, 8), (4, 4), None, 0.4)) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["swinir_classical_x4", "swinir_color_jpeg", "hat_x4", "emt_x2"])
@@ -79,9 +79,9 @@ def test_networks_give_the_reference_through_the_kernel(name: str, monkeypatch: 
         calls.append(given)
         return True
 
-    monkeypatch.setattr(attention, "kernel_serves", counted)
+    monkeypatch.setattr(attention, "can_use_kernel", counted)
     architecture, ours, weights, x, reference = read_golden(name)
-    net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
+    net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, torch.float32)
     span, multiple = 255 if architecture == "emt" else 1, net.contract.pad_multiple
     h, w = x.shape[-2:]
     out = net(F.pad(x / span, (0, -w % multiple, 0, -h % multiple), mode="reflect").float())
@@ -95,8 +95,8 @@ FORM = (CPU, torch.float16, (3, 2, 10), (8, 8), True, 0, True)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("margin", [0, 2])
 def test_the_trial_takes_a_right_kernel(dtype: torch.dtype, margin: int) -> None:
-    assert kernel_is_right.__wrapped__(CPU, dtype, (3, 2, 10), (8, 8), not margin, margin, True)
-    assert kernel_is_right.__wrapped__(CPU, dtype, (2, 1, 12), (4, 8), True, 0, False)
+    assert kernel_is_correct.__wrapped__(CPU, dtype, (3, 2, 10), (8, 8), not margin, margin, True)
+    assert kernel_is_correct.__wrapped__(CPU, dtype, (2, 1, 12), (4, 8), True, 0, False)
 
 
 def wrong(*given: object) -> Tensor:
@@ -116,7 +116,7 @@ def test_the_trial_refuses_a_wrong_or_absent_one(
     kernel: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "triton_attention", kernel)
-    assert not kernel_is_right.__wrapped__(*FORM)
+    assert not kernel_is_correct.__wrapped__(*FORM)
 
 
 @pytest.mark.parametrize(
@@ -128,4 +128,4 @@ def test_lack_of_memory_is_no_verdict(error: RuntimeError, monkeypatch: pytest.M
 
     monkeypatch.setattr(attention, "triton_attention", short)
     with pytest.raises(type(error), match=re.escape(str(error))):
-        kernel_is_right.__wrapped__(*FORM)
+        kernel_is_correct.__wrapped__(*FORM)

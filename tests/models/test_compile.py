@@ -11,8 +11,8 @@ from golden_files import read_golden
 from torch import Tensor
 
 from restore_cli.models import compile as compiled_module
-from restore_cli.models.compile import compile_where_it_pays
-from restore_cli.models.load import COMPUTED, computed_dropped, network
+from restore_cli.models.compile import compile_if_faster
+from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
 from restore_cli.models.network import Network
 
 CPU = torch.device("cpu")
@@ -22,13 +22,13 @@ needs_a_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no C++ co
 
 def net(name: str) -> Network:
     architecture, config, weights, _, _ = read_golden(name)
-    return network(architecture, config, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
+    return build_network(architecture, config, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, torch.float32)
 
 
 def as_fast(plain: float, compiled: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the first measurement find one time and the second another; results are what they are."""
     times = iter([plain, compiled])
-    monkeypatch.setattr(compiled_module, "timed", lambda network, tiles: (network(tiles), next(times)))
+    monkeypatch.setattr(compiled_module, "measure_call", lambda network, tiles: (network(tiles), next(times)))
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_faster_one_is_kept_for_its_size_of_tile(name: str, folder: Path, monk
     full, other = torch.rand(1, 3, side, side), torch.rand(1, 3, side, 2 * side)
     expected, of_other = model(full), model(other)
     as_fast(2.0, 1.0, monkeypatch)
-    said = compile_where_it_pays(model, (1, 3, side, side), folder)
+    said = compile_if_faster(model, (1, 3, side, side), folder)
     assert said.endswith("tiles take 0.50 of the time")
     assert 0 < difference(model(full), expected) < 1e-5
     assert torch.equal(model(other), of_other)
@@ -62,7 +62,7 @@ def test_a_slower_one_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch)
     model, tile = net("swinir_lightweight_x2"), torch.rand(1, 3, 32, 32)
     expected = model(tile)
     as_fast(1.0, 1.3, monkeypatch)
-    assert compile_where_it_pays(model, (1, 3, 32, 32), folder).endswith("took 1.30 times as long")
+    assert compile_if_faster(model, (1, 3, 32, 32), folder).endswith("took 1.30 times as long")
     assert torch.equal(model(tile), expected)
 
 
@@ -71,8 +71,8 @@ def test_another_picture_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPat
     model, tile = net("swinir_lightweight_x2"), torch.rand(1, 3, 32, 32)
     expected = model(tile)
     results = iter([(torch.zeros(3), 2.0), (torch.full((3,), 0.01), 1.0)])
-    monkeypatch.setattr(compiled_module, "timed", lambda network, tiles: next(results))
-    assert compile_where_it_pays(model, (1, 3, 32, 32), folder).endswith("40 dB is another picture")
+    monkeypatch.setattr(compiled_module, "measure_call", lambda network, tiles: next(results))
+    assert compile_if_faster(model, (1, 3, 32, 32), folder).endswith("the output changed: 40 dB")
     assert torch.equal(model(tile), expected)
 
 
@@ -81,9 +81,9 @@ def test_lack_of_memory_leaves_the_network_as_it_was(folder: Path, monkeypatch: 
         raise torch.OutOfMemoryError("none left")
 
     model = net("swinir_lightweight_x2")
-    monkeypatch.setattr(compiled_module, "timed", short)
-    assert "none left" in compile_where_it_pays(model, (1, 3, 32, 32), folder)
-    assert model.compiled is None
+    monkeypatch.setattr(compiled_module, "measure_call", short)
+    assert "none left" in compile_if_faster(model, (1, 3, 32, 32), folder)
+    assert model.compiled_size is None
 
 
 def test_where_it_fails_the_network_is_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,5 +91,5 @@ def test_where_it_fails_the_network_is_as_it_was(folder: Path, monkeypatch: pyte
     monkeypatch.setenv("PATH", str(folder))
     model, tile = net("swinir_lightweight_x2"), torch.rand(1, 3, 32, 32)
     expected = model(tile)
-    assert compile_where_it_pays(model, (1, 3, 32, 32), folder).startswith("--compile: not compiled, ")
+    assert compile_if_faster(model, (1, 3, 32, 32), folder).startswith("--compile: not compiled, ")
     assert torch.equal(model(tile), expected)

@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 
 from restore_cli.models import attention, convolution
 from restore_cli.models.convolution import Conv2d
-from restore_cli.models.load import COMPUTED, computed_dropped, network
+from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
 
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))
 
@@ -46,10 +46,10 @@ def convolutions(recorded: CallRecorder) -> Iterator[tuple[torch.dtype, bool]]:
 def test_no_convolution_in_float32_may_take_tf32(
     name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "kernel_serves", lambda *form: True)
+    monkeypatch.setattr(attention, "can_use_kernel", lambda *form: True)
     monkeypatch.setattr(attention, "triton_attention", lambda qkv, *form: torch.empty_like(qkv[0]))
     architecture, ours, weights, _, _ = read_golden(name)
-    net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), torch.device("cpu"), dtype)
+    net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), torch.device("cpu"), dtype)
     side = 2 * net.contract.tile_multiple
     with fake_gpu() as recorded:
         move_to_gpu(net.module)
@@ -71,7 +71,7 @@ def test_the_numbers_are_those_of_pytorch(
     x, layer = torch.randn(2, 12, 9, 7), Conv2d(12, 24, kernel, padding=kernel // 2, groups=groups, bias=biased)
     with torch.inference_mode():
         expected = layer(x)
-        monkeypatch.setattr(convolution, "may_round", lambda x: True)
+        monkeypatch.setattr(convolution, "may_use_tf32", lambda x: True)
         assert torch.equal(layer(x), expected)
 
 
@@ -82,7 +82,7 @@ def test_the_compiler_leaves_float32_as_it_is(monkeypatch: pytest.MonkeyPatch) -
         graphs.append(graph.code)
         return graph.forward
 
-    monkeypatch.setattr(convolution, "may_round", lambda x: True)
+    monkeypatch.setattr(convolution, "may_use_tf32", lambda x: True)
     torch._dynamo.reset()
     x, layer = torch.randn(1, 3, 8, 8), Conv2d(3, 4, 3, padding=1)
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from restore_cli.models.load import COMPUTED, computed_dropped, load_file, network
+from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys, load_file
 
 CPU = torch.device("cpu")
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))
@@ -30,7 +30,7 @@ def test_all_reference_tensors_are_here() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_output_equals_the_reference(name: str) -> None:
     architecture, ours, weights, x, reference = read_golden(name)
-    net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
+    net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, torch.float32)
     span = 255 if architecture == "emt" else 1
     h, w = x.shape[-2:]
     multiple = net.contract.pad_multiple
@@ -74,7 +74,7 @@ def test_configuration_is_read_from_keys_and_shapes(name: str, tmp_path: Path) -
     architecture, ours, weights, x, _ = read_golden(name)
     save_file(weights, tmp_path / "net.safetensors")
     found = load_file(tmp_path / "net.safetensors", CPU, torch.float32)
-    stated = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
+    stated = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, torch.float32)
     assert found.contract == stated.contract
     side = 2 * found.contract.tile_multiple
     x = x.float().repeat(1, 1, side, side)[..., :side, :side]
@@ -95,6 +95,6 @@ def random_like(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", ["swinir_classical_x4", "hat_x4", "restormer_withbias", "emt_x4"])
 def test_batches_are_restored_one_by_one(name: str) -> None:
     architecture, ours, weights, _, _ = read_golden(name)
-    net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
+    net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, torch.float32)
     x = torch.rand(3, net.contract.channels, 32, 64)
     torch.testing.assert_close(net(x), torch.cat([net(one[None]) for one in x]), rtol=1e-4, atol=1e-5)

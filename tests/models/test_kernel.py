@@ -71,12 +71,12 @@ def served(monkeypatch: pytest.MonkeyPatch) -> bool:
         trials.append(form)
         return True
 
-    monkeypatch.setattr(attention, "kernel_is_right", right)
-    attention.multiplies_matrices.cache_clear()
+    monkeypatch.setattr(attention, "kernel_is_correct", right)
+    attention.has_matrix_units.cache_clear()
     with FakeTensorMode(), torch.inference_mode():
         part = torch.empty(1, 16, 16, 6, 30, dtype=torch.float16, device=FAKE)
-        serves = attention.kernel_serves([part] * 3, (8, 8), (0, 0), 0, None)
-    attention.multiplies_matrices.cache_clear()
+        serves = attention.can_use_kernel([part] * 3, (8, 8), (0, 0), 0, None)
+    attention.has_matrix_units.cache_clear()
     assert bool(trials) == serves  # where the GPU is none for it the kernel is not even tried
     return serves
 
@@ -122,10 +122,10 @@ def test_a_machine_without_a_c_compiler_says_so_once(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(attention, "triton_attention", built)
-    attention.say_without_kernel.cache_clear()
+    attention.warn_without_kernel.cache_clear()
     for heads in (2, 6):
         form = (torch.device("cpu"), torch.float32, (3, heads, 10), (8, 8), True, 0, True)
-        assert not attention.kernel_is_right.__wrapped__(*form)
+        assert not attention.kernel_is_correct.__wrapped__(*form)
     assert [record.getMessage() for record in caplog.records] == [
         "attention runs without its fused kernel on cpu, and takes longer: "
         "Failed to find C compiler. Please specify via CC environment variable or set triton.knobs.build.impl."

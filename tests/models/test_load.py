@@ -29,14 +29,14 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["text.pth", "text.safetensors"])
 def test_text_file(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("not a checkpoint")
-    with pytest.raises(WeightsError, match="not a checkpoint that can be read"):
+    with pytest.raises(WeightsError, match="not a readable checkpoint"):
         load(tmp_path / name)
 
 
 def test_truncated_checkpoint(tmp_path: Path) -> None:
     torch.save(read_golden("hat_x4")[2], tmp_path / "net.pth")
     (tmp_path / "net.pth").write_bytes((tmp_path / "net.pth").read_bytes()[:5000])
-    with pytest.raises(WeightsError, match="not a checkpoint that can be read"):
+    with pytest.raises(WeightsError, match="not a readable checkpoint"):
         load(tmp_path / "net.pth")
 
 

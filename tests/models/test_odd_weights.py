@@ -84,18 +84,18 @@ TENSORS: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "uint16": (lambda x: x.abs().to(torch.uint16), "uint16 instead of float32"),
     "bool": (lambda x: x > 0, "bool instead of float32"),
     "float8": (lambda x: x.to(torch.float8_e4m3fn), "float8_e4m3fn instead of float32"),
-    "sparse": (lambda x: x.to_sparse(), "holds sparse tensors"),
-    "csr": (compressed, "holds sparse tensors"),
-    "meta": (lambda x: x.to("meta"), "holds empty (meta) tensors"),
-    "quantised": (quantised, "holds quantised tensors"),
-    "nested": (lambda x: torch.nested.nested_tensor(list(x[:2])), "holds nested tensors"),
-    "jagged": (jagged, "holds nested tensors"),
+    "sparse": (lambda x: x.to_sparse(), "has sparse tensors"),
+    "csr": (compressed, "has sparse tensors"),
+    "meta": (lambda x: x.to("meta"), "has empty (meta) tensors"),
+    "quantised": (quantised, "has quantised tensors"),
+    "nested": (lambda x: torch.nested.nested_tensor(list(x[:2])), "has nested tensors"),
+    "jagged": (jagged, "has nested tensors"),
     "nan": (lambda x: x * float("nan"), "'conv_first.weight' holds numbers that are not finite"),
     "inf": (lambda x: x.double() * 1e300, "'conv_first.weight' holds numbers that are not finite"),
     "empty": (lambda x: x[:0], "looks like swinir, but"),
     "scalar": (lambda x: x.sum(), "looks like swinir, but"),
-    "none": (lambda x: None, "'conv_first.weight' is no tensor"),
-    "list": (lambda x: x.tolist(), "'conv_first.weight' is no tensor"),
+    "none": (lambda x: None, "'conv_first.weight' is not a tensor"),
+    "list": (lambda x: x.tolist(), "'conv_first.weight' is not a tensor"),
 }
 
 
@@ -221,7 +221,7 @@ def test_files_of_other_kinds_are_refused_in_one_line(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "zip.pth", "w") as archive:
         archive.writestr("a.txt", "hello")
     for name in ("half", "empty", "noise", "dict", "tar", "zip"):
-        assert "not a checkpoint that can be read" in refused(tmp_path / f"{name}.pth")
+        assert "not a readable checkpoint" in refused(tmp_path / f"{name}.pth")
 
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -262,7 +262,7 @@ def test_channels_that_no_image_has_are_refused(tmp_path: Path) -> None:
     for name, axis in (("patch_embed.proj.weight", 1), ("output.weight", 0)):
         found[name] = torch.cat([found[name], found[name]], axis).narrow(axis, 0, 5).contiguous()
     torch.save(found, tmp_path / "net.pth")
-    assert "takes 5 channels" in refused(tmp_path / "net.pth")
+    assert "has 5 input channels" in refused(tmp_path / "net.pth")
 
 
 CHANGES: list[Callable[[Tensor], Any]] = [

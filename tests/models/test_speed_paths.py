@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from benchmarks.plain_emt import PlainEMT
 from restore_cli.models import attention as attention_module
 from restore_cli.models import layers
-from restore_cli.models.attention import boxes, overlapping_window_attention, windows_attention
-from restore_cli.models.emt import moved
+from restore_cli.models.attention import overlapping_window_attention, split_windows, window_attention
+from restore_cli.models.emt import shift_channels
 from restore_cli.models.layers import Activation, Mlp, linear, residual_in_chunks
-from restore_cli.models.load import COMPUTED, build, computed_dropped, frozen, network
+from restore_cli.models.load import COMPUTED_KEYS, as_tuples, build_module, build_network, drop_keys
 from restore_cli.weights.architectures import EMTConfig
 
 CPU = torch.device("cpu")
@@ -53,10 +53,10 @@ def test_attention_by_parts_equals_the_fused_kernel(
     """Scores of a hundred and more, too: without their largest taken away the powers overflow."""
     qkv = [size * torch.randn(2, 16, 48, 3, 5) for _ in range(count)]
     bias = torch.randn(4, 3, 128, 128) if biased else None
-    plain = windows_attention(qkv, (8, 16), shift, bias, 0.5)  # with gradients on, the fused kernel
-    monkeypatch.setattr(attention_module, "CHUNK", 2 * 4 * 3 * 128 * 128)
+    plain = window_attention(qkv, (8, 16), shift, bias, 0.5)  # with gradients on, the fused kernel
+    monkeypatch.setattr(attention_module, "CHUNK_BYTES", 2 * 4 * 3 * 128 * 128)
     with torch.inference_mode():
-        torch.testing.assert_close(windows_attention(qkv, (8, 16), shift, bias, 0.5), plain, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(window_attention(qkv, (8, 16), shift, bias, 0.5), plain, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("margin", [0, 2])
@@ -69,11 +69,11 @@ def test_attention_of_pytorch_in_chunks_equals_the_whole(
     def attended() -> Tensor:  # with gradients on, as PyTorch does it
         if margin:
             return overlapping_window_attention(qkv, (8, 8), margin, bias, 0.5)
-        return windows_attention(qkv, (8, 8), (4, 4), bias, 0.5)
+        return window_attention(qkv, (8, 8), (4, 4), bias, 0.5)
 
     bias = torch.randn(1 if margin else 4, 3, *pairs)
     whole = attended()
-    monkeypatch.setattr(attention_module, "WINDOWS", most)
+    monkeypatch.setattr(attention_module, "MAX_WINDOWS", most)
     torch.testing.assert_close(attended(), whole, rtol=1e-5, atol=1e-5)
 
 
@@ -93,7 +93,7 @@ def test_no_more_windows_at_a_time_than_cuda_launches(form: str, monkeypatch: py
         if form == "surrounded":
             out = overlapping_window_attention(qkv, (8, 8), 2, torch.empty(1, 1, 64, 144), 1.0)
         else:
-            out = windows_attention(qkv, (8, 8), (4, 4) if form == "shifted" else (0, 0), None, 1.0)
+            out = window_attention(qkv, (8, 8), (4, 4) if form == "shifted" else (0, 0), None, 1.0)
     assert out.shape == qkv[0].shape
     assert sum(batches) == 272**2
     assert max(batches) <= 65535
@@ -102,7 +102,7 @@ def test_no_more_windows_at_a_time_than_cuda_launches(form: str, monkeypatch: py
 @pytest.mark.parametrize("most", [1, 2, 3, 7, 12, 50, 1000])
 def test_boxes_hold_each_window_once(most: int) -> None:
     seen = torch.zeros(2, 5, 7)
-    for box in boxes((2, 5, 7), most):
+    for box in split_windows((2, 5, 7), most):
         assert 0 < seen[box].numel() <= most
         seen[box] += 1
     assert bool((seen == 1).all())
@@ -112,7 +112,7 @@ def test_boxes_hold_each_window_once(most: int) -> None:
 def test_a_branch_in_strips_equals_the_whole_one(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x, mlp = torch.randn(2, 3, 4, 10), Mlp(10, 20)
     whole = x + mlp(x)
-    monkeypatch.setattr(layers, "STRIP", strip)
+    monkeypatch.setattr(layers, "CHUNK_PIXELS", strip)
     with torch.inference_mode():
         torch.testing.assert_close(residual_in_chunks(x, mlp), whole)
 
@@ -123,16 +123,16 @@ HEADS = ["swinir_classical_x3", "swinir_classical_x4", "swinir_real_large_x4", "
 @pytest.mark.parametrize("name", HEADS)
 def test_a_head_in_rows_equals_the_whole_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     architecture, ours, weights, _, _ = read_golden(name)
-    net = network(architecture, ours, computed_dropped(weights, COMPUTED), Path(name), CPU, torch.float32)
+    net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, torch.float32)
     x = torch.rand(1, 3, 6 * net.contract.tile_multiple, 4 * net.contract.tile_multiple)
     whole = net(x)
-    monkeypatch.setattr(layers, "ROWS", 7)
+    monkeypatch.setattr(layers, "STRIP_ROWS", 7)
     assert relative(net(x), whole) < 1e-6
 
 
 def test_moves_bring_zeros_in() -> None:
     x = torch.arange(1.0, 46.0).view(1, 3, 3, 5)
-    out = moved(x)
+    out = shift_channels(x)
     assert out[0, :, -1, 0].tolist() == out[0, :, 0, 1].tolist() == [0, 0, 0]
     assert out[0, -1, :, 2].tolist() == out[0, 0, :, 3].tolist() == [0, 0, 0]
     assert torch.equal(out[0, :, :-1, 0], x[0, :, 1:, 0])
@@ -141,24 +141,24 @@ def test_moves_bring_zeros_in() -> None:
 
 def test_emt_equals_its_plain_form() -> None:
     _, ours, weights, _, _ = read_golden("emt_x4")
-    words: dict[str, Any] = {key: frozen(value) for key, value in ours.items()}
+    words: dict[str, Any] = {key: as_tuples(value) for key, value in ours.items()}
     config = EMTConfig(**words)
     plain = PlainEMT(config)
-    state = computed_dropped(weights, COMPUTED)
+    state = drop_keys(weights, COMPUTED_KEYS)
     plain.load_state_dict(state, strict=True)
     side = max(max(window) for window in config.windows)
     x = F.interpolate(torch.rand(1, 3, 4, 4), size=(2 * side, 2 * side), mode="bicubic").clamp(0, 1)
     with torch.inference_mode():
         expected = plain.eval()(x)
-    assert relative(network("emt", ours, state, Path("emt"), CPU, torch.float32)(x), expected) < 1e-5
+    assert relative(build_network("emt", ours, state, Path("emt"), CPU, torch.float32)(x), expected) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["swinir_classical_x4", "hat_x4", "restormer_withbias", "emt_x4"])
 def test_prepared_and_trainable_forms_agree(name: str) -> None:
     architecture, ours, weights, _, _ = read_golden(name)
-    state = computed_dropped(weights, COMPUTED)
-    net = network(architecture, ours, state, Path(name), CPU, torch.float32)
-    module = build(architecture, ours).eval()
+    state = drop_keys(weights, COMPUTED_KEYS)
+    net = build_network(architecture, ours, state, Path(name), CPU, torch.float32)
+    module = build_module(architecture, ours).eval()
     module.load_state_dict(state)
     x = F.interpolate(torch.rand(1, net.contract.channels, 4, 4), size=(64, 64), mode="bicubic").clamp(0, 1)
     assert relative(net(x), module(x).detach()) < 1e-5

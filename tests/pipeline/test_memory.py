@@ -18,7 +18,7 @@ from nearest_model import NearestModel
 from torch import Tensor
 
 from restore_cli.models.network import Network
-from restore_cli.models.processor import cgroups, cores
+from restore_cli.models.processor import cgroup_folders, count_cores
 from restore_cli.pipeline import memory
 from restore_cli.pipeline.array import choose_tiling
 from restore_cli.pipeline.memory import cgroup_memory, fit_tiling
@@ -171,9 +171,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def test_each_cgroup_around_the_process_may_limit_it(folders: tuple[Path, Path], tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.write_text("0::/outer/inner\n")
-    assert list(cgroups("memory", tmp_path, own)) == [folders[1], folders[0], tmp_path]
+    assert list(cgroup_folders("memory", tmp_path, own)) == [folders[1], folders[0], tmp_path]
     own.write_text("7:cpuset:/\n4:memory:/inner\n")
-    assert list(cgroups("memory", tmp_path / "nowhere", own)) == []
+    assert list(cgroup_folders("memory", tmp_path / "nowhere", own)) == []
 
 
 def test_memory_that_files_hold_in_a_cgroup_gives_way(folders: tuple[Path, Path]) -> None:
@@ -189,7 +189,7 @@ def test_memory_that_files_hold_in_a_cgroup_gives_way(folders: tuple[Path, Path]
 @pytest.mark.parametrize(("quota", "count"), [("50000 100000", 1), ("100000 100000", 1), ("max 100000", None)])
 def test_threads_follow_the_time_that_is_granted(quota: str, count: int | None, folders: tuple[Path, Path]) -> None:
     (folders[1] / "cpu.max").write_text(quota)
-    assert cores(folders) == (count or cores([]))
+    assert count_cores(folders) == (count or count_cores([]))
 
 
 CAPPED = """

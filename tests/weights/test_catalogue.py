@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from restore_cli.errors import UsageError
 from restore_cli.models import network
-from restore_cli.models.load import build
+from restore_cli.models.load import build_module
 from restore_cli.weights.architectures import ARCHITECTURES
 from restore_cli.weights.catalogue import TASKS, Entry, HubSource, Request, Source, UrlSource, read_catalogue
 
@@ -126,7 +126,7 @@ def test_an_architecture_of_the_catalogue_is_one_of_the_networks() -> None:
 @pytest.mark.parametrize("form", ["swinir_classical_x4", "hat_x4"])
 def test_dropped_buffers_are_those_that_a_published_file_has_too_much(form: str) -> None:
     architecture, ours, weights, _, _ = read_golden(form)
-    model = build(architecture, ours)
+    model = build_module(architecture, ours)
     entry = next(entry for entry in CATALOGUE.entries if entry.architecture == architecture)
     kept = {key for key in weights if not any(fnmatch(key, pattern) for pattern in entry.drop)}
     assert kept == set(model.state_dict())

@@ -97,10 +97,10 @@ class ProcessBackend:
     max_failed_starts = 1
 
     def __init__(self, job: Job, names: Sequence[str]) -> None:
-        from restore_cli.models.processor import cores
+        from restore_cli.models.processor import count_cores
 
         self.names = names
-        self.threads = max(1, cores() // len(names))
+        self.threads = max(1, count_cores() // len(names))
         self.jobs = {
             name: replace(job, memory=memory_share(job.memory, name, names.count(name))) for name in set(names)
         }

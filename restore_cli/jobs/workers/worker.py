@@ -35,7 +35,7 @@ from restore_cli.jobs.paths import is_remote
 from restore_cli.jobs.types import PlanItem, Result, Task
 from restore_cli.jobs.workers.queues import MemoryBudget, QueueClosed, RowQueue
 from restore_cli.models.network import Network
-from restore_cli.models.processor import cores
+from restore_cli.models.processor import count_cores
 from restore_cli.pipeline.array import retry_with_smaller_tiling
 from restore_cli.pipeline.file import (
     FileOptions,
@@ -161,7 +161,7 @@ class Worker:
 
     def results(self, items: Iterator[PlanItem]) -> Iterator[Result]:
         """One Result for each item, in order."""
-        threads = max(2, min(4, cores()))
+        threads = max(2, min(4, count_cores()))
         with ExitStack() as stack:
             stack.enter_context(report_warnings(self.on_event))
             self.decoders = stack.enter_context(ThreadPoolExecutor(2, "decode"))
