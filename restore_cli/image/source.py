@@ -15,7 +15,7 @@ import pyvips
 
 from restore_cli.errors import ImageError, RestoreError
 from restore_cli.image.formats import vips
-from restore_cli.image.formats.openers import OPENERS, OpenRows, Request, open_with_pillow
+from restore_cli.image.formats.openers import OPENERS, OpenRequest, OpenRows, open_with_pillow
 from restore_cli.image.formats.pillow import pillow_settings
 from restore_cli.image.formats.sniff import detect_format
 from restore_cli.image.picture import Header, Metadata, Samples
@@ -79,7 +79,7 @@ def open_source(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: 
             head = stream.read(32)
             if not head:
                 raise UnreadableImage("the file is empty")
-            request = Request(stream, file, detect_format(head), frame, max_pixels)
+            request = OpenRequest(stream, file, detect_format(head), frame, max_pixels)
             header, metadata, opener = OPENERS.get(request.format, open_with_pillow)(request)
     return PictureSource(name, header, metadata, opener)
 

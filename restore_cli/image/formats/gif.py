@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import IO
 
+from restore_cli.image.formats.sniff import read_exactly
 from restore_cli.image.reasons import UnreadableImage
 
 __all__ = ["GifStructure", "scan_gif"]
@@ -33,10 +34,10 @@ class GifStructure:
 def scan_gif(stream: IO[bytes]) -> GifStructure:
     """Read all blocks without decoding pixels. Raises: UnreadableImage if the file is damaged or ends early."""
     stream.seek(0)
-    head = read_exactly(stream, 13)
+    head = read_exactly(stream, 13, "GIF")
     found = GifStructure(int.from_bytes(head[6:8], "little"), int.from_bytes(head[8:10], "little"))
     skip_palette(stream, head[10])
-    while (kind := read_exactly(stream, 1)[0]) != TRAILER:
+    while (kind := read_exactly(stream, 1, "GIF")[0]) != TRAILER:
         if kind == EXTENSION:
             read_extension(stream, found)
         elif kind == IMAGE:
@@ -52,8 +53,8 @@ def scan_gif(stream: IO[bytes]) -> GifStructure:
 
 
 def read_extension(stream: IO[bytes], found: GifStructure) -> None:
-    label = read_exactly(stream, 1)[0]
-    data = read_exactly(stream, read_exactly(stream, 1)[0])
+    label = read_exactly(stream, 1, "GIF")[0]
+    data = read_exactly(stream, read_exactly(stream, 1, "GIF")[0], "GIF")
     if label == GRAPHIC_CONTROL and data:
         found.transparent |= bool(data[0] & HAS_TRANSPARENT_COLOUR)
     if data:
@@ -61,32 +62,25 @@ def read_extension(stream: IO[bytes], found: GifStructure) -> None:
 
 
 def read_image(stream: IO[bytes], found: GifStructure) -> None:
-    head = read_exactly(stream, 9)
+    head = read_exactly(stream, 9, "GIF")
     left, top, width, height = (int.from_bytes(head[i : i + 2], "little") for i in range(0, 8, 2))
     if left + width > found.width or top + height > found.height:
         size = f"{found.width}×{found.height} px"
         raise UnreadableImage(f"damaged GIF: frame {found.frames + 1} reaches beyond the {size} of its header")
     skip_palette(stream, head[8])
-    read_exactly(stream, 1)  # the size of the first code
+    read_exactly(stream, 1, "GIF")  # the size of the first code
     found.compressed += skip_blocks(stream)
     found.frames += 1
 
 
 def skip_palette(stream: IO[bytes], flags: int) -> None:
     if flags & HAS_PALETTE:
-        read_exactly(stream, 3 << ((flags & 7) + 1))
+        read_exactly(stream, 3 << ((flags & 7) + 1), "GIF")
 
 
 def skip_blocks(stream: IO[bytes]) -> int:
     """Skip data blocks and return their bytes."""
     total = 0
-    while size := read_exactly(stream, 1)[0]:
-        total += len(read_exactly(stream, size))
+    while size := read_exactly(stream, 1, "GIF")[0]:
+        total += len(read_exactly(stream, size, "GIF"))
     return total
-
-
-def read_exactly(stream: IO[bytes], count: int) -> bytes:
-    data = stream.read(count)
-    if len(data) < count:
-        raise UnreadableImage("damaged GIF: truncated, the end of the file is missing")
-    return data

@@ -36,7 +36,7 @@ from restore_cli.image.picture import Header, Metadata, Samples
 from restore_cli.image.reasons import UnreadableImage, UnsupportedImage, join_lines
 from restore_cli.image.rows import FetchRows
 
-__all__ = ["OPENERS", "OpenRows", "Request", "open_with_pillow"]
+__all__ = ["OPENERS", "OpenRequest", "OpenRows", "open_with_pillow"]
 
 OpenRows = Callable[[], FetchRows]
 Opened = tuple[Header, Metadata, OpenRows]
@@ -44,7 +44,7 @@ _SUBSAMPLING = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
 
 
 @dataclass(frozen=True)
-class Request:
+class OpenRequest:
     """A file to open: a stream that is open now, and the path or bytes from which it can be opened again."""
 
     stream: IO[bytes]
@@ -69,7 +69,7 @@ class Request:
             raise UnsupportedImage(f"has {width}×{height} px, the limit is {limit}", f"--max-pixels {width * height}")
 
 
-def open_png(request: Request) -> Opened:
+def open_png(request: OpenRequest) -> Opened:
     """Check the chunks here and read the pixels with libvips. Pillow reads animations."""
     request.check_size(*read_png_size(request.stream))
     chunks = scan_png(request.stream)
@@ -93,7 +93,7 @@ def read_png_size(stream: IO[bytes]) -> tuple[int, int]:
     return max(1, int.from_bytes(head[16:20], "big")), max(1, int.from_bytes(head[20:24], "big"))
 
 
-def open_tiff(request: Request) -> Opened:
+def open_tiff(request: OpenRequest) -> Opened:
     """Read the directories with Pillow's parser, and the pixels with libtiff through libvips."""
     pages = read_pages(request.stream)
     request.check_frame(len(pages))
@@ -125,7 +125,7 @@ def make_lab_opener(file: Path | bytes, frame: int) -> OpenRows:
     return open_rows
 
 
-def open_jpeg(request: Request) -> Opened:
+def open_jpeg(request: OpenRequest) -> Opened:
     """Read the markers with Pillow and the pixels with libvips, which reports what libjpeg only warns of."""
     image = open_pillow_image(request.stream, request.format)
     if count_stereo_frames(image) > 1:
@@ -148,7 +148,7 @@ def open_jpeg(request: Request) -> Opened:
     return header, metadata, make_vips_opener(request.file, header, orientation, convert="cmyk" if cmyk else None)
 
 
-def open_avif(request: Request) -> Opened:
+def open_avif(request: OpenRequest) -> Opened:
     """Read 8-bit AVIF with Pillow, 10 and 12 bits with libvips."""
     request.stream.seek(0)
     data = request.stream.read()
@@ -164,7 +164,7 @@ def add_nclx(metadata: Metadata, data: bytes) -> Metadata:
     return found if found.has_foreign_cicp else metadata
 
 
-def open_deep_avif(request: Request, data: bytes, bits: int) -> Opened:
+def open_deep_avif(request: OpenRequest, data: bytes, bits: int) -> Opened:
     """Open an AVIF of 10 or 12 bits, scaled to 16. libvips applies the orientation."""
     request.check_frame(1)
     image = open_pillow_image(request.stream, "AVIF")
@@ -183,7 +183,7 @@ def open_deep_avif(request: Request, data: bytes, bits: int) -> Opened:
     return header, metadata, make_vips_opener(plain, header, 1, convert_rows=convert_rows)
 
 
-def open_heic(request: Request) -> Opened:
+def open_heic(request: OpenRequest) -> Opened:
     """Open one picture of a HEIC file. The whole picture is held in memory."""
     data = request.file.read_bytes() if isinstance(request.file, Path) else request.file
     frame, pictures = request.frame, heic.read_pictures(data)
@@ -204,7 +204,7 @@ def open_heic(request: Request) -> Opened:
     return header, add_nclx(metadata, data), open_rows
 
 
-def open_gif(request: Request) -> Opened:
+def open_gif(request: OpenRequest) -> Opened:
     """Open one frame of a GIF as it is displayed, drawn over the frames before it."""
     structure = scan_gif(request.stream)
     request.check_frame(structure.frames)
@@ -226,7 +226,7 @@ def open_gif(request: Request) -> Opened:
     return header, metadata, open_rows
 
 
-def open_with_pillow(request: Request) -> Opened:
+def open_with_pillow(request: OpenRequest) -> Opened:
     """Open one frame of a file that Pillow decodes to 8 bits. The whole frame is held in memory."""
     stream, file, format, frame = request.stream, request.file, request.format, request.frame
     image = open_pillow_image(stream, format)
@@ -266,7 +266,7 @@ def add_frame_timing(image: ImageFile.ImageFile, frame: int, metadata: Metadata)
     )
 
 
-OPENERS: dict[str, Callable[[Request], Opened]] = {
+OPENERS: dict[str, Callable[[OpenRequest], Opened]] = {
     "PNG": open_png,
     "TIFF": open_tiff,
     "JPEG": open_jpeg,

@@ -10,6 +10,7 @@ from typing import IO
 
 import numpy as np
 
+from restore_cli.image.formats.sniff import read_exactly
 from restore_cli.image.metadata.collect import IPTC_KEYWORD, XMP_KEYWORD, build_metadata, encode_raw_profile
 from restore_cli.image.metadata.exif import EXIF_PREFIX
 from restore_cli.image.picture import Metadata, Samples
@@ -107,25 +108,18 @@ def scan_png(stream: IO[bytes]) -> PngChunks:
 def read_chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
     """Yield (kind, length, data) of each chunk after the header; data of pixels is empty. Raises: UnreadableImage."""
     while True:
-        length, kind = struct.unpack(">I4s", read_exactly(stream, 8))
+        length, kind = struct.unpack(">I4s", read_exactly(stream, 8, "PNG"))
         keep = kind not in (b"IDAT", b"fdAT") and length <= MAX_CHUNK_BYTES
         parts, crc, left = [], zlib.crc32(kind), length
         while left:
-            part = read_exactly(stream, min(left, BLOCK_SIZE))
+            part = read_exactly(stream, min(left, BLOCK_SIZE), "PNG")
             crc, left = zlib.crc32(part, crc), left - len(part)
             parts += [part] if keep else []
-        if int.from_bytes(read_exactly(stream, 4), "big") != crc:
+        if int.from_bytes(read_exactly(stream, 4, "PNG"), "big") != crc:
             raise UnreadableImage(f"damaged PNG: the checksum of chunk {kind.decode('latin-1')!r} is wrong")
         if kind == b"IEND":
             return
         yield kind, length, b"".join(parts)
-
-
-def read_exactly(stream: IO[bytes], count: int) -> bytes:
-    data = stream.read(count)
-    if len(data) < count:
-        raise UnreadableImage("damaged PNG: truncated, the end of the file is missing")
-    return data
 
 
 def inflate(data: bytes, what: str) -> bytes:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import IO
 
 from restore_cli.image.formats.capabilities import FORMAT_NAMES
 from restore_cli.image.reasons import UnreadableImage, UnsupportedImage
 
-__all__ = ["clear_premultiplied_flag", "detect_format", "read_avif_depth", "read_nclx"]
+__all__ = ["clear_premultiplied_flag", "detect_format", "read_avif_depth", "read_exactly", "read_nclx"]
 
 _HEVC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis")
 _SUPPORTED = "supported formats: " + ", ".join(FORMAT_NAMES.values())
@@ -50,6 +51,14 @@ def detect_format(head: bytes) -> str:
         if head.startswith(signature):
             raise UnsupportedImage(f"{name} files cannot be read; {_SUPPORTED}", "kind")
     raise UnreadableImage(f"not an image in a known format; {_SUPPORTED}")
+
+
+def read_exactly(stream: IO[bytes], count: int, format: str) -> bytes:
+    """Read `count` bytes of a file of `format`. Raises: UnreadableImage if the file ends before."""
+    data = stream.read(count)
+    if len(data) < count:
+        raise UnreadableImage(f"damaged {FORMAT_NAMES[format]}: truncated, the end of the file is missing")
+    return data
 
 
 def read_avif_depth(data: bytes) -> int:
