@@ -193,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Silent."""
+        """NoProgress."""
 
 
 class _Hub(_Handler):

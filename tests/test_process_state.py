@@ -25,7 +25,7 @@ from torch import Tensor
 import restore_cli
 from restore_cli.image.formats.pillow import pillow_settings
 from restore_cli.models.attention import ONEDNN_PRODUCTS
-from restore_cli.weights.address import quiet_client
+from restore_cli.weights.hub_client import silence_client
 
 ROOT = Path(__file__).parents[1]
 asked_by_op = pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="PyTorch before 2.9")
@@ -210,7 +210,7 @@ def settings() -> tuple[object, ...]:
 
 CONTEXTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "pillow": pillow_settings,
-    "client": quiet_client,
+    "client": silence_client,
     "products": lambda: ONEDNN_PRODUCTS,
 }
 

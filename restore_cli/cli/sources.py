@@ -11,7 +11,7 @@ import typer
 from restore_cli.cli.console import note, say
 from restore_cli.errors import WeightsUnavailable
 from restore_cli.weights.catalogue import BundledSource, HubSource, read_catalogue
-from restore_cli.weights.survey import Finding, survey
+from restore_cli.weights.source_checks import SourceCheck, check_sources
 
 __all__ = ["sources"]
 
@@ -29,7 +29,7 @@ def sources(
     """Ask every source whether it still has the checkpoint, without downloading it."""
     known = read_catalogue(catalogue)
     entries = [known.entry(name) for name in dict.fromkeys(names)] if names else list(known.entries)
-    found = survey(entries)
+    found = check_sources(entries)
     for finding in found:
         say(json.dumps(finding_to_json(finding), ensure_ascii=False) if as_json else finding_to_line(finding))
     usable = {finding.entry.name for finding in found if finding.usable}
@@ -38,7 +38,7 @@ def sources(
         "entries": len(entries),
         "sources": len(found),
         "usable": sum(finding.usable for finding in found),
-        "unreachable": sum(finding.answer is None for finding in found),
+        "unreachable": sum(finding.info is None for finding in found),
     }
     if as_json:
         code = WeightsUnavailable.code if without else 0
@@ -52,14 +52,14 @@ def sources(
         )
 
 
-def finding_to_line(finding: Finding) -> str:
+def finding_to_line(finding: SourceCheck) -> str:
     """Return a line about one source."""
     start = f"{finding.entry.name}  {finding.source}  "
-    if finding.answer is None:
+    if finding.info is None:
         return f"{start}{finding.error}"
-    size = compare_value(finding.answer.size, finding.right_size, finding.entry.bytes, "{:,} bytes")
-    sha256 = compare_value(finding.answer.sha256, finding.right_sha256, finding.entry.sha256, "{:.12}…")
-    revision = f", revision {finding.answer.revision[:12]}" if finding.answer.revision else ""
+    size = compare_value(finding.info.size, finding.right_size, finding.entry.bytes, "{:,} bytes")
+    sha256 = compare_value(finding.info.sha256, finding.right_sha256, finding.entry.sha256, "{:.12}…")
+    revision = f", revision {finding.info.revision[:12]}" if finding.info.revision else ""
     return f"{start}reachable, size {size}, sha256 {sha256}{revision}"
 
 
@@ -74,9 +74,9 @@ def compare_value(found: int | str | None, right: bool | None, expected: int | s
     )
 
 
-def finding_to_json(finding: Finding) -> dict[str, Any]:
+def finding_to_json(finding: SourceCheck) -> dict[str, Any]:
     """Return an object about one source."""
-    source, answer = finding.source, finding.answer
+    source, answer = finding.source, finding.info
     return {
         "name": finding.entry.name,
         "source": str(source),

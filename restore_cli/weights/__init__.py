@@ -1,1 +1,1 @@
-"""Which checkpoints there are, and how they come to this disk."""
+"""The catalogue of checkpoints, and their verified files on disk."""

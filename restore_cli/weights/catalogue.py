@@ -1,6 +1,6 @@
-"""weights.toml -> Entry, and which entries a request means.
+"""Reads the catalogue of checkpoints, weights.toml, and selects the entries that fit a request.
 
-Nothing here loads torch or touches the network.
+Neither torch nor the network is used.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = [
     "read_catalogue",
 ]
 
-USUAL_SCALE = 4
-"""what `restore sr` means without --scale, where it is published"""
+DEFAULT_SCALE = 4
+"""the scale of `restore sr` without --scale, if a checkpoint has it"""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asked for; None means "whatever is usual"."""
+    """Which checkpoint to use. None means the default."""
 
     task: str
     model: str | None = None
@@ -41,24 +41,24 @@ class Request:
     noise: str | None = None
     quality: int | None = None
     channels: int = 3
-    """of the image: 1 (gray) or 3"""
+    """of the image: 1 (gray) or 3 (colour)"""
 
     @property
     def command(self) -> str:
-        """The command that shows what there is instead."""
+        """The command that lists the checkpoints of this task and model."""
         model = f" --model {self.model}" if self.model else ""
         return f"restore models --task {self.task}{model}"
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Every checkpoint there is, in order of preference, and the families to try per task."""
+    """All checkpoints in order of preference, and the families to try for each task."""
 
     entries: tuple[Entry, ...]
     defaults: Mapping[str, tuple[str, ...]]
 
     def entry(self, name: str) -> Entry:
-        """The entry of that name, or UsageError."""
+        """Return the entry of that name. Raises UsageError."""
         for entry in self.entries:
             if entry.name == name:
                 return entry
@@ -66,30 +66,30 @@ class Catalogue:
         raise UsageError(f"no checkpoint is named {name!r}{suggestion}", hint="restore models")
 
     def select(self, request: Request) -> list[Entry]:
-        """The entries that the request can mean, best first, at most one per family; or UsageError.
+        """Return the entries that fit the request, best first, at most one for each family. Raises UsageError.
 
-        A named model or variant is never replaced by another: then there is exactly one. Without a model the task's
-        default families follow each other. Whatever else is left open is settled by the order of the catalogue:
-        variant first, then noise. A gray image takes a gray checkpoint where that variant has one.
+        If the request names a model or a variant, there is exactly one entry. Otherwise there is one for each default
+        family of the task. The order of the catalogue decides the rest: first the variant, then the noise. A gray image
+        gets a gray checkpoint if the variant has one.
         """
-        pool = self._fitting(request)
+        pool = self._filter_request(request)
         if request.task == "sr" and request.scale is None:
-            pool = [entry for entry in pool if entry.scale == USUAL_SCALE] or pool
+            pool = [entry for entry in pool if entry.scale == DEFAULT_SCALE] or pool
         families = [f for f in self.defaults.get(request.task, ()) if any(entry.model == f for entry in pool)]
         if request.model is not None or request.variant is not None or not families:
-            families = [*families, *_unique(entry.model for entry in pool)][:1]
-        return [_best([entry for entry in pool if entry.model == family], request) for family in families]
+            families = [*families, *_remove_duplicates(entry.model for entry in pool)][:1]
+        return [_choose_entry([entry for entry in pool if entry.model == family], request) for family in families]
 
-    def _fitting(self, request: Request) -> list[Entry]:
-        """The entries that contradict nothing in the request; UsageError names the first thing that nothing fits."""
-        pool = _narrow(self._of_model(request), "variant", request.variant, request)
-        pool = _colours(pool, request)
-        pool = _narrow(pool, "scale", request.scale, request)
-        pool = _narrow(pool, "noise", request.noise, request)
+    def _filter_request(self, request: Request) -> list[Entry]:
+        """Return the entries that fit every value of the request. Raises UsageError if there are none."""
+        pool = _filter_field(self._filter_model(request), "variant", request.variant, request)
+        pool = _filter_channels(pool, request)
+        pool = _filter_field(pool, "scale", request.scale, request)
+        pool = _filter_field(pool, "noise", request.noise, request)
         check_values(request)
         return pool
 
-    def _of_model(self, request: Request) -> list[Entry]:
+    def _filter_model(self, request: Request) -> list[Entry]:
         check_task(request)
         pool = [entry for entry in self.entries if entry.task == request.task]
         if request.model is None:
@@ -102,7 +102,7 @@ class Catalogue:
             suggestion = suggest(request.model, models)
             raise UsageError(f"no model {request.model!r}{suggestion}; there are {', '.join(models)}", hint=hint)
         if not found:
-            tasks = ", ".join(_unique(entry.task for entry in everywhere))
+            tasks = ", ".join(_remove_duplicates(entry.task for entry in everywhere))
             usual = self.select(Request(request.task))[0].model
             raise UsageError(
                 f"{request.model} has no checkpoint for {request.task}, only for {tasks}",
@@ -112,11 +112,11 @@ class Catalogue:
 
 
 def read_catalogue(extra: Path | None = None) -> Catalogue:
-    """The shipped catalogue, then the file that RESTORE_WEIGHTS_TOML names, then `extra`.
+    """Read the catalogue of the package, then the file that RESTORE_WEIGHTS_TOML names, then `extra`.
 
-    A later entry replaces an earlier one of the same name. UsageError says what is wrong with a file.
+    A later entry replaces an earlier one of the same name. Raises UsageError for a mistake in a file.
     """
-    files = [_shipped()]
+    files = [_find_shipped_file()]
     if named := os.environ.get("RESTORE_WEIGHTS_TOML"):
         files.append(Path(named))
     if extra is not None:
@@ -128,18 +128,18 @@ def read_catalogue(extra: Path | None = None) -> Catalogue:
         chosen = Table(file, "defaults", tables.pop("defaults", {}))
         entries |= {name: read_entry(file, name, value) for name, value in tables.items()}
         models = {entry.model for entry in entries.values()}
-        defaults |= _defaults(chosen, models)
+        defaults |= _read_defaults(chosen, models)
     return Catalogue(tuple(entries.values()), defaults)
 
 
-def _shipped() -> Path:
-    """weights.toml inside the installed package, or beside it in a checkout."""
+def _find_shipped_file() -> Path:
+    """Return the path of weights.toml: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "weights.toml"
     return inside if inside.is_file() else package.parent / "weights.toml"
 
 
-def _defaults(table: Table, models: set[str]) -> dict[str, tuple[str, ...]]:
+def _read_defaults(table: Table, models: set[str]) -> dict[str, tuple[str, ...]]:
     taken = {task: table.read_optional(task, TEXTS) for task in TASKS}
     table.close()
     for task, families in taken.items():
@@ -159,7 +159,7 @@ def check_task(request: Request) -> None:
 
 
 def check_values(request: Request) -> None:
-    """Raise UsageError for a task or a JPEG quality that does not exist, whatever the checkpoint."""
+    """Raise UsageError for a task or a JPEG quality that does not exist."""
     check_task(request)
     if request.quality is None:
         return
@@ -169,22 +169,24 @@ def check_values(request: Request) -> None:
         raise UsageError(f"quality {request.quality} is not a JPEG quality; expected 1 to 100")
 
 
-def _narrow(pool: list[Entry], field: str, wanted: str | int | None, request: Request) -> list[Entry]:
-    """The entries whose `field` is `wanted` (None: all), or the UsageError that says what they have instead."""
+def _filter_field(pool: list[Entry], field: str, wanted: str | int | None, request: Request) -> list[Entry]:
+    """Return the entries whose `field` is `wanted`, or all for None. Raises UsageError with the possible values."""
     found = [entry for entry in pool if wanted is None or getattr(entry, field) == wanted]
     if found:
         return found
-    there = _unique(_spoken(field, getattr(entry, field)) for entry in pool if getattr(entry, field) is not None)
+    there = _remove_duplicates(
+        _format_value(field, getattr(entry, field)) for entry in pool if getattr(entry, field) is not None
+    )
     if not there:
         raise UsageError(f"{request.task} takes no {field} (found {wanted})", hint=request.command)
     named = [request.model, request.variant if field != "variant" else None]
     who = f"{' '.join(filter(None, named))} has no" if any(named) else "no model has"
-    what = f"{field} {_spoken(field, wanted)} for {request.task}{suggest(str(wanted), there)}"
+    what = f"{field} {_format_value(field, wanted)} for {request.task}{suggest(str(wanted), there)}"
     raise UsageError(f"{who} {what}; there is {', '.join(there)}", hint=request.command)
 
 
-def _colours(pool: list[Entry], request: Request) -> list[Entry]:
-    """Without gray checkpoints for a colour image, and without dual-pixel ones unless that variant is named."""
+def _filter_channels(pool: list[Entry], request: Request) -> list[Entry]:
+    """Leave out gray checkpoints for colour images, and dual-pixel ones unless the request names that variant."""
     named = request.variant is not None
     found = [entry for entry in pool if entry.channels == 3 or (entry.channels == 6 and named)]
     if request.channels == 1:
@@ -195,8 +197,8 @@ def _colours(pool: list[Entry], request: Request) -> list[Entry]:
     return found
 
 
-def _best(family: list[Entry], request: Request) -> Entry:
-    """The one entry of a family: first-listed variant and noise, gray for gray, then the nearest quality."""
+def _choose_entry(family: list[Entry], request: Request) -> Entry:
+    """Return the entry of a family with the first variant and noise, gray for gray images, and the nearest quality."""
     first = family[0]
     like = [e for e in family if (e.variant, e.scale, e.noise) == (first.variant, first.scale, first.noise)]
     if request.channels == 1:
@@ -204,13 +206,13 @@ def _best(family: list[Entry], request: Request) -> Entry:
     wanted = request.quality
     if wanted is None:
         return like[0]
-    # a tie goes to the lower quality: it removes more, and the image has at least that much to remove
+    # of two equally near ones the lower quality, which removes at least as many artefacts as the image has
     return min(like, key=lambda entry: (abs((entry.quality or 0) - wanted), entry.quality or 0))
 
 
-def _spoken(field: str, value: object) -> str:
+def _format_value(field: str, value: object) -> str:
     return f"×{value}" if field == "scale" else str(value)
 
 
-def _unique(words: Iterable[str]) -> list[str]:
+def _remove_duplicates(words: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(words))

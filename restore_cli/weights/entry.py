@@ -1,4 +1,4 @@
-"""One checkpoint as data: where it is to be had, what it must be, which network it fills."""
+"""A checkpoint of the catalogue: its sources, its sha256 and size, its task and its network."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ REPOSITORY = re.compile(r"[A-Za-z0-9_-][\w.-]*/[A-Za-z0-9_-][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class HubSource:
-    """A file of a hub repository at a pinned commit."""
+    """A file in a hub repository, at a fixed commit."""
 
     repo: str
     revision: str
     file: str
     repo_type: str = "model"
-    """model or dataset: the hub answers only to the right one"""
+    """model or dataset; with the wrong one the hub does not find the repository"""
 
     def __str__(self) -> str:
         return f"hub {self.repo}" if self.repo_type == "model" else f"hub {self.repo_type}s/{self.repo}"
@@ -107,22 +107,22 @@ class Entry:
     noise: str | None = None
     """15, 25, 50, blind or real"""
     quality: int | None = None
-    """JPEG quality the checkpoint was trained on"""
+    """JPEG quality of the training images"""
     license_note: str | None = None
-    """what a person must know where the licence is not plainly free"""
+    """conditions of the licence that users must know"""
     paper: str | None = None
     parameters: int | None = None
     sha256: str | None = None
-    """None: not published; the one seen first is recorded and enforced"""
+    """If None, no sha256 is published. The sha256 of the first download is recorded, and later files must have it."""
     bytes: int | None = None
     key: str | None = None
-    """the state dict inside the file; a file without that key is the state dict itself"""
+    """key of the state dict in the file; a file without that key is the state dict itself"""
     drop: tuple[str, ...] = ()
-    """patterns of published buffers that our code computes"""
+    """patterns of the names of buffers in the file that our code computes itself"""
     single_source: str | None = None
-    """why all sources are at one service"""
+    """the reason why all sources belong to one service"""
     origin: Origin | None = None
-    """the file of other authors that a bundled one was made from"""
+    """the file from which a bundled one was converted"""
 
     @property
     def scale(self) -> int:
@@ -130,17 +130,17 @@ class Entry:
 
     @property
     def channels(self) -> int:
-        """Channels in: 1, 3, or 6 (dual pixel)."""
+        """Input channels: 1, 3, or 6 (dual pixel)."""
         return int(self.config.get("channels", self.config.get("channels_in", 3)))
 
     @property
     def bundled(self) -> bool:
-        """Whether the file ships with the package."""
+        """Whether the file is part of the package."""
         return any(isinstance(source, BundledSource) for source in self.sources)
 
     @property
     def suffix(self) -> str:
-        """Of the local file; what the sources say is trusted for nothing else."""
+        """Suffix of the cached file: that of the first source with a known one."""
         for source in self.sources:
             name = urlsplit(source.url).path if isinstance(source, UrlSource) else source.file
             if PurePosixPath(name).suffix in SUFFIXES:
@@ -149,17 +149,17 @@ class Entry:
 
 
 def read_entry(file: Path, name: str, value: object) -> Entry:
-    """The table `name` of a catalogue file as an Entry, or one UsageError."""
+    """Read the table `name` of a catalogue file. Raises UsageError for the first mistake."""
     table = Table(file, name, value)
-    _must(table, "name", name, NAME, "small letters, digits and single hyphens")
+    _check_pattern(table, "name", name, NAME, "small letters, digits and single hyphens")
     task = table.read_required("task", TEXT)
     if task not in TASKS:
         table.refuse(f"task: found {task!r}, expected one of {', '.join(TASKS)}")
-    origin = _origin(table)
-    architecture, config = _architecture(table)
+    origin = _read_origin(table)
+    architecture, config = _read_architecture(table)
     sha256 = table.read_optional("sha256", TEXT)
     if sha256 is not None:
-        _must(table, "sha256", sha256, SHA256, "64 small hexadecimal digits")
+        _check_pattern(table, "sha256", sha256, SHA256, "64 small hexadecimal digits")
     entry = Entry(
         name=name,
         title=table.read_required("title", TEXT),
@@ -167,7 +167,7 @@ def read_entry(file: Path, name: str, value: object) -> Entry:
         model=table.read_required("model", TEXT),
         variant=table.read_required("variant", TEXT),
         license=table.read_required("license", TEXT),
-        sources=_sources(table),
+        sources=_read_sources(table),
         architecture=architecture,
         config=config,
         noise=table.read_optional("noise", TEXT),
@@ -188,8 +188,8 @@ def read_entry(file: Path, name: str, value: object) -> Entry:
     return entry
 
 
-def _architecture(table: Table) -> tuple[str, Mapping[str, Any]]:
-    """The sub-table named after an architecture: that name, and the fields of its Config."""
+def _read_architecture(table: Table) -> tuple[str, Mapping[str, Any]]:
+    """Read the sub-table of the network: the name of the architecture, and the fields of its configuration."""
     names = [name for name, value in table.rest.items() if isinstance(value, dict)]
     table.known += ARCHITECTURES
     if len(names) != 1:
@@ -201,20 +201,20 @@ def _architecture(table: Table) -> tuple[str, Mapping[str, Any]]:
     inner = Table(table.file, f"{table.place}.{name}", table.rest.pop(name))
     config = {field: inner.read_required(field, kind) for field, kind in read_field_types(ARCHITECTURES[name]).items()}
     inner.close()
-    return name, read_only(config)
+    return name, freeze(config)
 
 
-def _sources(table: Table) -> tuple[Source, ...]:
+def _read_sources(table: Table) -> tuple[Source, ...]:
     items = table.read_required("sources", SOURCES)
     if not items:
         table.refuse("sources: found none, expected at least one")
-    return tuple(_source(Table(table.file, f"{table.place}.sources[{i}]", item)) for i, item in enumerate(items))
+    return tuple(_read_source(Table(table.file, f"{table.place}.sources[{i}]", item)) for i, item in enumerate(items))
 
 
-def _source(table: Table) -> Source:
+def _read_source(table: Table) -> Source:
     source: Source
     if (url := table.read_optional("url", TEXT)) is not None:
-        if not _is_web(url):
+        if not _is_web_url(url):
             table.refuse(f"url: found {url!r}, expected an http or https address")
         source = UrlSource(url)
     elif (bundled := table.read_optional("bundled", TEXT)) is not None:
@@ -222,16 +222,16 @@ def _source(table: Table) -> Source:
             table.refuse(f"bundled: found {bundled!r}, expected the bare name of a file")
         source = BundledSource(bundled)
     else:
-        source = _hub_source(table)
+        source = _read_hub_source(table)
     table.close()
     return source
 
 
-def _hub_source(table: Table) -> HubSource:
+def _read_hub_source(table: Table) -> HubSource:
     repo, revision, file = (table.read_required(name, TEXT) for name in ("hub", "revision", "file"))
     repo_type = table.read_optional("repo_type", TEXT) or "model"
-    _must(table, "hub", repo, REPOSITORY, "owner/name")
-    _must(table, "revision", revision, COMMIT, "a commit, 40 small hexadecimal digits")
+    _check_pattern(table, "hub", repo, REPOSITORY, "owner/name")
+    _check_pattern(table, "revision", revision, COMMIT, "a commit, 40 small hexadecimal digits")
     if "\\" in file or not all(part.strip(".") for part in file.split("/")):
         table.refuse(f"file: found {file!r}, expected a path inside the repository")
     if repo_type not in REPOSITORY_TYPES:
@@ -239,20 +239,20 @@ def _hub_source(table: Table) -> HubSource:
     return HubSource(repo, revision, file, repo_type)
 
 
-def _origin(table: Table) -> Origin | None:
+def _read_origin(table: Table) -> Origin | None:
     given = table.read_optional("origin", ORIGIN)
     if given is None:
         return None
     inner = Table(table.file, f"{table.place}.origin", given)
     origin = Origin(inner.read_required("url", TEXT), inner.read_required("sha256", TEXT))
-    if not _is_web(origin.url):
+    if not _is_web_url(origin.url):
         inner.refuse(f"url: found {origin.url!r}, expected an http or https address")
-    _must(inner, "sha256", origin.sha256, SHA256, "64 small hexadecimal digits")
+    _check_pattern(inner, "sha256", origin.sha256, SHA256, "64 small hexadecimal digits")
     inner.close()
     return origin
 
 
-def _is_web(url: str) -> bool:
+def _is_web_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -260,14 +260,14 @@ def _is_web(url: str) -> bool:
         return False
 
 
-def _must(table: Table, field: str, value: str, pattern: re.Pattern[str], words: str) -> None:
+def _check_pattern(table: Table, field: str, value: str, pattern: re.Pattern[str], words: str) -> None:
     if not pattern.fullmatch(value):
         table.refuse(f"{field}: found {value!r}, expected {words}")
 
 
-def read_only(config: dict[str, Any]) -> MappingProxyType[str, Any]:
-    """A view that nobody changes."""
+def freeze(config: dict[str, Any]) -> MappingProxyType[str, Any]:
+    """Return a view of `config` that cannot be changed."""
     return MappingProxyType(config)
 
 
-copyreg.pickle(MappingProxyType, lambda view: (read_only, (dict(view),)))  # entries travel to other processes
+copyreg.pickle(MappingProxyType, lambda view: (freeze, (dict(view),)))  # entries are sent to other processes

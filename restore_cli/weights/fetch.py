@@ -1,7 +1,7 @@
-"""Entry -> a verified file on this disk: bundled, cached, from a hub, or from an address.
+"""Finds or downloads the file of a checkpoint: from the package, the cache, a hub, or a web address.
 
-Sources are tried in order. A file is used only after its sha256 was checked; a wrong one is deleted.
-A download that was cut leaves at most a hidden part, which is taken up again where a sha256 can tell that it fits.
+Sources are tried in order. A file is used only after its sha256 was checked. A wrong file is deleted.
+An interrupted download leaves a hidden part at most. It is continued if the sha256 of the whole file is known.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from pathlib import Path
 
 from restore_cli.atomic import sync_folder
 from restore_cli.errors import ChecksumMismatch, UsageError, WeightsUnavailable
-from restore_cli.weights.address import Moved, WebPage, is_offline, quiet_client
-from restore_cli.weights.ask import ask
+from restore_cli.weights.download_errors import describe_failure, is_disk_full, read_status
 from restore_cli.weights.entry import Entry, HubSource, Source, UrlSource
-from restore_cli.weights.progress import Progress, Silent, WrongSize, bar_class, refuse_size
-from restore_cli.weights.reasons import is_no_space, reason, status
+from restore_cli.weights.hub_client import MovedError, WebPageError, is_offline, silence_client
+from restore_cli.weights.progress import NoProgress, Progress, WrongSize, make_bar_class, refuse_size
+from restore_cli.weights.source_info import query_source
 from restore_cli.weights.store import (
-    bundled_file,
     cache_dir,
-    checked,
-    discard,
-    in_hub_cache,
-    keep,
+    delete_file,
+    delete_parts,
+    find_in_hub_cache,
+    get_bundled_file,
+    get_cached_file,
+    get_part_file,
     locate,
-    locked,
-    own_file,
-    part_file,
+    lock_entry,
+    record_file,
     refuse_sha256,
     remove,
-    sweep,
     verify,
+    verify_file,
 )
 from restore_cli.weights.transfer import download
 
@@ -41,33 +41,34 @@ RANGE_NOT_SATISFIABLE = 416
 
 
 def fetch(entry: Entry, *, offline: bool = False, force: bool = False, progress: Progress | None = None) -> Path:
-    """The verified file of `entry`, downloaded where it is not on disk (`force`: in any case).
+    """Return the verified file of `entry`. It is downloaded if it is not on disk, or with `force`.
 
-    Raises WeightsUnavailable where no source gave it, ChecksumMismatch where every source gave something else.
+    Raises WeightsUnavailable if no source has the file, ChecksumMismatch if all sources have another file, UsageError.
     """
     if force and offline:
         raise UsageError(f"{entry.name}: --force downloads again, --offline forbids it; give one of them")
     if not force and (path := locate(entry)) is not None:
         return path
     if offline or is_offline():
-        verify(entry)  # a file that is there and wrong is said to be wrong, not missing
+        verify(entry)  # raises ChecksumMismatch for a wrong file, which is not missing
         why = "--offline is given" if offline else "HF_HUB_OFFLINE is set"
         raise WeightsUnavailable(
             f"{entry.name} is not on this disk and {why}", hint=f"restore models pull {entry.name}, with a network"
         )
-    with locked(entry):
-        # whoever held the lock before may have brought the file
+    with lock_entry(entry):
+        # the process that held the lock before may have downloaded the file
         if not force and (path := locate(entry)) is not None:
             return path
-        return _from_sources(entry, force, progress or Silent())
+        return _fetch_from_any(entry, force, progress or NoProgress())
 
 
 def fetch_first(
     entries: Sequence[Entry], *, offline: bool = False, progress: Progress | None = None
 ) -> tuple[Entry, Path]:
-    """The first of `entries` that is on disk or can be fetched, and its file.
+    """Return the first of `entries` that is on disk or can be downloaded, and its file.
 
-    Only what cannot be had is passed over; a wrong sha256 is an error. Where none can be had, the first one's reason.
+    An entry is skipped only if no source has it. Raises ChecksumMismatch, and the first WeightsUnavailable if all are
+    skipped.
     """
     refusals: list[WeightsUnavailable] = []
     for entry in entries:
@@ -80,65 +81,65 @@ def fetch_first(
     raise refusals[0]
 
 
-def _from_sources(entry: Entry, force: bool, progress: Progress) -> Path:
+def _fetch_from_any(entry: Entry, force: bool, progress: Progress) -> Path:
     failures: list[tuple[Source, Exception]] = []
     waiting = deque(entry.sources)
     while waiting:
         source = waiting.popleft()
         try:
-            with quiet_client():
-                path = _from_source(entry, source, force, progress)
-            sweep(entry)
+            with silence_client():
+                path = _fetch_from_source(entry, source, force, progress)
+            delete_parts(entry)
             return path
-        except Exception as error:  # a source fails in whatever way its library knows; the next one is tried
-            if is_no_space(error):
-                raise _full(entry, source) from None
+        except Exception as error:  # libraries raise errors of many types; then the next source is tried
+            if is_disk_full(error):
+                raise _describe_full_disk(entry, source) from None
             failures.append((source, error))
-            if isinstance(error, Moved) and entry.sha256 and source in entry.sources:
-                waiting.append(UrlSource(error.target))  # last, and only because its bytes can be checked
+            if isinstance(error, MovedError) and entry.sha256 and source in entry.sources:
+                waiting.append(UrlSource(error.target))  # the new owner is trusted because the sha256 is known
             if waiting:
-                progress.passed_over(entry.name, f"{source}: {reason(source, error)}")
-    raise _unavailable(entry, failures)
+                progress.passed_over(entry.name, f"{source}: {describe_failure(source, error)}")
+    raise _combine_failures(entry, failures)
 
 
-def _unavailable(entry: Entry, failures: list[tuple[Source, Exception]]) -> WeightsUnavailable | ChecksumMismatch:
-    """Every source with its reason, and what to do."""
+def _combine_failures(entry: Entry, failures: list[tuple[Source, Exception]]) -> WeightsUnavailable | ChecksumMismatch:
+    """Return one error that names each source with its reason, and the next command."""
     mismatches = [error for _, error in failures if isinstance(error, ChecksumMismatch)]
     if len(mismatches) == len(failures):
         details = "; ".join(error.message.removeprefix(f"{entry.name}: ") for error in mismatches)
         return ChecksumMismatch(f"{entry.name}: {details}", hint=mismatches[-1].hint)
-    reasons = "; ".join(f"{source}: {reason(source, error)}" for source, error in failures)
+    reasons = "; ".join(f"{source}: {describe_failure(source, error)}" for source, error in failures)
     hint = "install restore-cli again" if entry.bundled else f"restore models pull {entry.name}, later"
     return WeightsUnavailable(f"{entry.name} cannot be fetched: {reasons}", hint=hint)
 
 
-def _full(entry: Entry, source: Source) -> WeightsUnavailable:
+def _describe_full_disk(entry: Entry, source: Source) -> WeightsUnavailable:
     where = "the hub's cache (HF_HOME)" if isinstance(source, HubSource) else f"{cache_dir()} (RESTORE_CACHE)"
     return WeightsUnavailable(f"{entry.name}: no space left in {where}", hint="free some, or name another folder")
 
 
-def _from_source(entry: Entry, source: Source, force: bool, progress: Progress) -> Path:
+def _fetch_from_source(entry: Entry, source: Source, force: bool, progress: Progress) -> Path:
     if isinstance(source, HubSource):
-        return _from_hub(entry, source, force, progress)
+        return _fetch_from_hub(entry, source, force, progress)
     if isinstance(source, UrlSource):
-        return _from_url(entry, source, progress)
-    path = bundled_file(source)
-    keep(entry, path, checked(entry, path))
+        return _fetch_from_url(entry, source, progress)
+    path = get_bundled_file(source)
+    record_file(entry, path, verify_file(entry, path))
     return path
 
 
-def _from_hub(entry: Entry, source: HubSource, force: bool, progress: Progress) -> Path:
-    """Through the hub's own cache, so that other programs share the file; a wrong one is deleted from it."""
+def _fetch_from_hub(entry: Entry, source: HubSource, force: bool, progress: Progress) -> Path:
+    """Download into the cache of the hub's client, which other programs share. A wrong file is deleted there."""
     from huggingface_hub import hf_hub_download
 
-    # asked first because this fails at once, where hf_hub_download tries for half a minute
-    there = ask(source)
+    # this request fails at once, but hf_hub_download would try for half a minute
+    there = query_source(source)
     refuse_size(entry, there.size)
     if there.sha256 is not None:
         refuse_sha256(entry, there.sha256, f"the file of {source}")
-    # a copy that is there already is one that `locate` has just refused
-    stale = in_hub_cache(source) is not None
-    bar = bar_class(entry, progress)
+    # `locate` did not return a copy in this cache, so it is wrong
+    stale = find_in_hub_cache(source) is not None
+    bar = make_bar_class(entry, progress)
     path = Path(
         hf_hub_download(
             source.repo,
@@ -150,41 +151,44 @@ def _from_hub(entry: Entry, source: HubSource, force: bool, progress: Progress) 
         )
     )
     try:
-        keep(entry, path, checked(entry, path, str(source)))
-    except (ChecksumMismatch, WebPage):
-        discard(path)
+        record_file(entry, path, verify_file(entry, path, str(source)))
+    except (ChecksumMismatch, WebPageError):
+        delete_file(path)
         raise
     return path
 
 
-def _from_url(entry: Entry, source: UrlSource, progress: Progress) -> Path:
-    """Into a hidden part that becomes the file once its sha256 is right.
+def _fetch_from_url(entry: Entry, source: UrlSource, progress: Progress) -> Path:
+    """Download into a hidden part, which is renamed after its sha256 was checked.
 
-    A part is deleted when its bytes are known to be wrong; where they were an old part's, a new one is begun.
+    A part with wrong bytes is deleted. If an earlier run left it, the download starts again.
     """
-    part = part_file(entry, source.url)
+    part = get_part_file(entry, source.url)
     if entry.sha256 is None:
-        # without a sha256 nothing could tell whether a rest belongs to this beginning
+        # without a sha256 the rest of another file could be appended unnoticed
         part.unlink(missing_ok=True)
     resumed = part.is_file()
     try:
-        _transfer(entry, source, part, progress)
+        _download_part(entry, source, part, progress)
     except Exception:
         if not resumed or part.exists():
             raise
-        _transfer(entry, source, part, progress)
-    return own_file(entry)
+        _download_part(entry, source, part, progress)
+    return get_cached_file(entry)
 
 
-def _transfer(entry: Entry, source: UrlSource, part: Path, progress: Progress) -> None:
+def _download_part(entry: Entry, source: UrlSource, part: Path, progress: Progress) -> None:
     try:
         download(entry, source.url, part, progress)
-        sha256 = checked(entry, part, str(source))
+        sha256 = verify_file(entry, part, str(source))
     except Exception as error:
-        wrong = isinstance(error, (WrongSize, WebPage, ChecksumMismatch)) or status(error) == RANGE_NOT_SATISFIABLE
+        wrong = (
+            isinstance(error, (WrongSize, WebPageError, ChecksumMismatch))
+            or read_status(error) == RANGE_NOT_SATISFIABLE
+        )
         if part.is_file() and (wrong or part.stat().st_size == 0):
             part.unlink()
         raise
-    part.replace(own_file(entry))
+    part.replace(get_cached_file(entry))
     sync_folder(cache_dir())
-    keep(entry, own_file(entry), sha256)
+    record_file(entry, get_cached_file(entry), sha256)

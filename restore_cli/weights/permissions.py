@@ -1,4 +1,4 @@
-"""Whether other users of this machine can put files into a folder that we trust."""
+"""Checks whether other users of this machine can put files into a folder."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from stat import S_ISLNK, S_IWOTH
 
-__all__ = ["why_unsafe"]
+__all__ = ["explain_unsafe_folder"]
 
 
-def why_unsafe(folder: Path) -> str | None:
-    """The reason why other users may control what is in `folder`; None where there is none, or no such folder."""
-    if os.name != "posix":  # permissions of other systems say nothing in this form
+def explain_unsafe_folder(folder: Path) -> str | None:
+    """Return the reason why other users may control the content of `folder`, or None if it is safe or missing."""
+    if os.name != "posix":  # other systems do not use these permissions
         return None
     ours = {0, os.geteuid()}
     path = folder.absolute()

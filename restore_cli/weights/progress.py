@@ -1,4 +1,4 @@
-"""How far a download is, and that it is no larger than it may be."""
+"""Reports the progress of downloads, and stops those that are too large."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from typing import Any, ClassVar, Protocol, Self
 from restore_cli.errors import WeightsUnavailable
 from restore_cli.weights.entry import Entry
 
-__all__ = ["Progress", "Silent", "WrongSize", "bar_class", "refuse_size"]
+__all__ = ["NoProgress", "Progress", "WrongSize", "make_bar_class", "refuse_size"]
 
-LIMIT = 2 * 2**30
-"""bytes that a file of unknown size may have"""
+MAX_BYTES = 2 * 2**30
+"""of a file whose size the catalogue does not state"""
 
 
 class WrongSize(WeightsUnavailable):
-    """A source whose file cannot be the one that is meant, by its size alone."""
+    """A file whose size is not that of the catalogue, or above the limit."""
 
 
 class Progress(Protocol):
-    """Who wants to know how far a download is."""
+    """Receives the progress of a download."""
 
     def start(self, name: str, total: int | None) -> None:
-        """A transfer begins; `total` bytes, where known. Once per source that is tried."""
+        """A download from one source begins. It has `total` bytes, or an unknown number."""
 
     def advance(self, n: int) -> None:
-        """`n` more bytes are here; negative where the server made us begin again."""
+        """`n` more bytes are on disk. `n` is negative if the server starts again from the beginning."""
 
     def finish(self) -> None:
-        """The transfer ended, well or not."""
+        """The download ended, with or without success."""
 
     def passed_over(self, name: str, why: str) -> None:
-        """A source of `name` failed, `why` names it, and the next one is tried."""
+        """A source of `name` failed, and the next one is tried. `why` has the source and the reason."""
 
 
-class Silent:
-    """Nobody wants to know."""
+class NoProgress:
+    """Ignores the progress."""
 
     def start(self, name: str, total: int | None) -> None: ...
 
@@ -46,16 +46,17 @@ class Silent:
 
 
 def refuse_size(entry: Entry, size: int | None) -> None:
-    """Before anything is stored: a size that the file cannot have is refused."""
+    """Raise WrongSize if the file cannot have that size. None is an unknown size."""
     if size is not None and size != (entry.bytes or size):
         raise WrongSize(f"offers {size} bytes, not {entry.bytes}")
-    if size is not None and size > LIMIT:
-        raise WrongSize(f"offers {size} bytes, more than {LIMIT}")
+    if size is not None and size > MAX_BYTES:
+        raise WrongSize(f"offers {size} bytes, more than {MAX_BYTES}")
 
 
-def bar_class(entry: Entry, progress: Progress) -> type[Any]:
-    """A class that the hub's library takes for a tqdm bar: it reports to `progress`, draws nothing, and stops a stream
-    that is longer than the file can be.
+def make_bar_class(entry: Entry, progress: Progress) -> type[Any]:
+    """Return a class with the interface of tqdm that reports to `progress` and draws nothing.
+
+    Its methods raise WrongSize when more bytes arrive than the file can have.
     """
 
     class Bar:
@@ -70,18 +71,18 @@ def bar_class(entry: Entry, progress: Progress) -> type[Any]:
 
         def update(self, n: float = 1) -> None:
             self.n += int(n)
-            if self.n > (entry.bytes or LIMIT):
-                raise WrongSize(f"sent more than {entry.bytes or LIMIT} bytes")
+            if self.n > (entry.bytes or MAX_BYTES):
+                raise WrongSize(f"sent more than {entry.bytes or MAX_BYTES} bytes")
             progress.advance(int(n))
 
         def update_transfer(self, n: float = 1) -> None:
-            """Bytes on the wire, which `update` counts already."""
+            """Transferred bytes, which `update` has counted."""
 
         def set_postfix_str(self, text: str = "", refresh: bool = True) -> None:
-            """Drawn by nobody."""
+            """Part of the interface of tqdm."""
 
         def refresh(self) -> None:
-            """Drawn by nobody."""
+            """Part of the interface of tqdm."""
 
         def close(self) -> None:
             progress.finish()

@@ -1,7 +1,7 @@
-"""Where checkpoints lie on this disk, and what is known of each: its sha256, and the file's state when it was hashed.
+"""Checkpoint files on this disk, with a record of each: its sha256, and its size and time when it was hashed.
 
-Beside a downloaded NAME.pth lies NAME.json. Where the catalogue has no sha256, the one recorded there is enforced.
-A file is hashed again when its size or time has changed since, and by `verify` always.
+The record of NAME.pth is NAME.json beside it. If the catalogue has no sha256, files must have that of the record.
+A file is hashed again if its size or time has changed, and always by `verify`.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from pathlib import Path
 from typing import Any
 
 from restore_cli.errors import ChecksumMismatch, UsageError, WeightsError, WeightsUnavailable
-from restore_cli.weights.address import refuse_page
 from restore_cli.weights.entry import BundledSource, Entry, HubSource
-from restore_cli.weights.permissions import why_unsafe
+from restore_cli.weights.hub_client import refuse_page
+from restore_cli.weights.permissions import explain_unsafe_folder
 
 __all__ = [
-    "bundled_file",
     "cache_dir",
     "check_cache",
-    "checked",
-    "discard",
-    "in_hub_cache",
-    "keep",
+    "compute_sha256",
+    "delete_file",
+    "delete_parts",
+    "find_in_hub_cache",
+    "get_bundled_file",
+    "get_cached_file",
+    "get_part_file",
     "locate",
-    "locked",
-    "own_file",
-    "part_file",
+    "lock_entry",
+    "record_file",
     "refuse_sha256",
     "remove",
-    "sha256_of",
-    "sweep",
     "verify",
+    "verify_file",
 ]
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
 MODE = 0o755
-"""of the cache folder: other users may not write to it, whatever the umask allows"""
+"""of the cache folder: other users cannot write to it, even if the umask would allow that"""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What was true of a file when it was hashed."""
+    """The state of a file when it was hashed."""
 
     path: str
     size: int
@@ -55,48 +55,48 @@ class Record:
 
 
 def cache_dir() -> Path:
-    """$RESTORE_CACHE, or restore/ in the user's cache folder."""
+    """Return $RESTORE_CACHE, or restore/ in the cache folder of the user."""
     if own := os.environ.get("RESTORE_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "restore"
 
 
 def check_cache() -> None:
-    """Raise WeightsError where other users may control what is in the cache folder."""
-    if reason := why_unsafe(cache_dir()):
+    """Raise WeightsError if other users may control the content of the cache folder."""
+    if reason := explain_unsafe_folder(cache_dir()):
         line = f"the cache {cache_dir()} is not used: {reason}"
         raise WeightsError(line, hint=f"chmod o-w {cache_dir()}, or set RESTORE_CACHE to a folder of your own")
 
 
-def is_trusted(entry: Entry) -> bool:
-    """Whether the cache may be used for `entry`: what ships with the package does without an unsafe one.
+def may_use_cache(entry: Entry) -> bool:
+    """Return whether the cache is safe. A bundled checkpoint can do without the cache.
 
-    Raises WeightsError where an unsafe cache would be needed.
+    Raises WeightsError if the cache is unsafe and another checkpoint needs it.
     """
     if entry.bundled:
-        return why_unsafe(cache_dir()) is None
+        return explain_unsafe_folder(cache_dir()) is None
     check_cache()
     return True
 
 
-def bundled_file(source: BundledSource) -> Path:
-    """Where a file that ships with the package lies."""
+def get_bundled_file(source: BundledSource) -> Path:
+    """Return the path of a file of the package."""
     return BUNDLED / source.file
 
 
-def own_file(entry: Entry) -> Path:
-    """Where a file from a URL lies once it is whole and verified."""
+def get_cached_file(entry: Entry) -> Path:
+    """Return the path of a file that was downloaded from a web address and verified."""
     return cache_dir() / f"{entry.name}{entry.suffix}"
 
 
-def part_file(entry: Entry, url: str) -> Path:
-    """Where a download from `url` grows; one per address, so that no two sources are ever joined."""
+def get_part_file(entry: Entry, url: str) -> Path:
+    """Return the path of an unfinished download. Each address has its own, so that two sources are never mixed."""
     return cache_dir() / f".{entry.name}.{hashlib.sha256(url.encode()).hexdigest()[:12]}.part"
 
 
 @contextmanager
-def locked(entry: Entry) -> Iterator[None]:
-    """One process at a time fetches or removes `entry`; a killed one holds nothing."""
+def lock_entry(entry: Entry) -> Iterator[None]:
+    """Let only one process at a time download or delete `entry`. The lock of a killed process is free."""
     import filelock
 
     check_cache()
@@ -116,23 +116,23 @@ def locked(entry: Entry) -> Iterator[None]:
 
 
 def locate(entry: Entry) -> Path | None:
-    """The file of `entry` that is on disk and has the right sha256, or None; asks no network."""
-    expected = _expected(entry)
-    record = _recorded(entry)
-    if record is not None and record.sha256 == expected and record == _state(Path(record.path), record.sha256):
+    """Return the file of `entry` on disk that has the right sha256, or None. The network is not used."""
+    expected = _find_expected_sha256(entry)
+    record = _read_record(entry)
+    if record is not None and record.sha256 == expected and record == _read_state(Path(record.path), record.sha256):
         return Path(record.path)
-    for path in _copies(entry):
+    for path in _list_copies(entry):
         with suppress(OSError, ChecksumMismatch):
-            keep(entry, path, checked(entry, path))
+            record_file(entry, path, verify_file(entry, path))
             return path
     return None
 
 
 def verify(entry: Entry) -> Path | None:
-    """The file of `entry`, hashed anew; None where none is on disk. Raises ChecksumMismatch for a wrong one."""
-    for path in _copies(entry):
+    """Hash the file of `entry` and return its path, or None. Raises ChecksumMismatch, WeightsUnavailable."""
+    for path in _list_copies(entry):
         try:
-            keep(entry, path, checked(entry, path))
+            record_file(entry, path, verify_file(entry, path))
         except OSError as error:
             raise WeightsUnavailable(f"{entry.name}: cannot read {path}: {error.strerror or error}") from None
         return path
@@ -140,40 +140,40 @@ def verify(entry: Entry) -> Path | None:
 
 
 def remove(entry: Entry) -> list[Path]:
-    """Deletes every copy of `entry` that was downloaded, and what was recorded of it; gives what was deleted."""
+    """Delete every downloaded copy of `entry` and its record. Returns the deleted copies. Raises UsageError."""
     if entry.bundled:
         raise UsageError(f"{entry.name} ships with the package and stays", hint="restore models")
-    with locked(entry):
-        gone = _copies(entry)
-        for path in [*gone, _record_file(entry)]:
-            discard(path)
-        sweep(entry)
+    with lock_entry(entry):
+        gone = _list_copies(entry)
+        for path in [*gone, _get_record_file(entry)]:
+            delete_file(path)
+        delete_parts(entry)
     return gone
 
 
-def checked(entry: Entry, path: Path, origin: str | None = None) -> str:
-    """The sha256 of the file, which is the right one; else ChecksumMismatch. Raises OSError where it cannot be read.
+def verify_file(entry: Entry, path: Path, origin: str | None = None) -> str:
+    """Return the sha256 of the file. Raises ChecksumMismatch for a wrong one, OSError if it cannot be read.
 
-    `origin` says where a file that just came is from; it will not be there any more when the message is read. Raises
-    WebPage where that sent a page.
+    `origin` is the source of a new download. Messages name it instead of the file, which is deleted if it is wrong.
+    Raises WebPageError if the source sent a page.
     """
     if origin:
         with path.open("rb") as file:
             refuse_page(file.read(1 << 16))
-    found = sha256_of(path)
+    found = compute_sha256(path)
     refuse_sha256(entry, found, f"the file from {origin}" if origin else str(path))
     return found
 
 
-def sha256_of(path: Path) -> str:
-    """64 small hexadecimal digits."""
+def compute_sha256(path: Path) -> str:
+    """Return the sha256 of a file as 64 small hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def refuse_sha256(entry: Entry, found: str, what: str) -> None:
-    """Raises ChecksumMismatch unless `found`, the sha256 of `what`, is the catalogue's or the first download's."""
-    expected = _expected(entry)
+    """Raise ChecksumMismatch if `found`, the sha256 of `what`, is not that of the catalogue or first download."""
+    expected = _find_expected_sha256(entry)
     if expected is None or found == expected:
         return
     who = "the catalogue says" if entry.sha256 else "it was at the first download"
@@ -184,25 +184,25 @@ def refuse_sha256(entry: Entry, found: str, what: str) -> None:
     )
 
 
-def keep(entry: Entry, path: Path, sha256: str) -> None:
-    """Records the state of a file that was just hashed."""
-    state = _state(path, sha256)
-    if state is None or not is_trusted(entry) or state == _recorded(entry):
+def record_file(entry: Entry, path: Path, sha256: str) -> None:
+    """Record the state of a file that was just hashed."""
+    state = _read_state(path, sha256)
+    if state is None or not may_use_cache(entry) or state == _read_record(entry):
         return
-    record = _record_file(entry)
+    record = _get_record_file(entry)
     fresh = record.with_name(f".{entry.name}.{os.getpid()}.json")
     try:
         record.parent.mkdir(MODE, parents=True, exist_ok=True)
         fresh.write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
         fresh.replace(record)
     except OSError:
-        # a cache that cannot be written costs a second hashing, but a hash that nobody else knows must not be lost
+        # without a record the file is only hashed again, but a sha256 that is not in the catalogue must be kept
         if entry.sha256 is None:
             raise
 
 
-def discard(path: Path) -> None:
-    """Deletes a file; of a hub's cache also the blob that it points to, unless another snapshot does too."""
+def delete_file(path: Path) -> None:
+    """Delete a file. In the cache of a hub, delete also its blob, unless another snapshot links to it."""
     blob = path.parent / path.readlink() if path.is_symlink() else None
     path.unlink(missing_ok=True)
     if blob is not None and blob.parent.name == "blobs":
@@ -212,21 +212,21 @@ def discard(path: Path) -> None:
             blob.unlink(missing_ok=True)
 
 
-def sweep(entry: Entry) -> None:
-    """Deletes what downloads of `entry` left unfinished."""
+def delete_parts(entry: Entry) -> None:
+    """Delete the unfinished downloads of `entry`."""
     for part in cache_dir().glob(f".{entry.name}.*.part"):
         part.unlink(missing_ok=True)
 
 
-def _record_file(entry: Entry) -> Path:
+def _get_record_file(entry: Entry) -> Path:
     return cache_dir() / f"{entry.name}.json"
 
 
-def _recorded(entry: Entry) -> Record | None:
-    if not is_trusted(entry):
+def _read_record(entry: Entry) -> Record | None:
+    if not may_use_cache(entry):
         return None
     try:
-        found: dict[str, Any] = json.loads(_record_file(entry).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(_get_record_file(entry).read_text(encoding="utf-8"))
         if not isinstance(found["path"], str) or not isinstance(found["sha256"], str):
             return None
         return Record(found["path"], int(found["size"]), int(found["mtime_ns"]), found["sha256"])
@@ -234,14 +234,14 @@ def _recorded(entry: Entry) -> Record | None:
         return None
 
 
-def _expected(entry: Entry) -> str | None:
+def _find_expected_sha256(entry: Entry) -> str | None:
     if entry.sha256 is not None:
         return entry.sha256
-    record = _recorded(entry)
+    record = _read_record(entry)
     return record.sha256 if record is not None else None
 
 
-def _state(path: Path, sha256: str) -> Record | None:
+def _read_state(path: Path, sha256: str) -> Record | None:
     try:
         stat = path.stat()
     except OSError:
@@ -249,15 +249,16 @@ def _state(path: Path, sha256: str) -> Record | None:
     return Record(str(path), stat.st_size, stat.st_mtime_ns, sha256)
 
 
-def _copies(entry: Entry) -> list[Path]:
-    """The files on disk that claim to be `entry`, right or wrong: bundled, own, in the hub's cache."""
-    bundled = [bundled_file(source) for source in entry.sources if isinstance(source, BundledSource)]
-    hubs = [path for source in entry.sources if isinstance(source, HubSource) and (path := in_hub_cache(source))]
-    own = [own_file(entry)] if is_trusted(entry) else []
+def _list_copies(entry: Entry) -> list[Path]:
+    """Return the files of `entry` on disk, right or wrong: in the package, in our cache, in the cache of the hub."""
+    bundled = [get_bundled_file(source) for source in entry.sources if isinstance(source, BundledSource)]
+    hubs = [path for source in entry.sources if isinstance(source, HubSource) and (path := find_in_hub_cache(source))]
+    own = [get_cached_file(entry)] if may_use_cache(entry) else []
     return [path for path in [*bundled, *own, *hubs] if path.is_file()]
 
 
-def in_hub_cache(source: HubSource) -> Path | None:
+def find_in_hub_cache(source: HubSource) -> Path | None:
+    """Return the file in the cache of huggingface_hub, right or wrong, or None."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(source.repo, source.file, revision=source.revision, repo_type=source.repo_type)

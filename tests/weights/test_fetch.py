@@ -177,7 +177,7 @@ def test_what_breaks_off_again_and_again_is_passed_over(sandbox: Sandbox) -> Non
     (fetched,) = sandbox.run_client(f"fetch {name}")
     assert sandbox.has_payload(fetched["path"])
     size = len(sandbox.payload)
-    assert fetched["passed"] == [f"one: {sandbox.store}: broke off after {size // 2} of {size} bytes"]
+    assert fetched["passed"] == [f"one: {sandbox.store}: the connection broke after {size // 2} of {size} bytes"]
     assert sandbox.find_leftovers() == []
 
 

@@ -74,13 +74,13 @@ def test_a_broken_record_is_no_record(bundled: Path, record: str) -> None:
 def test_a_file_is_hashed_again_only_when_it_changed(bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert locate(ENTRY) == bundled
     hashed: list[Path] = []
-    real = store.checked
+    real = store.verify_file
 
     def counted(entry: Entry, path: Path, origin: str | None = None) -> str:
         hashed.append(path)
         return real(entry, path, origin)
 
-    monkeypatch.setattr(store, "checked", counted)
+    monkeypatch.setattr(store, "verify_file", counted)
     assert locate(ENTRY) == bundled
     assert hashed == []
     bundled.write_bytes(CONTENT)
@@ -107,8 +107,8 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 
 def test_no_two_addresses_share_a_part(bundled: Path) -> None:
     entry = replace(ENTRY, sources=(UrlSource("https://a/x.pth"), UrlSource("https://b/x.pth")))
-    assert store.part_file(entry, "https://a/x.pth") != store.part_file(entry, "https://b/x.pth")
-    assert store.own_file(entry) == store.cache_dir() / "lite-x4.pth"
+    assert store.get_part_file(entry, "https://a/x.pth") != store.get_part_file(entry, "https://b/x.pth")
+    assert store.get_cached_file(entry) == store.cache_dir() / "lite-x4.pth"
 
 
 def planted(entry: Entry, path: Path) -> None:

@@ -12,7 +12,7 @@ from hub_server import COMMIT, HubServer
 from sandbox import Sandbox, hub_source
 
 from restore_cli.weights.catalogue import read_catalogue
-from restore_cli.weights.survey import CONNECTIONS
+from restore_cli.weights.source_checks import CONNECTIONS
 
 PAYLOAD = b"PK a checkpoint" * 100
 
@@ -141,7 +141,7 @@ def test_offline_no_source_is_asked(sandbox: Sandbox) -> None:
     sandbox.add_entry("one", sandbox.add_to_hub("a/one"))
     ran = sandbox.run_command("models", "sources", "one", HF_HUB_OFFLINE="1")
     assert ran.returncode == 4
-    assert ran.stderr.startswith("restore: HF_HUB_OFFLINE is set: no source can be asked")
+    assert ran.stderr.startswith("restore: HF_HUB_OFFLINE is set: sources cannot be checked")
     assert sandbox.hub.count() == 0
 
 

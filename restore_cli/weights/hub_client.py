@@ -1,4 +1,4 @@
-"""The hub's client, and what a web address answers through it: its file, or the reason why it has none."""
+"""HTTP requests through the client of huggingface_hub, with its proxies, certificates and timeouts."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from restore_cli.shared_context import NO_WARNINGS, SharedContext
 if TYPE_CHECKING:
     from httpx2 import Response
 
-__all__ = ["Moved", "WebPage", "is_offline", "opened", "quiet_client", "refuse_page"]
+__all__ = ["MovedError", "WebPageError", "is_offline", "open_response", "refuse_page", "silence_client"]
 
 PERMANENT = (301, 308)
 MAX_REDIRECTS = 10
 TITLE = re.compile(rb"<title[^>]*>(.{1,200}?)</title", re.IGNORECASE | re.DOTALL)
 PAGE_LIMIT = 1 << 16
-"""bytes of a page in which its title is looked for"""
+"""bytes of a page that are searched for its title"""
 
 
-class Moved(WeightsUnavailable):
-    """A permanent redirect, as of a renamed repository: the old name may belong to someone else some day."""
+class MovedError(WeightsUnavailable):
+    """A permanent redirect, for example of a renamed repository. Someone else may own the old name later."""
 
     def __init__(self, target: str) -> None:
         super().__init__(f"moved to {target}")
         self.target = target
 
 
-class WebPage(WeightsUnavailable):
-    """A page for people, as of a quota or a login, in place of the file."""
+class WebPageError(WeightsUnavailable):
+    """A web page, for example about a quota or a login, instead of the file."""
 
 
 @contextmanager
 def _no_log() -> Iterator[None]:
-    """Silence the log of the hub's library."""
+    """Turn off the log of huggingface_hub."""
     from huggingface_hub.utils import logging
 
     before = logging.get_verbosity()
@@ -54,26 +54,26 @@ _NO_LOG = SharedContext(_no_log)
 
 
 @contextmanager
-def quiet_client() -> Iterator[None]:
-    """The hub's library neither logs nor warns: what went wrong is in our own error."""
+def silence_client() -> Iterator[None]:
+    """Turn off the log and the warnings of huggingface_hub, because our own errors give the reason."""
     with NO_WARNINGS, _NO_LOG:
         yield
 
 
 def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids any request."""
+    """Return whether HF_HUB_OFFLINE forbids requests."""
     from huggingface_hub import constants
 
     return constants.HF_HUB_OFFLINE
 
 
 @contextmanager
-def opened(
+def open_response(
     url: str, method: str = "GET", headers: dict[str, str] | None = None, timeout: float | None = None
 ) -> Iterator[Response]:
-    """The answer of `url` with its body not yet read, through the hub client's own session (proxies, certificates).
+    """Open the response of `url`, without its body. Temporary redirects are followed.
 
-    Temporary redirects are followed. Raises Moved, WebPage, or the client's own error for a status that is a refusal.
+    Raises MovedError, WebPageError, and the client's own error for a status that reports a failure.
     """
     from huggingface_hub import constants, get_session
 
@@ -82,35 +82,35 @@ def opened(
     for _ in range(MAX_REDIRECTS):
         with get_session().stream(method, url, headers=asked, timeout=wait, follow_redirects=False) as response:
             if not response.has_redirect_location:
-                _refuse(response)
+                _refuse_failure(response)
                 yield response
                 return
             target = str(response.url.join(response.headers["Location"]))
-            if response.status_code in PERMANENT and _place(target) != _place(url):
-                raise Moved(target)
+            if response.status_code in PERMANENT and _read_host_and_path(target) != _read_host_and_path(url):
+                raise MovedError(target)
             url = target
     raise WeightsUnavailable(f"redirects more than {MAX_REDIRECTS} times")
 
 
 def refuse_page(head: bytes) -> None:
-    """Raises WebPage where the first bytes of a file are those of a page."""
+    """Raise WebPageError if a file begins as a web page does."""
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html")):
-        raise _web_page(head)
+        raise _make_web_page_error(head)
 
 
-def _refuse(response: Response) -> None:
+def _refuse_failure(response: Response) -> None:
     response.raise_for_status()
     if response.headers.get("Content-Type", "").lower().startswith("text/html"):
-        raise _web_page(next(response.iter_bytes(PAGE_LIMIT), b""))
+        raise _make_web_page_error(next(response.iter_bytes(PAGE_LIMIT), b""))
 
 
-def _place(url: str) -> tuple[str | None, str]:
-    """What stays the same where a redirect leads from http to https."""
+def _read_host_and_path(url: str) -> tuple[str | None, str]:
+    """Return the parts of an address that a redirect from http to https keeps."""
     parts = urlsplit(url)
     return parts.hostname, parts.path
 
 
-def _web_page(head: bytes) -> WebPage:
+def _make_web_page_error(head: bytes) -> WebPageError:
     found = TITLE.search(head)
     title = " ".join(html.unescape(found[1].decode("utf-8", "replace")).split())[:60] if found else ""
-    return WebPage(f"sent a web page{f' ({title})' if title else ''}, not the file")
+    return WebPageError(f"sent a web page{f' ({title})' if title else ''}, not the file")
