@@ -1,7 +1,8 @@
 """Compares enlarged small, compressed images with their originals: `python -m benchmarks.compressed_sr 4 emt-x4`.
 
-The images are Set5 and the first ten of CBSD68, made small with MATLAB's bicubic filter, then noise from
-`default_rng(0)`, then JPEG by Pillow (4:2:0). PSNR on Y without a border of `scale` px, mean of the fifteen.
+The images are Set5 and the first ten of CBSD68. They are reduced with MATLAB's bicubic filter, then get noise from
+`default_rng(0)`, then become JPEG files by Pillow (4:2:0). The table shows the mean PSNR of the fifteen images, on Y,
+without a border of `scale` px.
 """
 
 from __future__ import annotations
@@ -28,30 +29,32 @@ LEVELS: dict[str, tuple[float, int | None]] = {
     "JPEG 40": (0, 40),
     "σ 10, JPEG 10": (10, 10),
 }
-"""Name -> standard deviation of the noise on 0..255, quality of the JPEG file."""
+"""Name -> (standard deviation of the noise on 0..255, quality of the JPEG file)."""
 
 
 def main() -> None:
-    """The command line."""
+    """Print the table for the scale and the models of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compressed_sr", description=__doc__)
     parser.add_argument("scale", type=int, choices=(2, 4), help="of the enlargement")
-    parser.add_argument("models", nargs="*", help="names of the catalogue or checkpoint files; bicubic is always there")
+    parser.add_argument(
+        "models", nargs="*", help="names of the catalogue or checkpoint files; bicubic is always measured"
+    )
     parser.add_argument("--bench", type=Path, default=Path("../shared/bench"), help="folder of the benchmarks")
     options = parser.parse_args()
     ways: dict[str, Callable[[Bytes], Bytes]] = {"bicubic": lambda small: imresize(small, options.scale)}
-    ways |= {name: enlarger(name) for name in options.models}
+    ways |= {name: make_enlarger(name) for name in options.models}
     sys.stdout.write(f"{' | '.join(['low resolution', *ways])}\n")
     for level, (sigma, quality) in LEVELS.items():
-        pairs = [(degrade(large, options.scale, sigma, quality), large) for large in originals(options)]
+        pairs = [(degrade(large, options.scale, sigma, quality), large) for large in read_originals(options)]
         found = [
-            np.mean([compare(way(small), large, options.scale) for small, large in pairs]) for way in ways.values()
+            np.mean([measure_psnr(way(small), large, options.scale) for small, large in pairs]) for way in ways.values()
         ]
         sys.stdout.write(f"{' | '.join([level, *(f'{mean:.2f}' for mean in found)])}\n")
         sys.stdout.flush()
 
 
-def originals(options: argparse.Namespace) -> Iterator[Bytes]:
-    """The fifteen images, their sides cut to multiples of the scale."""
+def read_originals(options: argparse.Namespace) -> Iterator[Bytes]:
+    """Yield the fifteen images, cropped to multiples of the scale."""
     files = sorted(options.bench.glob("Set5/HR/*.png")) + sorted(options.bench.glob("CBSD68/*.png"))[:10]
     for file in files:
         image = np.asarray(Image.open(file).convert("RGB"))
@@ -60,7 +63,7 @@ def originals(options: argparse.Namespace) -> Iterator[Bytes]:
 
 
 def degrade(large: Bytes, scale: int, sigma: float, quality: int | None) -> Bytes:
-    """The small image: bicubic, noise, JPEG."""
+    """Return the small image: reduced, then with noise, then compressed."""
     small = imresize(large, Fraction(1, scale))
     if sigma:
         noise = np.random.default_rng(0).normal(0, sigma, small.shape)
@@ -68,8 +71,8 @@ def degrade(large: Bytes, scale: int, sigma: float, quality: int | None) -> Byte
     return small if quality is None else jpeg(small, quality)
 
 
-def enlarger(name: str) -> Callable[[Bytes], Bytes]:
-    """The model of that name, or several joined by + that run one after the other, in float32."""
+def make_enlarger(name: str) -> Callable[[Bytes], Bytes]:
+    """Return a function that enlarges with a model in float32. Several names joined by + run one after the other."""
     models = [restore_cli.load(part, precision="fp32") for part in name.split("+")]
 
     def enlarge(image: Bytes) -> Bytes:
@@ -80,8 +83,8 @@ def enlarger(name: str) -> Callable[[Bytes], Bytes]:
     return enlarge
 
 
-def compare(found: Bytes, expected: Bytes, border: int) -> float:
-    """PSNR on Y, dB."""
+def measure_psnr(found: Bytes, expected: Bytes, border: int) -> float:
+    """Return the PSNR on Y in dB, without a border of `border` px."""
     return psnr(luma(found), luma(expected), border=border)
 
 

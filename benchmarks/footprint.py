@@ -1,9 +1,9 @@
-"""How much memory a model takes for a tile on a CPU, beside what its contract says. Linux only.
+"""Measures the memory that a model takes for a tile on a CPU, next to what its contract states. Linux only.
 
     python -m benchmarks.footprint NAME … [--sides 64 128 256 512] [--precision fp32 bf16]
 
-Each tile has a process of its own, in which the model has restored one window before: the kernel's mark of the most
-memory (VmHWM) less what was held before the tile (VmRSS). Random weights of the catalogue's size.
+Each tile runs in its own process, after the model has restored one window. The memory is the peak that the kernel
+counts (VmHWM) minus what the process held before the tile (VmRSS). Weights are random and have the catalogue's size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def measure(name: str, precision: str, side: int) -> tuple[int, int, int]:
-    """(px of the tile's side, bytes that it takes, bytes that the contract says)."""
+    """Return (side of the tile in px, bytes that it takes, bytes that the contract states)."""
     keep_freed_memory()
     use_granted_cores()
     entry = read_catalogue().entry(name)
@@ -43,29 +43,28 @@ def measure(name: str, precision: str, side: int) -> tuple[int, int, int]:
     return side, took, constant + per_pixel * side**2
 
 
-def say(line: str) -> None:
-    """One line on standard output."""
+def print_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def main() -> None:
-    """The command line."""
+    """Print a table with a row per model, precision and side."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+")
     parser.add_argument("--sides", nargs="+", type=int, default=[64, 128, 256, 512])
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
-    parser.add_argument("--one", action="store_true", help="measure here, print the numbers")
+    parser.add_argument("--one", action="store_true", help="measure one tile in this process and print the numbers")
     asked = parser.parse_args()
     if asked.one:
-        say(" ".join(map(str, measure(asked.names[0], asked.precision[0], asked.sides[0]))))
+        print_line(" ".join(map(str, measure(asked.names[0], asked.precision[0], asked.sides[0]))))
         return
-    say("| model | precision | tile | takes, MiB | contract, MiB |\n|---|---|---|---|---|")
+    print_line("| model | precision | tile | takes, MiB | contract, MiB |\n|---|---|---|---|---|")
     for name, precision, side in ((n, p, s) for n in asked.names for p in asked.precision for s in asked.sides):
         command = [sys.executable, "-m", "benchmarks.footprint", name, "--precision", precision, "--sides", str(side)]
         done = subprocess.run([*command, "--one"], stdout=subprocess.PIPE, text=True, check=True)
         side, takes, says = map(int, done.stdout.split())
-        say(f"| {name} | {precision} | {side} | {takes / 2**20:.0f} | {says / 2**20:.0f} |")
+        print_line(f"| {name} | {precision} | {side} | {takes / 2**20:.0f} | {says / 2**20:.0f} |")
 
 
 if __name__ == "__main__":

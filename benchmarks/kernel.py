@@ -1,7 +1,7 @@
-"""How long the attention kernel takes, beside the plain way, and under other layouts: part of `make bench-gpu`.
+"""Times the attention kernel, plain attention, and the kernel in other launch configurations: part of `make bench-gpu`.
 
-For each published form in float16, on a map of 512×512 px: ms of the plain way, of the kernel as restore runs
-it, and of the kernel under other layouts; medians of twenty calls in turn.
+For each published form in float16, on a feature map of 512×512 px, it prints milliseconds of plain attention, of the
+kernel as restore runs it, and of the kernel in its best other configurations. Each is the median of twenty calls.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ Layout = Callable[[tuple[int, int], int, int, torch.dtype], dict[str, int]]
 
 
 def main() -> None:
-    """Measure, and print a line for each form and its best layouts."""
+    """Print a line for each form, with its best launch configurations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--side", type=int, default=512, help="of the map, px")
+    parser.add_argument("--side", type=int, default=512, help="of the feature map, px")
     parser.add_argument("--rounds", type=int, default=20)
     given = parser.parse_args()
     for name in FORMS:
-        sys.stdout.write(line(name, torch.device(given.device), given.side, given.rounds) + "\n")
+        sys.stdout.write(measure_form(name, torch.device(given.device), given.side, given.rounds) + "\n")
         sys.stdout.flush()
 
 
-def line(name: str, device: torch.device, side: int, rounds: int) -> str:
-    """One form, in words."""
+def measure_form(name: str, device: torch.device, side: int, rounds: int) -> str:
+    """Return the line for one form."""
     window, margin, (count, heads, d), biased = FORMS[name]
     shifted = not margin
     shift = (window[0] // 2 * shifted, window[1] // 2 * shifted)
@@ -65,13 +65,13 @@ def line(name: str, device: torch.device, side: int, rounds: int) -> str:
             return attention.window_attention(qkv, window, shift, bias, 0.2)
 
     with torch.inference_mode():
-        times = {"plain": milliseconds(plain, device, rounds), "kernel": milliseconds(kernel, device, rounds)}
+        times = {"plain": time_call(plain, device, rounds), "kernel": time_call(kernel, device, rounds)}
         others = {}
         for words in LAYOUTS:
-            with patch.object(triton_attention, "launch_config", laid_out(words)):
+            with patch.object(triton_attention, "launch_config", override_launch_config(words)):
                 try:
-                    others[words] = milliseconds(kernel, device, rounds)
-                except Exception as error:  # too much for a multiprocessor: Triton raises many kinds
+                    others[words] = time_call(kernel, device, rounds)
+                except Exception as error:  # too large for a multiprocessor; Triton raises many kinds
                     others[words] = float("inf")
                     sys.stderr.write(f"{name} {words}: {type(error).__name__}\n")
     best = sorted(others, key=others.__getitem__)[:3]
@@ -79,8 +79,8 @@ def line(name: str, device: torch.device, side: int, rounds: int) -> str:
     return f"{name}: plain {times['plain']:.3f} ms, kernel {times['kernel']:.3f} ms; best layouts {found}"
 
 
-def laid_out(words: tuple[int, int, int, int]) -> Layout:
-    """`triton_attention.launch_config` with other numbers."""
+def override_launch_config(words: tuple[int, int, int, int]) -> Layout:
+    """Return `triton_attention.launch_config` with these numbers in place of its own."""
     usual = triton_attention.launch_config
 
     def launch_config(window: tuple[int, int], margin: int, d: int, dtype: torch.dtype) -> dict[str, int]:
@@ -90,8 +90,8 @@ def laid_out(words: tuple[int, int, int, int]) -> Layout:
     return launch_config
 
 
-def milliseconds(call: Callable[[], Tensor], device: torch.device, rounds: int) -> float:
-    """The median of some calls after two first ones."""
+def time_call(call: Callable[[], Tensor], device: torch.device, rounds: int) -> float:
+    """Return the median time of `rounds` calls, after two calls to warm up."""
     times = []
     for _ in range(rounds + 2):
         if device.type == "cuda":

@@ -1,13 +1,13 @@
-"""Peak memory against megapixels: `restore`, which reads and writes rows, and the plain way: load, run, save.
+"""Measures peak memory for images of several sizes: of `restore`, which streams rows, and of a plain script.
 
-The plain way is a script of a dozen lines with Pillow: the picture and the result once each in floating point, tiles
-without overlap, nothing copied that need not be.
+The plain script is a dozen lines with Pillow: load, run, save. It holds the image and the result once each in floating
+point, uses tiles without overlap, and makes no further copies.
 
     python -m benchmarks.memory              # small strips, a minute or two
     python -m benchmarks.memory --full       # 4000×60000 enlarged twice, 20000×20000 denoised
 
-The model has next to no arithmetic: what is measured is the way of the pixels. Peaks are those of a whole process of
-its own, interpreter and libraries included, as the kernel counted them (VmHWM).
+The model computes almost nothing, so reading and writing are what is measured. A peak is that of a whole process,
+interpreter and libraries included, as the kernel counts it (VmHWM).
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ status = pathlib.Path("/proc/self/status")
 atexit.register(lambda: peak.write_text(status.read_text().split("VmHWM:")[1].split()[0]))
 """
 PLAIN_LIMIT = 30_000_000
-"""px beyond which the plain way is not tried, but foretold: it would take all memory"""
+"""Beyond this many px the plain script is extrapolated instead of run, because it would take all memory."""
 LINE = ((2000, 3000), (4000, 6000))
-"""px of the two pictures whose peaks foretell larger ones: what the plain way holds grows with the area"""
+"""Sizes in px of the two images from which larger ones are extrapolated: the script's memory grows with the area."""
 
 COMMAND = """
 from restore_cli.cli.main import main
@@ -76,52 +76,52 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Peak memory against megapixels.")
     parser.add_argument("--full", action="store_true", help="the sizes that the project promises")
     parser.add_argument("--suffix", default=".png", choices=sorted(FORMAT_BY_SUFFIX), help="of input and output")
-    parser.add_argument("--no-plain", action="store_true", help="only restore itself")
+    parser.add_argument("--no-plain", action="store_true", help="measure only restore")
     given = parser.parse_args()
     print("| task | size, px | Mpx in | Mpx out | restore, MiB | s | load, run, save, MiB |")  # noqa: T201
     print("|---|---|---|---|---|---|---|")  # noqa: T201
     with tempfile.TemporaryDirectory() as folder:
         for task, width, height in FULL if given.full else SMALL:
-            print(row(Path(folder), task, width, height, given.suffix, plain=not given.no_plain), flush=True)  # noqa: T201
-    print("\n≈ The line through the plain way's peaks at 2000×3000 and 4000×6000 px: the picture itself would not fit.")  # noqa: T201
+            print(measure_row(Path(folder), task, width, height, given.suffix, plain=not given.no_plain), flush=True)  # noqa: T201
+    print("\n≈ Extrapolated from the plain script's peaks at 2000×3000 and 4000×6000 px: this size does not fit.")  # noqa: T201
 
 
-def row(folder: Path, task: str, width: int, height: int, suffix: str, *, plain: bool) -> str:
-    """One line of the table."""
+def measure_row(folder: Path, task: str, width: int, height: int, suffix: str, *, plain: bool) -> str:
+    """Return one line of the table."""
     scale = 2 if task == "sr" else 1
     weights, source, output = folder / f"x{scale}.safetensors", folder / f"in{suffix}", folder / f"out{suffix}"
     write_weights(weights, scale)
-    write_picture(source, width, height)
+    write_image(source, width, height)
     options = ("--weights", weights, "--device", "cpu", "-o", output, "--overwrite", "--quiet")
-    ours, seconds = peak(folder, COMMAND, task, source, *options)
-    held = plain_peak(folder, weights, width, height, suffix) if plain else "not asked for"
+    ours, seconds = measure_peak(folder, COMMAND, task, source, *options)
+    held = measure_plain_peak(folder, weights, width, height, suffix) if plain else "not measured"
     area = width * height / 1e6
     return f"| {task} | {width}×{height} | {area:.0f} | {area * scale**2:.0f} | {ours:.0f} | {seconds:.0f} | {held} |"
 
 
-def plain_peak(folder: Path, weights: Path, width: int, height: int, suffix: str) -> str:
-    """MiB of the plain way: measured, or for pictures that are too large by a line through two smaller ones."""
+def measure_plain_peak(folder: Path, weights: Path, width: int, height: int, suffix: str) -> str:
+    """Return the peak of the plain script in MiB: measured, or extrapolated from two smaller images."""
 
-    def measured(size: tuple[int, int]) -> float:
+    def measure(size: tuple[int, int]) -> float:
         source = folder / f"plain{suffix}"
-        write_picture(source, *size)
-        return peak(folder, PLAIN, weights, source, folder / f"out{suffix}")[0]
+        write_image(source, *size)
+        return measure_peak(folder, PLAIN, weights, source, folder / f"out{suffix}")[0]
 
     if width * height <= PLAIN_LIMIT:
-        return f"{measured((width, height)):.0f}"
-    (small, least), (large, most) = ((w * h, measured((w, h))) for w, h in LINE)
+        return f"{measure((width, height)):.0f}"
+    (small, least), (large, most) = ((w * h, measure((w, h))) for w, h in LINE)
     return f"≈ {most + (width * height - large) * (most - least) / (large - small):.0f}"
 
 
-def peak(folder: Path, code: str, *arguments: str | Path) -> tuple[float, float]:
-    """(MiB, s) that Python took at most for this code."""
+def measure_peak(folder: Path, code: str, *arguments: str | Path) -> tuple[float, float]:
+    """Run the code in a Python process. Return its peak memory in MiB and its time in seconds."""
     start, report = time.perf_counter(), folder / "peak"
     subprocess.run([sys.executable, "-c", REPORT + code, report, *arguments], check=True)
     return int(report.read_text()) / 1024, time.perf_counter() - start
 
 
 def write_weights(path: Path, scale: int) -> None:
-    """A SwinIR without blocks: three convolutions of four channels."""
+    """Write a SwinIR without blocks: three convolutions of four channels."""
     head = "pixelshuffledirect" if scale > 1 else ""
     config = SwinIRConfig(scale, 3, 4, (), (), 8, 2.0, head, "1conv", 1.0)
     torch.manual_seed(0)
@@ -129,8 +129,8 @@ def write_weights(path: Path, scale: int) -> None:
     save_file(tensors, path, {"architecture": "swinir", "config": json.dumps(vars(config))})
 
 
-def write_picture(path: Path, width: int, height: int) -> None:
-    """Waves with noise, like a photograph to a compressor, made as they are written."""
+def write_image(path: Path, width: int, height: int) -> None:
+    """Write waves with noise, which compress like a photograph. Rows are made as they are written."""
 
     def blocks() -> Iterator[Samples]:
         random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Ours and the peer's model of each family, built from one state dict of the published size."""
+"""Our model and the peer's model of each family, built from one state dict of the published size."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from restore_cli.models.load import build_module, build_network
 from restore_cli.models.network import Network
 from restore_cli.weights.architectures import EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
 
-__all__ = ["CASES", "Case", "ours", "peer", "weights"]
+__all__ = ["CASES", "Case", "build_ours", "build_peer", "make_weights"]
 
 Config = EMTConfig | HATConfig | RestormerConfig | SwinIRConfig
 
 
 @dataclass(frozen=True)
 class Case:
-    """One model of the table."""
+    """One model of the table in docs/performance.md."""
 
     name: str
     architecture: str
@@ -44,10 +44,10 @@ CASES = (
 )
 
 
-def weights(case: Case) -> dict[str, Tensor]:
-    """Random weights of the size, always the same, such that rounding does not grow from layer to layer.
+def make_weights(case: Case) -> dict[str, Tensor]:
+    """Return random weights, the same in each call, with which rounding errors do not grow from layer to layer.
 
-    Tables of biases are not left at zero. EMT's scores are not scaled, so its queries are made small.
+    Bias tables get random values instead of zeros. EMT does not scale its scores, so its queries are made small.
     """
     torch.manual_seed(0)
     state = build_module(case.architecture, asdict(case.config)).state_dict()
@@ -59,14 +59,14 @@ def weights(case: Case) -> dict[str, Tensor]:
     return state
 
 
-def ours(case: Case, state: dict[str, Tensor], device: torch.device, precision: torch.dtype) -> Network:
-    """Our model with the weights."""
+def build_ours(case: Case, state: dict[str, Tensor], device: torch.device, precision: torch.dtype) -> Network:
+    """Return our model with the weights."""
     return build_network(case.architecture, asdict(case.config), state, Path(case.name), device, precision)
 
 
-def peer(case: Case, state: dict[str, Tensor], device: torch.device) -> nn.Module:
-    """The peer's model with the weights; what it lacks in them are tables that it computes itself."""
-    module = PlainEMT(case.config) if isinstance(case.config, EMTConfig) else spandrel_model(case.config)
+def build_peer(case: Case, state: dict[str, Tensor], device: torch.device) -> nn.Module:
+    """Return the peer's model with the weights. Tables that it computes itself are not in the state dict."""
+    module = PlainEMT(case.config) if isinstance(case.config, EMTConfig) else build_spandrel_model(case.config)
     missing, unexpected = module.load_state_dict(state, strict=False)
     computed = ("relative_position_index", "attn_mask")
     wrong = [key for key in missing if not any(word in key for word in computed)] + list(unexpected)
@@ -75,33 +75,35 @@ def peer(case: Case, state: dict[str, Tensor], device: torch.device) -> nn.Modul
     return module.requires_grad_(False).eval().to(device)
 
 
-def spandrel_model(config: Config) -> nn.Module:
-    """spandrel's class of the architecture, given our configuration in its words."""
-    placeholder_for_torchvision()
+def build_spandrel_model(config: Config) -> nn.Module:
+    """Return spandrel's module for our configuration, before its weights are loaded."""
+    add_torchvision_placeholder()
     if isinstance(config, RestormerConfig):
         path = "spandrel_extra_arches.architectures.Restormer.__arch.restormer_arch"
-        return built(path, "Restormer", restormer_words(config))
+        return construct(path, "Restormer", convert_restormer_config(config))
     if isinstance(config, HATConfig):
-        return built("spandrel.architectures.HAT.__arch.HAT", "HAT", window_words(config) | hat_words(config))
-    words = window_words(config) | {"upsampler": getattr(config, "head", "")}
-    return built("spandrel.architectures.SwinIR.__arch.SwinIR", "SwinIR", words)
+        return construct(
+            "spandrel.architectures.HAT.__arch.HAT", "HAT", convert_window_config(config) | convert_hat_config(config)
+        )
+    words = convert_window_config(config) | {"upsampler": getattr(config, "head", "")}
+    return construct("spandrel.architectures.SwinIR.__arch.SwinIR", "SwinIR", words)
 
 
-def built(path: str, name: str, words: dict[str, object]) -> nn.Module:
-    """The class of that name in that module, built with the words."""
+def construct(path: str, name: str, words: dict[str, object]) -> nn.Module:
+    """Return an instance of the class `name` in the module `path`."""
     module: nn.Module = getattr(import_module(path), name)(**words)
     return module
 
 
-def window_words(config: Config) -> dict[str, object]:
-    """What SwinIR and HAT call by the same names."""
+def convert_window_config(config: Config) -> dict[str, object]:
+    """Return the arguments that SwinIR and HAT have in common."""
     words = {"upscale": "scale", "embed_dim": "dim", "depths": "depths", "num_heads": "heads"}
     words |= {"window_size": "window", "mlp_ratio": "mlp_ratio"}
     return {word: getattr(config, name) for word, name in words.items()} | {"img_size": 64, "img_range": 1.0}
 
 
-def hat_words(config: HATConfig) -> dict[str, object]:
-    """What is HAT's own."""
+def convert_hat_config(config: HATConfig) -> dict[str, object]:
+    """Return the arguments that only HAT has."""
     return {
         "compress_ratio": config.compress,
         "squeeze_factor": config.squeeze,
@@ -111,8 +113,8 @@ def hat_words(config: HATConfig) -> dict[str, object]:
     }
 
 
-def restormer_words(config: RestormerConfig) -> dict[str, object]:
-    """Restormer's configuration."""
+def convert_restormer_config(config: RestormerConfig) -> dict[str, object]:
+    """Return the arguments of Restormer."""
     return {
         "inp_channels": config.channels_in,
         "out_channels": config.channels_out,
@@ -126,8 +128,8 @@ def restormer_words(config: RestormerConfig) -> dict[str, object]:
     }
 
 
-def placeholder_for_torchvision() -> None:
-    """Stand in for three functions that spandrel imports for families not measured here; spares the installation."""
+def add_torchvision_placeholder() -> None:
+    """Replace the three functions that spandrel imports for other families, so that torchvision is not needed."""
     for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
         sys.modules.setdefault(name, ModuleType(name))
     functional: Any = sys.modules["torchvision.transforms.functional"]

@@ -1,8 +1,8 @@
-"""What a batch takes against its slowest stage: `python -m benchmarks.pipeline [--pictures 200] [--side 192]`.
+"""Compares a batch with its slowest stage: `python -m benchmarks.pipeline [--pictures 200] [--side 192]`.
 
-Decoding, restoring and encoding the same pictures, each alone and on one thread, then the whole job as the command runs
-it, also with one thread for the model, as if it were a device of its own. On a machine with at least two free cores.
-Rounds alternate; medians are printed.
+It times decoding, restoring and encoding of the same images, each alone and on one thread, and then the whole job as
+the command runs it, also with one thread for the model. The machine needs at least two free cores. Rounds alternate,
+and the medians are printed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ OPTIONS = FileOptions()
 
 
 def main() -> None:
-    """Make the pictures, time the stages and the job, print."""
+    """Make the images, time the stages and the job, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--side", type=int, default=128)
@@ -54,19 +54,19 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="restore-pipeline-") as name:
         folder = Path(name)
-        make(folder / "in", given.pictures, given.side)
+        make_images(folder / "in", given.pictures, given.side)
         stages = Stages(folder)
         times: dict[str, list[float]] = {}
         for _ in range(given.rounds):
-            for title, work in stages.all().items():
+            for title, work in stages.list_stages().items():
                 start = time.perf_counter()
                 work()
                 times.setdefault(title, []).append(time.perf_counter() - start)
-        show(given.pictures, given.side, {title: median(found) for title, found in times.items()})
+        print_table(given.pictures, given.side, {title: median(found) for title, found in times.items()})
 
 
-def make(folder: Path, count: int, side: int) -> None:
-    """Crops of the example, all different."""
+def make_images(folder: Path, count: int, side: int) -> None:
+    """Write `count` different crops of the example."""
     folder.mkdir()
     whole = decode(CAT).pixels
     numbers = np.random.default_rng(0)
@@ -78,7 +78,7 @@ def make(folder: Path, count: int, side: int) -> None:
 
 
 class Stages:
-    """Each stage alone, with what it needs in memory, and the job."""
+    """Runs each stage alone, with its inputs in memory, or the whole job."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.round = folder, 0
@@ -88,51 +88,51 @@ class Stages:
         self.opened = [self.open(path) for path in self.paths]
         _, self.model = self.models.get(self.opened[0].header)
         self.tiling = default_tiling(self.model.contract)
-        self.rows: list[list[list[Samples]]] = [self.rows_of(pipeline) for pipeline in self.opened]
+        self.rows: list[list[list[Samples]]] = [self.restore_rows(pipeline) for pipeline in self.opened]
 
-    def all(self) -> dict[str, Callable[[], object]]:
-        """By name."""
-        return {"decode": self.decode, "restore": self.restore, "encode": self.encode, "job": self.whole}
+    def list_stages(self) -> dict[str, Callable[[], object]]:
+        """Return a function for each stage, by its name."""
+        return {"decode": self.decode, "restore": self.restore, "encode": self.encode, "job": self.run_job}
 
     def open(self, path: Path) -> FilePipeline:
-        """Decoded, ready to be restored."""
+        """Return a pipeline whose file is decoded."""
         sources = [source.preload() for source in open_sources(path, "PNG", OPTIONS)]
         return open_file_pipeline(sources, self.folder / "alone" / path.name, "PNG", OPTIONS)
 
-    def rows_of(self, pipeline: FilePipeline) -> list[list[Samples]]:
-        """Through the model."""
+    def restore_rows(self, pipeline: FilePipeline) -> list[list[Samples]]:
+        """Return the restored rows of each page."""
         return [list(page) for page in restore_pages(pipeline, self.model, Trace(self.tiling))]
 
     def decode(self) -> None:
-        """All files."""
+        """Decode all files."""
         for path in self.paths:
             self.open(path)
 
     def restore(self) -> None:
-        """All pictures, from memory to memory."""
+        """Restore all images from memory to memory."""
         for pipeline in self.opened:
-            self.rows_of(pipeline)
+            self.restore_rows(pipeline)
 
     def encode(self) -> None:
-        """All results, from memory to the disk."""
+        """Encode all results from memory to the disk."""
         (self.folder / "alone").mkdir(exist_ok=True)
         note = Provenance("sr", "emt-x4", "0" * 64, 4)
         for pipeline, pages in zip(self.opened, self.rows, strict=True):
             write_file(pipeline, (iter(page) for page in pages), 4, note)
 
-    def whole(self) -> None:
-        """The job, into a folder of its own each time."""
+    def run_job(self) -> None:
+        """Run the job into a new folder."""
         self.round += 1
         out = str(self.folder / f"out{self.round}")
         for result in run_job(Job(**{**vars(self.job), "output": out})):
             assert result.status == "done", result.error
 
 
-def show(pictures: int, side: int, times: dict[str, float]) -> None:
-    """The table."""
+def print_table(pictures: int, side: int, times: dict[str, float]) -> None:
+    """Print the table."""
     stages = {title: seconds for title, seconds in times.items() if title != "job"}
     slowest = max(stages, key=lambda title: stages[title])
-    lines = [f"{pictures} pictures of {side}×{side} px, ×4, one thread for the model", "", "| | seconds |", "|---|---|"]
+    lines = [f"{pictures} images of {side}×{side} px, ×4, one thread for the model", "", "| | seconds |", "|---|---|"]
     lines += [f"| {title} alone | {seconds:.1f} |" for title, seconds in stages.items()]
     lines += [f"| one after the other | {sum(stages.values()):.1f} |", f"| the job | {times['job']:.1f} |", ""]
     lines += [f"the job takes {times['job'] / stages[slowest]:.3f} times its slowest stage, {slowest}"]

@@ -1,6 +1,6 @@
-"""EMT as its paper writes it (arXiv:2305.11403): masks as convolutions, attention in three passes. The peer of ours.
+"""EMT as in its paper (arXiv:2305.11403): masks as convolutions, attention in three passes. The peer of our EMT.
 
-Parameter names are the published checkpoints', so one state dict fits both.
+Parameters have the names of the published checkpoints, so one state dict fits both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from restore_cli.weights.architectures import EMTConfig
 __all__ = ["PlainEMT"]
 
 MOVES = ((1, 2), (1, 0), (2, 1), (0, 1), (1, 1))
-"""Where the one 1 of a 3×3 mask stands, (row, column): left, right, up, down, still."""
+"""(row, column) of the single 1 in a 3×3 mask: move left, right, up, down, or not at all."""
 
 
 class PlainEMT(nn.Module):
@@ -41,7 +41,7 @@ class PlainEMT(nn.Module):
 
 
 class PlainBlock(nn.Module):
-    """Section 3.2, MTB."""
+    """Section 3.2: the mixed transformer block (MTB)."""
 
     def __init__(self, config: EMTConfig) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class PlainBlock(nn.Module):
 
 
 class PlainAttention(nn.Module):
-    """Section 3.3, SWSA: scores, softmax and sum as three passes; sides must be whole windows."""
+    """Section 3.3: SWSA. Scores, softmax and sum are three passes. Sides must be multiples of the windows."""
 
     def __init__(self, config: EMTConfig, shifted: bool) -> None:
         super().__init__()
@@ -90,14 +90,14 @@ class PlainAttention(nn.Module):
 
 
 class PlainMixer(nn.Module):
-    """Section 3.4, PM: a depthwise convolution with constant masks."""
+    """Section 3.4: the pixel mixer (PM), a depthwise convolution with constant masks."""
 
     mask: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(dim)
-        self.register_buffer("mask", masks(dim, torch.arange(dim) % 5), persistent=False)
+        self.register_buffer("mask", make_masks(dim, torch.arange(dim) % 5), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h, w)."""
@@ -127,15 +127,15 @@ class PlainShift(nn.Conv2d):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, 1)
         ways = (torch.arange(channels_in) // (channels_in // 5)).clamp(max=4)
-        self.register_buffer("mask", masks(channels_in, ways), persistent=False)
+        self.register_buffer("mask", make_masks(channels_in, ways), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, channels_in, h, w) -> (b, channels_out, h, w)."""
         return super().forward(F.conv2d(x, self.mask, padding=1, groups=self.in_channels))
 
 
-def masks(channels: int, ways: Tensor) -> Tensor:
-    """(channels, 1, 3, 3) with a single 1 each, where MOVES has it for the channel's way."""
+def make_masks(channels: int, ways: Tensor) -> Tensor:
+    """Return masks (channels, 1, 3, 3), each with a single 1. `ways` gives its index in MOVES for each channel."""
     mask = torch.zeros(channels, 1, 3, 3)
     for channel, way in enumerate(ways.tolist()):
         y, x = MOVES[way]

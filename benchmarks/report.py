@@ -1,4 +1,4 @@
-"""benchmarks/results/*.json -> docs/performance.md and its bar chart."""
+"""Writes the table and the bar chart of docs/performance.md from benchmarks/results/*.json."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ HEADER = """| model | precision | tile | ours s/MP | peer s/MP | peer ÷ ours | 
 |---|---|--:|--:|--:|--:|--:|--:|--:|
 """
 BAR, LEFT, WIDE = 26, 330, 420
-"""Height of a bar, where bars begin, length of the longest, all in px."""
+"""Height of a bar, left edge of the bars, length of the longest one, all in px."""
 
 
 def write_report(results: Path) -> str:
-    """Put the table of the newest run per device between the marks of the page, draw the chart, return the table."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in newest(results)]
-    text = "\n".join(section(run) for run in runs)
+    """Insert the newest run of each device into the page, draw the chart, and return the table."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in find_newest(results)]
+    text = "\n".join(format_run(run) for run in runs)
     page = DOCS / "performance.md"
     before, rest = page.read_text(encoding="utf-8").split(START)
     page.write_text(f"{before}{START}\n\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
     lines = [(line, run["machine"]["processor"]) for run in runs for line in run["lines"]]
-    (DOCS / "performance.svg").write_text(chart(lines), encoding="utf-8")
+    (DOCS / "performance.svg").write_text(draw_chart(lines), encoding="utf-8")
     return text
 
 
-def newest(results: Path) -> list[Path]:
-    """The last file of each device; names end in the date."""
+def find_newest(results: Path) -> list[Path]:
+    """Return the last file of each device. File names end in the date."""
     by_device = {path.name.split("-")[0]: path for path in sorted(results.glob("*.json"))}
     return list(by_device.values())
 
 
-def section(run: dict[str, Any]) -> str:
-    """Machine, versions and the table of one run."""
+def format_run(run: dict[str, Any]) -> str:
+    """Return the machine, the versions and the table of one run."""
     machine = run["machine"]
-    limits = ", ".join(f"{value / 1e9:.0f} GFLOP/s in {dtype_name(dtype)}" for dtype, value in run["limits"].items())
-    rows = "".join(row(line) for line in run["lines"])
+    limits = ", ".join(f"{value / 1e9:.0f} GFLOP/s in {format_dtype(dtype)}" for dtype, value in run["limits"].items())
+    rows = "".join(format_row(line) for line in run["lines"])
     return (
         f"{machine['processor']}; torch {machine['torch']}, Python {machine['python']}; {run['when']}. "
         f"Matrix product: {limits}.\n\n{HEADER}{rows}"
     )
 
 
-def row(line: dict[str, Any]) -> str:
-    """One line of the table."""
+def format_row(line: dict[str, Any]) -> str:
+    """Return one line of the table."""
     megapixels = line["tiles"] * line["side"] ** 2 / 1e6
     share = line["flop"] / statistics.median(line["ours"]) / line["limit"]
     memory = " / ".join(f"{size / 2**20:.0f}" for size in line["memory"].values())
     cells = [
         line["model"],
-        dtype_name(line["precision"]),
+        format_dtype(line["precision"]),
         str(line["side"]),
-        spread([seconds / megapixels for seconds in line["ours"]]),
-        spread([seconds / megapixels for seconds in line["peer"]]),
-        f"**{ratio(line):.2f}** ({', '.join(f'{pair:.2f}' for pair in pairs(line))})",
+        format_spread([seconds / megapixels for seconds in line["ours"]]),
+        format_spread([seconds / megapixels for seconds in line["peer"]]),
+        f"**{compute_median_ratio(line):.2f}** ({', '.join(f'{pair:.2f}' for pair in compute_ratios(line))})",
         f"{share:.2f}",
         f"{line['agreement']:.0f}",
         memory,
@@ -66,36 +66,35 @@ def row(line: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-def dtype_name(dtype: str) -> str:
-    """bfloat16 for torch.bfloat16."""
+def format_dtype(dtype: str) -> str:
+    """Return `bfloat16` for `torch.bfloat16`."""
     return dtype.removeprefix("torch.")
 
 
-def spread(values: list[float]) -> str:
-    """Median, least and most."""
-    return f"{digits(statistics.median(values))} ({digits(min(values))}–{digits(max(values))})"
+def format_spread(values: list[float]) -> str:
+    """Return `median (minimum–maximum)`."""
+    return f"{format_number(statistics.median(values))} ({format_number(min(values))}–{format_number(max(values))})"
 
 
-def digits(value: float) -> str:
-    """Three of them at least."""
+def format_number(value: float) -> str:
+    """Return the number with at least three significant digits."""
     return f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 
-def pairs(line: dict[str, Any]) -> list[float]:
-    """How many times as fast ours was, round by round."""
+def compute_ratios(line: dict[str, Any]) -> list[float]:
+    """Return the peer's time divided by ours, for each round."""
     return [theirs / ours for ours, theirs in zip(line["ours"], line["peer"], strict=True)]
 
 
-def ratio(line: dict[str, Any]) -> float:
-    """The median of the pairs."""
-    return statistics.median(pairs(line))
+def compute_median_ratio(line: dict[str, Any]) -> float:
+    return statistics.median(compute_ratios(line))
 
 
-def chart(lines: list[tuple[dict[str, Any], str]]) -> str:
-    """A bar per line and machine, as long as it is many times as fast as its peer, and a rule where both are equal."""
-    most = max(ratio(line) for line, _ in lines)
+def draw_chart(lines: list[tuple[dict[str, Any], str]]) -> str:
+    """Return an SVG with a bar per line and machine. Its length is the ratio, and a dashed line marks a ratio of 1."""
+    most = max(compute_median_ratio(line) for line, _ in lines)
     high = (BAR + 8) * len(lines) + 30
-    bars = "".join(bar(i, line, processor, WIDE / most) for i, (line, processor) in enumerate(lines))
+    bars = "".join(draw_bar(i, line, processor, WIDE / most) for i, (line, processor) in enumerate(lines))
     one = LEFT + WIDE / most
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDE + 70}" height="{high}" '
@@ -105,13 +104,13 @@ def chart(lines: list[tuple[dict[str, Any], str]]) -> str:
     )
 
 
-def bar(i: int, line: dict[str, Any], processor: str, unit: float) -> str:
-    """One bar with its name before it and its number behind it."""
-    top, long = 8 + i * (BAR + 8), ratio(line) * unit
-    name = f"{line['model']}, {dtype_name(line['precision'])}, {processor.split(',')[0]}"
+def draw_bar(i: int, line: dict[str, Any], processor: str, unit: float) -> str:
+    """Return one bar with its name on the left and its number on the right."""
+    top, long = 8 + i * (BAR + 8), compute_median_ratio(line) * unit
+    name = f"{line['model']}, {format_dtype(line['precision'])}, {processor.split(',')[0]}"
     colour = "#2f6690" if line["precision"] == "torch.float32" else "#7aa6c2"
     return (
         f'<text x="{LEFT - 8}" y="{top + 18}" text-anchor="end">{name}</text>\n'
         f'<rect x="{LEFT}" y="{top}" width="{long:.0f}" height="{BAR}" fill="{colour}"/>\n'
-        f'<text x="{LEFT + long + 6:.0f}" y="{top + 18}">{ratio(line):.2f} ×</text>\n'
+        f'<text x="{LEFT + long + 6:.0f}" y="{top + 18}">{compute_median_ratio(line):.2f} ×</text>\n'
     )

@@ -1,9 +1,9 @@
-"""docs/results.md, filled again from the checkpoints that are at hand.
+"""Measures the checkpoints on this machine and writes docs/results.md.
 
     python -m benchmarks.results [--bench ../shared/bench] [--weights FILE …] [--only NAME …]
 
-A checkpoint is at hand where the catalogue finds it on disk (bundled, downloaded) or where --weights names a file with
-its sha256. Rows of checkpoints that are not at hand stay as they are.
+A checkpoint is measured if it is bundled or downloaded, or if --weights names a file with its sha256. The rows of other
+checkpoints are kept.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PUBLISHED: dict[tuple[str, str], tuple[float, str]] = {
     ("swinir-denoise-color-25", "CBSD68 σ25"): (31.78, SWINIR.format(6)),
     ("swinir-denoise-color-50", "CBSD68 σ50"): (28.56, SWINIR.format(6)),
 }
-"""(checkpoint, test) -> PSNR in dB and where it stands: only figures that were looked up."""
+"""(checkpoint, test) -> (PSNR in dB, source). Only figures that were looked up."""
 
 HEAD = """# Results
 
@@ -73,7 +73,7 @@ Of checkpoints that have not been measured here.
 
 
 @dataclass(frozen=True)
-class Test:
+class Benchmark:
     """One checkpoint on one benchmark."""
 
     name: str
@@ -82,32 +82,32 @@ class Test:
 
     @property
     def title(self) -> str:
-        """The name, and for sr which inputs are meant."""
+        """The name, and for sr whether inputs are the benchmark's own or made from the references."""
         given = {True: ", from LR", False: ", from HR"}[self.trial.input is not None]
         return self.name + (given if self.request.task == "sr" else "")
 
 
-def tests(entry: Entry, bench: Path) -> Iterator[Test]:
-    """The benchmarks that suit a checkpoint; none for real-world ones, which have no reference to meet."""
+def list_benchmarks(entry: Entry, bench: Path) -> Iterator[Benchmark]:
+    """Yield the benchmarks for a checkpoint. There are none for real-world degradations, which have no reference."""
     request = Request(entry.task, noise=entry.noise, channels=entry.channels)
     if entry.task == "sr" and not entry.variant.startswith("real"):
         for folder in (bench / f"Set5/LR_bicubic/X{entry.scale}", None):
-            yield Test(f"Set5 ×{entry.scale}", request, Trial(bench / "Set5/HR", folder))
+            yield Benchmark(f"Set5 ×{entry.scale}", request, Trial(bench / "Set5/HR", folder))
     elif entry.task == "denoise" and entry.channels == 3 and entry.noise != "real":
         levels = [int(entry.noise)] if entry.noise and entry.noise.isdecimal() else [15, 25, 50]
-        yield from (Test(f"CBSD68 σ{n}", request, Trial(bench / "CBSD68", sigma=n)) for n in levels)
+        yield from (Benchmark(f"CBSD68 σ{n}", request, Trial(bench / "CBSD68", sigma=n)) for n in levels)
     elif entry.task == "dejpeg":
         folders = {"classic5": 1, "LIVE1": 3}
         for quality in [entry.quality] if entry.quality else [10, 20, 30, 40]:
             asked = Request("dejpeg", quality=quality, channels=entry.channels)
             for name, channels in folders.items():
-                # a gray checkpoint takes no colours; a colour one is measured on both where there is no gray twin
+                # colour checkpoints are also measured on gray images, unless a gray checkpoint exists for the quality
                 if channels == entry.channels or (channels == 1 and not entry.quality):
-                    yield Test(f"{name} q{quality}", asked, Trial(bench / name))
+                    yield Benchmark(f"{name} q{quality}", asked, Trial(bench / name))
 
 
-def at_hand(entries: Sequence[Entry], weights: Sequence[Path]) -> Iterator[tuple[Entry, Path | None]]:
-    """Entries whose file is here, with the file where it is one of `weights`."""
+def find_checkpoints(entries: Sequence[Entry], weights: Sequence[Path]) -> Iterator[tuple[Entry, Path | None]]:
+    """Yield the entries whose file is on this machine, each with the file if it is one of `weights`."""
     given = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in weights}
     for entry in entries:
         if entry.sha256 in given:
@@ -116,15 +116,15 @@ def at_hand(entries: Sequence[Entry], weights: Sequence[Path]) -> Iterator[tuple
             yield entry, None
 
 
-def measured(entry: Entry, path: Path | None, test: Test) -> Summary:
-    """The means of one test."""
+def measure(entry: Entry, path: Path | None, test: Benchmark) -> Summary:
+    """Return the means over the images of a benchmark."""
     alone = Catalogue((entry,), {})
     job = Job(test.request, alone, weights=path, precision="fp32", offline=True)
     return summary(list(evaluate(job, test.trial)))
 
 
-def line(entry: Entry, test: Test, found: Summary) -> str:
-    """A row of the page."""
+def format_row(entry: Entry, test: Benchmark, found: Summary) -> str:
+    """Return a row of the page."""
     y = "_y" if test.request.task == "sr" else ""
     base = found.baseline or {}
     published, where = PUBLISHED.get((entry.name, test.name), (None, ""))
@@ -141,8 +141,8 @@ def line(entry: Entry, test: Test, found: Summary) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def kept(page: Path) -> dict[tuple[str, str], str]:
-    """The measured rows that are on the page, by checkpoint and test."""
+def read_rows(page: Path) -> dict[tuple[str, str], str]:
+    """Return the measured rows on the page, by checkpoint and test."""
     if not page.is_file():
         return {}
     text = page.read_text(encoding="utf-8").partition(UNMEASURED)[0]
@@ -150,8 +150,8 @@ def kept(page: Path) -> dict[tuple[str, str], str]:
     return {(cells[1].strip(), cells[2].strip()): row for row in rows if len(cells := row.split("|")) > 2}
 
 
-def write(page: Path, rows: dict[tuple[str, str], str], order: Sequence[str]) -> None:
-    """The page, in the catalogue's order; rows of checkpoints that it no longer has go."""
+def write_page(page: Path, rows: dict[tuple[str, str], str], order: Sequence[str]) -> None:
+    """Write the page in the catalogue's order, without rows of checkpoints that it no longer has."""
     known = {name: place for place, name in enumerate(order)}
     lines = [row for key, row in sorted(rows.items(), key=lambda item: known.get(item[0][0], 0)) if key[0] in known]
     missing = {name: place for name, place in known.items() if not any(name == key[0] for key in rows)}
@@ -163,21 +163,23 @@ def write(page: Path, rows: dict[tuple[str, str], str], order: Sequence[str]) ->
 
 
 def main() -> None:
-    """Measure what is at hand; the page is written after each test, so that a stopped run loses one."""
+    """Measure each checkpoint. The page is written after each benchmark, so a stopped run loses only one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bench", type=Path, default=Path("../shared/bench"), help="Set5, CBSD68, LIVE1, classic5")
-    parser.add_argument("--weights", type=Path, nargs="*", default=[], help="checkpoint files, known by their sha256")
+    parser.add_argument(
+        "--weights", type=Path, nargs="*", default=[], help="checkpoint files, recognised by their sha256"
+    )
     parser.add_argument("--only", nargs="*", help="names of the catalogue")
     given = parser.parse_args()
     entries = read_catalogue().entries
-    rows = kept(PAGE)
-    for entry, path in at_hand(entries, given.weights):
-        for test in tests(entry, given.bench) if not given.only or entry.name in given.only else ():
+    rows = read_rows(PAGE)
+    for entry, path in find_checkpoints(entries, given.weights):
+        for test in list_benchmarks(entry, given.bench) if not given.only or entry.name in given.only else ():
             folders = (test.trial.reference, test.trial.input or test.trial.reference)
             if all(folder.is_dir() for folder in folders):
-                rows[entry.name, test.title] = line(entry, test, measured(entry, path, test))
+                rows[entry.name, test.title] = format_row(entry, test, measure(entry, path, test))
                 sys.stdout.write(rows[entry.name, test.title] + "\n")
-                write(PAGE, rows, [entry.name for entry in entries])
+                write_page(PAGE, rows, [entry.name for entry in entries])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What of a file survives, per format and from each format to each other, as exiftool, libvips and ImageMagick see it.
+"""Checks what each format keeps, and what is kept between formats, with exiftool, libvips and ImageMagick.
 
     python -m benchmarks.roundtrip        # fills the tables of docs/formats.md; a minute
 
-Needs the programs exiftool, vipsheader and identify. Every source holds all that its format can; exiftool writes what
-stands beside the pixels and says turned by a quarter, so that nothing here is both written and read by our own code.
+It needs the programs exiftool, vipsheader and identify. Every source holds everything that its format can hold.
+exiftool writes the metadata and an orientation of a quarter turn, so our own code does not check itself.
 """
 
 from __future__ import annotations
@@ -63,77 +63,79 @@ ROWS = {
     "texts": ("PNG",),
     "comment": ("PNG", "JPEG"),
 }
-"""What a file may hold, and the formats that have a place for it."""
+"""Properties of a file, and the formats that can store them."""
 ALWAYS = {
     "turned upright, once": ("PNG", "TIFF", "JPEG", "WebP"),
     "size in EXIF is true": ("PNG", "TIFF", "JPEG", "WebP", "AVIF"),
     "thumbnail dropped": ("JPEG",),
     "note of what was done": ("PNG", "TIFF", "JPEG", "WebP", "AVIF"),
 }
-"""What must be right of a result, and for which sources or, of the note, results."""
+"""Properties that every result must have, and the source formats (for the note: output formats) that are checked."""
 
 
 def main() -> None:
-    """Make, restore, ask, write the page."""
+    """Make a source per format, restore each into each format, check the results and write the page."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sources = {format: make(folder, format) for format in FORMATS}
+        sources = {format: make_source(folder, format) for format in FORMATS}
         write_weights(folder / "x1.safetensors", 1)
         found = {}
         for target in FORMATS:
-            for source, path in restored(folder, sources, target).items():
-                found[source, target] = held(sources[source], path, target)
+            for source, path in restore_all(folder, sources, target).items():
+                found[source, target] = check_properties(sources[source], path, target)
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
         _, _, after = rest.partition(END)
-        PAGE.write_text(f"{before}{START}\n\n{tables(found)}\n{END}{after}", encoding="utf-8")
+        PAGE.write_text(f"{before}{START}\n\n{make_tables(found)}\n{END}{after}", encoding="utf-8")
 
 
-def make(folder: Path, format: str) -> Path:
-    """A file that holds all that its format can."""
+def make_source(folder: Path, format: str) -> Path:
+    """Write a file that holds everything that its format can hold."""
     path = folder / "in" / f"{format.lower()}{FORMATS[format]}"
     path.parent.mkdir(exist_ok=True)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     planes = [x * 682, y * 1040, 32768 + 20000 * np.sin(x / 9 + y / 7), 65535 - x * 300]
     samples = np.stack(planes, 2).clip(0, 65535).astype(np.uint16)
-    if "transparency" not in of(format):
+    if "transparency" not in list_properties(format):
         samples = samples[..., :3]
-    if "16 bits" in of(format):
+    if "16 bits" in list_properties(format):
         image = pyvips.Image.new_from_array(samples).copy(interpretation="rgb16")
-        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile())
+        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", make_profile())
         image.write_to_file(str(path))
     else:
         options: dict[str, Any] = {"lossless": True} if format == "WebP" else {}
-        options |= {"icc_profile": profile()} if "colour profile" in of(format) else {"dpi": (300, 300)}
+        options |= (
+            {"icc_profile": make_profile()} if "colour profile" in list_properties(format) else {"dpi": (300, 300)}
+        )
         Image.fromarray((samples >> 8).astype(np.uint8)).save(path, **options)
-    if format != "BMP":  # which exiftool does not write
-        describe(folder, path, format)
+    if format != "BMP":  # exiftool does not write BMP
+        write_metadata(folder, path, format)
     return path
 
 
-def describe(folder: Path, path: Path, format: str) -> None:
-    """What stands beside the pixels, by exiftool."""
-    tags: dict[str, object] = {**EXIF, **SIZES, **XMP, **density("IFD0", 2)}
-    tags |= IPTC if "IPTC" in of(format) else {}
-    tags |= TEXT if "texts" in of(format) else {}
+def write_metadata(folder: Path, path: Path, format: str) -> None:
+    """Add metadata with exiftool."""
+    tags: dict[str, object] = {**EXIF, **SIZES, **XMP, **make_density("IFD0", 2)}
+    tags |= IPTC if "IPTC" in list_properties(format) else {}
+    tags |= TEXT if "texts" in list_properties(format) else {}
     if format == "PNG":
         per_metre = {"PNG-pHYs:PixelsPerUnitX": 11811, "PNG-pHYs:PixelsPerUnitY": 11811, "PNG-pHYs:PixelUnits": 1}
         tags |= {"PNG:Comment": "A comment", **per_metre}
     if format == "JPEG":
-        tags |= {"File:Comment": "A comment", **density("JFIF", 1)}
+        tags |= {"File:Comment": "A comment", **make_density("JFIF", 1)}
         Image.new("RGB", (16, 16), "red").save(folder / "thumb.jpg")
         tags |= {"ThumbnailImage<": folder / "thumb.jpg"}
-    tags |= {} if format == "AVIF" else {"IFD0:Orientation": 6}  # AVIF keeps that outside of EXIF
+    tags |= {} if format == "AVIF" else {"IFD0:Orientation": 6}  # AVIF stores the orientation outside of EXIF
     given = [f"-{tag}={value}" for tag, value in tags.items()]
     subprocess.run(["exiftool", "-q", "-m", "-n", "-overwrite_original", *given, path], check=True)
 
 
-def density(group: str, unit: int) -> dict[str, object]:
-    """300 px per inch."""
+def make_density(group: str, unit: int) -> dict[str, object]:
+    """Return the tags for 300 px per inch."""
     return {f"{group}:XResolution": 300, f"{group}:YResolution": 300, f"{group}:ResolutionUnit": unit}
 
 
-def profile() -> bytes:
-    """Little CMS's sRGB with the primaries of Display P3."""
+def make_profile() -> bytes:
+    """Return Little CMS's sRGB profile with the primaries of Display P3."""
     icc = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     for place in range(132, 132 + 12 * struct.unpack_from(">I", icc, 128)[0], 12):
         name, start, _ = struct.unpack_from(">4sII", icc, place)
@@ -142,29 +144,29 @@ def profile() -> bytes:
     return bytes(icc)
 
 
-def restored(folder: Path, sources: dict[str, Path], target: str) -> dict[str, Path]:
-    """Every source through `restore denoise` into one format; transparency is dropped where that has none."""
+def restore_all(folder: Path, sources: dict[str, Path], target: str) -> dict[str, Path]:
+    """Restore every source into one format with `restore denoise`. Alpha is dropped if the format has none."""
     out = folder / f"out-{target.lower()}"
-    drop = [] if "transparency" in of(target) else ["--alpha", "drop"]
+    drop = [] if "transparency" in list_properties(target) else ["--alpha", "drop"]
     options: list[str | Path] = ["--weights", folder / "x1.safetensors", "--format", target.lower(), *drop]
     command = [sys.executable, "-m", "restore_cli", "denoise", "--device", "cpu", "--quiet", "-o", f"{out}/", *options]
     subprocess.run([*command, *sources.values()], check=True)
     return {format: out / f"{path.stem}{FORMATS[target]}" for format, path in sources.items()}
 
 
-def held(source: Path, path: Path, target: str) -> dict[str, bool]:
-    """Each property: whether the result has it."""
-    old, new = said(source), said(path)
-    wide, high, across, unit = answer("identify", "-format", "%w %h %x %U", f"{path}[0]").decode().split()
+def check_properties(source: Path, path: Path, target: str) -> dict[str, bool]:
+    """Return whether the result has each property."""
+    old, new = read_tags(source), read_tags(path)
+    wide, high, across, unit = run_program("identify", "-format", "%w %h %x %U", f"{path}[0]").decode().split()
     density = float(across) * (2.54 if unit == "PixelsPerCentimeter" else 1)
     in_exif = float(str(new.get("IFD0:XResolution", 0)))
     width, height = int(wide), int(high)
-    header = answer("vipsheader", path).decode()
+    header = run_program("vipsheader", path).decode()
     upright = (width, height) == ((WIDTH, HEIGHT) if source.suffix in (".avif", ".bmp") else (HEIGHT, WIDTH))
     return {
         "16 bits": " ushort, " in header,
         "transparency": " 4 bands, " in header,
-        "colour profile": icc_of(path) == icc_of(source) != "",
+        "colour profile": hash_profile(path) == hash_profile(source) != "",
         "EXIF": all(new.get(tag) == value for tag, value in EXIF.items()),
         "XMP": all(new.get(tag) == value for tag, value in XMP.items()),
         "IPTC": all(new.get(tag) == value for tag, value in IPTC.items()),
@@ -180,56 +182,59 @@ def held(source: Path, path: Path, target: str) -> dict[str, bool]:
     }
 
 
-def answer(*command: str | Path) -> bytes:
-    """What a program prints."""
-    environment = dict(os.environ)  # without VIPSHOME, which pyvips sets past it and the program would believe
+def run_program(*command: str | Path) -> bytes:
+    """Return the standard output of a program."""
+    environment = dict(
+        os.environ
+    )  # lacks the VIPSHOME that pyvips sets for this process, which would mislead vipsheader
     return subprocess.run(command, capture_output=True, check=True, env=environment).stdout
 
 
-def said(path: Path) -> dict[str, object]:
-    """What exiftool reads."""
-    found: dict[str, object] = json.loads(answer("exiftool", "-j", "-n", "-G1", path))[0]
+def read_tags(path: Path) -> dict[str, object]:
+    """Return the tags that exiftool reads."""
+    found: dict[str, object] = json.loads(run_program("exiftool", "-j", "-n", "-G1", path))[0]
     return found
 
 
-def icc_of(path: Path) -> str:
-    """A hash of the embedded profile, empty without one."""
-    data = answer("exiftool", "-icc_profile", "-b", path)
+def hash_profile(path: Path) -> str:
+    """Return a hash of the embedded profile, or an empty text without one."""
+    data = run_program("exiftool", "-icc_profile", "-b", path)
     return hashlib.sha256(data).hexdigest() if data else ""
 
 
-def of(format: str) -> list[str]:
-    """The properties that a format has a place for."""
+def list_properties(format: str) -> list[str]:
+    """Return the properties that a format can store."""
     return [name for name, formats in ROWS.items() if format in formats]
 
 
-def tables(found: dict[tuple[str, str], dict[str, bool]]) -> str:
-    """Per format, and from each to each."""
+def make_tables(found: dict[tuple[str, str], dict[str, bool]]) -> str:
+    """Return the table per format and the table from each format to each other."""
     rule = "|---|" + "---|" * len(FORMATS)
     lines = [f"| to the same format | {' | '.join(FORMATS)} |", rule]
     for name, formats in {**ROWS, **ALWAYS}.items():
-        cells = [mark(found[format, format][name]) if format in formats else "–" for format in FORMATS]
+        cells = [format_cell(found[format, format][name]) if format in formats else "–" for format in FORMATS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", f"| from ↓ to → | {' | '.join(FORMATS)} |", rule]
     for source in FORMATS:
-        lines.append(f"| **{source}** | {' | '.join(passage(source, to, found[source, to]) for to in FORMATS)} |")
-    return "\n".join([*lines, "", versions(), ""])
+        lines.append(
+            f"| **{source}** | {' | '.join(format_transfer(source, to, found[source, to]) for to in FORMATS)} |"
+        )
+    return "\n".join([*lines, "", list_versions(), ""])
 
 
-def mark(good: bool) -> str:
-    """A cell."""
+def format_cell(good: bool) -> str:
     return "yes" if good else "**no**"
 
 
-def passage(source: str, target: str, found: dict[str, bool]) -> str:
-    """How many of the properties that both formats hold arrived, and the names of those that did not."""
-    both = [name for name in of(source) if name in of(target)]
+def format_transfer(source: str, target: str, found: dict[str, bool]) -> str:
+    """Return how many of the properties that both formats can store were kept, and the names of the others."""
+    both = [name for name in list_properties(source) if name in list_properties(target)]
     lost = [name for name in both if not found[name]]
     return f"{len(both) - len(lost)} of {len(both)}" + (f", **not {', '.join(lost)}**" if lost else "")
 
 
-def versions() -> str:
-    """The programs that were asked."""
+def list_versions() -> str:
+    """Return a line with the versions of the programs."""
     commands = {
         "exiftool": ["exiftool", "-ver"],
         "": ["vipsheader", "--version"],

@@ -1,7 +1,7 @@
-"""How long it takes to see that a folder is done: `python -m benchmarks.skips [--files 1000000]`.
+"""Times a run over images that are all done: `python -m benchmarks.skips [--files 1000000]`.
 
-Makes a tree of empty files, a thousand to a folder, an output for each and the manifest of a finished run, and then
-runs the command itself over it. Prints seconds and the peak memory of the process.
+It makes a tree of empty files, a thousand in each folder, an output for each, and the manifest of a finished run. It
+then runs the command over the tree and prints its seconds and its peak memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PER_FOLDER = 1000
 
 
 def main() -> None:
-    """Make the tree, run over it, print."""
+    """Make the tree, run the command over it three times, and print each result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=1_000_000)
     parser.add_argument("--flat", action="store_true", help="all in one folder")
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def prepare(folder: Path, files: int, per_folder: int) -> None:
-    """Inputs, outputs, and a manifest as a run over them would leave it."""
+    """Write inputs, outputs, and the manifest that a finished run leaves."""
     job = Job(Request("denoise"), read_catalogue(), InputSpec((str(folder / "in"),)), str(folder / "out"))
     plan = make_plan(job, ModelCache(job), IgnoredFiles())
     entry = next(entry for entry in job.catalogue.entries if entry.name == "lite-denoise")
@@ -61,7 +61,7 @@ def prepare(folder: Path, files: int, per_folder: int) -> None:
 
 
 def measure(folder: Path) -> str:
-    """One run of the command."""
+    """Run the command once. Return a line with its seconds, peak memory and exit code."""
     argv = [sys.executable, "-m", "restore_cli", "denoise", str(folder / "in"), "-o", str(folder / "out")]
     start = time.perf_counter()
     ran = subprocess.run(argv, capture_output=True, text=True)

@@ -1,11 +1,10 @@
-"""How fast the models are, beside their peers: `make bench`, `make bench-gpu`.
+"""Compares the speed of the models with that of their peers: `make bench`, `make bench-gpu`.
 
     python -m benchmarks.speed [--device cpu] [--side 256] [--rounds 3] [--only NAME …]
 
-One tile through each model, ours and the peer's in turn, so that a slow minute hits both;
-medians over the rounds. Each contestant has a process of its own, so that nothing that one of them asks of the process
-helps or hurts another. The limit is a product of two 2048² matrices of the same dtype in the same run; model FLOP are
-counted on the peer.
+Our model and the peer's restore one tile in turn, so a slow minute affects both. Results are medians over the rounds.
+Each contestant runs in its own process, so the process settings of one do not affect another. The limit is a product of
+two 2048² matrices of the same dtype in the same run. FLOP are counted on the peer.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.peers import CASES, Case, ours, peer, weights
+from benchmarks.peers import CASES, Case, build_ours, build_peer, make_weights
 from benchmarks.report import write_report
 from restore_cli.models import attention
 from restore_cli.models.processor import keep_freed_memory, use_granted_cores
@@ -38,14 +37,14 @@ from restore_cli.pipeline.memory import read_field
 RESULTS = Path(__file__).parent / "results"
 
 PLAIN = ", plain attention"
-"""Behind the dtype of ours without the kernel of models/triton_attention.py."""
+"""Added to the name of a dtype if our model runs without the kernel of models/triton_attention.py."""
 
 Call = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One model in one precision against its peer in float32 (CPU) or in the same precision (CUDA)."""
+    """One model in one precision, and its peer in float32 (CPU) or in float16 (CUDA)."""
 
     model: str
     precision: str
@@ -65,8 +64,8 @@ class Line:
     """bytes that one call adds to the peak, by contestant"""
 
 
-class Worker:
-    """A contestant in a process of its own: it has made its first call when this is there."""
+class ContestantProcess:
+    """A contestant in its own process. The constructor returns after its first call."""
 
     def __init__(self, case: Case, who: str, device: torch.device, side: int) -> None:
         command = [sys.executable, "-m", "benchmarks.speed", "--only", case.name, "--device", str(device)]
@@ -77,25 +76,25 @@ class Worker:
         self.memory = int(self.answer())
 
     def answer(self) -> str:
-        """The next line that it writes. RuntimeError where it is no more."""
+        """Return the next line that the process writes. Raises RuntimeError if it has ended."""
         line = self.process.stdout.readline() if self.process.stdout else ""
         if not line:
             raise RuntimeError(f"{' '.join(map(str, self.process.args))}: ended")  # type: ignore[arg-type]  # a list
         return line
 
     def seconds(self) -> float:
-        """Wall time of one more call."""
+        """Return the wall time of one more call."""
         if self.process.stdin:
             self.process.stdin.write("again\n")
         return float(self.answer())
 
     def end(self) -> None:
-        """Close its input, which it takes as the end."""
+        """Close its input, which ends it."""
         self.process.communicate()
 
 
 def main() -> None:
-    """Measure, and write the JSON and the page."""
+    """Measure, and write the JSON file and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--side", type=int, default=256, help="of the square tile, px")
@@ -106,12 +105,12 @@ def main() -> None:
     device = torch.device(given.device)
     cases = [case for case in CASES if case.name in given.only or not given.only]
     if given.work:
-        work(cases[0], given.work, device, given.side)
+        serve(cases[0], given.work, device, given.side)
         return
-    limits = {dtype: limit(device, dtype) for dtype in precisions(device)}
-    lines = [line for case in cases for line in measured(case, device, given.side, given.rounds, limits)]
+    limits = {dtype: measure_limit(device, dtype) for dtype in list_precisions(device)}
+    lines = [line for case in cases for line in measure_case(case, device, given.side, given.rounds, limits)]
     when = datetime.now(UTC)
-    run: dict[str, object] = {"when": when.isoformat("T", "minutes"), "machine": machine(device)}
+    run: dict[str, object] = {"when": when.isoformat("T", "minutes"), "machine": describe_machine(device)}
     run |= {"limits": {str(dtype): value for dtype, value in limits.items()}}
     run["lines"] = [asdict(line) for line in lines]
     RESULTS.mkdir(exist_ok=True)
@@ -120,29 +119,31 @@ def main() -> None:
     sys.stdout.write(write_report(RESULTS))
 
 
-def precisions(device: torch.device) -> list[torch.dtype]:
-    """What the device is measured in: float32, and its half precision where it has one."""
+def list_precisions(device: torch.device) -> list[torch.dtype]:
+    """Return the dtypes to measure: float32, and the half precision that is fast on the device."""
     if device.type == "cuda":
         return [torch.float32, torch.float16]
     return [torch.float32, torch.bfloat16] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else [torch.float32]
 
 
-def measured(case: Case, device: torch.device, side: int, rounds: int, limits: dict[torch.dtype, float]) -> list[Line]:
-    """One case in every precision: a first call that counts FLOP and compares, then rounds in turn."""
-    state = weights(case)
-    other, x = Peer(peer(case, dict(state), device), device), picture(side).to(device)
+def measure_case(
+    case: Case, device: torch.device, side: int, rounds: int, limits: dict[torch.dtype, float]
+) -> list[Line]:
+    """Measure one case in every precision: count FLOP and compare outputs first, then time the rounds in turn."""
+    state = make_weights(case)
+    other, x = Peer(build_peer(case, dict(state), device), device), make_image(side).to(device)
     with FlopCounterMode(display=False) as counter:
         reference = other(x)
-    forms = {name: getattr(torch, name.removesuffix(PLAIN)) for name in contestants(device, limits)}
-    agreements = {name: psnr(form(case, dict(state), device, name)(x), reference) for name in forms}
-    workers = {who: Worker(case, who, device, side) for who in ("peer", *forms)}
+    forms = {name: getattr(torch, name.removesuffix(PLAIN)) for name in list_contestants(device, limits)}
+    agreements = {name: psnr(build_contestant(case, dict(state), device, name)(x), reference) for name in forms}
+    workers = {who: ContestantProcess(case, who, device, side) for who in ("peer", *forms)}
     times: dict[str, list[float]] = {who: [] for who in workers}
     for _ in range(rounds):
         for who, worker in workers.items():
             times[who].append(worker.seconds())
     for worker in workers.values():
         worker.end()
-    tiles = tiles_at_a_time(device)
+    tiles = count_tiles(device)
     return [
         Line(
             case.name,
@@ -160,15 +161,15 @@ def measured(case: Case, device: torch.device, side: int, rounds: int, limits: d
     ]
 
 
-def contestants(device: torch.device, limits: dict[torch.dtype, float]) -> list[str]:
-    """Ours in each precision, and on a GPU in the last one without the kernel, too."""
+def list_contestants(device: torch.device, limits: dict[torch.dtype, float]) -> list[str]:
+    """Return the names of our contestants: each precision, and on a GPU the last one also without the kernel."""
     names = [str(dtype).removeprefix("torch.") for dtype in limits]
     return [*names, names[-1] + PLAIN] if device.type == "cuda" else names
 
 
-def form(case: Case, state: dict[str, Tensor], device: torch.device, name: str) -> Call:
-    """Ours as it is called in `contestants`."""
-    net = ours(case, state, device, getattr(torch, name.removesuffix(PLAIN)))
+def build_contestant(case: Case, state: dict[str, Tensor], device: torch.device, name: str) -> Call:
+    """Return our model under a name from `list_contestants`."""
+    net = build_ours(case, state, device, getattr(torch, name.removesuffix(PLAIN)))
     if not name.endswith(PLAIN):
         return net
 
@@ -179,35 +180,39 @@ def form(case: Case, state: dict[str, Tensor], device: torch.device, name: str) 
     return call
 
 
-def work(case: Case, who: str, device: torch.device, side: int) -> None:
-    """Be a Worker's process: the memory of the first call, then the seconds of one round for each line that comes."""
-    if who != "peer":  # as the command does; the peer runs as in any program
+def serve(case: Case, who: str, device: torch.device, side: int) -> None:
+    """Run in a ContestantProcess: print the memory of the first call, then the seconds of a call per line of input."""
+    if who != "peer":  # as the command does; the peer keeps the defaults of a Python program
         keep_freed_memory()
         use_granted_cores()
-    state, x = weights(case), picture(side).to(device)
-    together = x.expand(tiles_at_a_time(device), -1, -1, -1).contiguous()
-    call = one_by_one(Peer(peer(case, state, device), device)) if who == "peer" else form(case, state, device, who)
-    before = high_water(device)
+    state, x = make_weights(case), make_image(side).to(device)
+    together = x.expand(count_tiles(device), -1, -1, -1).contiguous()
+    call = (
+        split_batch(Peer(build_peer(case, state, device), device))
+        if who == "peer"
+        else build_contestant(case, state, device, who)
+    )
+    before = read_peak_memory(device)
     call(together)
-    sys.stdout.write(f"{high_water(device) - before}\n")
+    sys.stdout.write(f"{read_peak_memory(device) - before}\n")
     sys.stdout.flush()
     for _ in sys.stdin:
-        sys.stdout.write(f"{seconds(call, together)}\n")
+        sys.stdout.write(f"{time_call(call, together)}\n")
         sys.stdout.flush()
 
 
-def tiles_at_a_time(device: torch.device) -> int:
-    """As many as restore gives the device; the peer takes them one by one."""
+def count_tiles(device: torch.device) -> int:
+    """Return the batch size that restore uses on the device."""
     return BATCH if device.type == "cuda" else 1
 
 
-def one_by_one(call: Call) -> Call:
-    """A plain loop over the tiles."""
+def split_batch(call: Call) -> Call:
+    """Return a function that calls the model for each tile by itself."""
     return lambda x: torch.cat([call(tile) for tile in torch.split(x, 1)])
 
 
 class Peer:
-    """The peer's module in a plain call: no gradients; on CUDA in float16, its best precision there."""
+    """The peer's module, called without gradients, and in float16 on CUDA, which is its fastest precision."""
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         self.module, self.device = module, device
@@ -219,15 +224,15 @@ class Peer:
             return out.float()
 
 
-def picture(side: int) -> Tensor:
-    """(1, 3, side, side): smooth shapes with a little noise, like a photograph's."""
+def make_image(side: int) -> Tensor:
+    """Return (1, 3, side, side) with smooth shapes and a little noise, as in a photograph."""
     torch.manual_seed(1)
     shapes = F.interpolate(torch.rand(1, 3, 9, 9), size=(side, side), mode="bicubic")
     return (shapes + 0.02 * torch.randn(1, 3, side, side)).clamp(0, 1)
 
 
-def seconds(call: Call, x: Tensor) -> float:
-    """Wall time of one call."""
+def time_call(call: Call, x: Tensor) -> float:
+    """Return the wall time of one call, s."""
     synchronise(x.device)
     start = time.perf_counter()
     call(x)
@@ -236,34 +241,34 @@ def seconds(call: Call, x: Tensor) -> float:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for the GPU."""
+    """Wait until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def limit(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a product of two 2048² matrices, the median of nine."""
+def measure_limit(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the FLOP/s of a product of two 2048² matrices, from the median of nine."""
     a, b = (torch.randn(2048, 2048, device=device).to(dtype) for _ in range(2))
     a @ b
-    times = [seconds(lambda x: x @ b, a) for _ in range(9)]
+    times = [time_call(lambda x: x @ b, a) for _ in range(9)]
     return 2 * 2048**3 / statistics.median(times)
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """Decibels between two outputs in 0..1."""
+    """Return the PSNR in dB between two outputs on 0..1."""
     return float(-10 * torch.log10((a - b).square().mean().clamp_min(1e-20)))
 
 
-def high_water(device: torch.device) -> int:
-    """The most memory that this process has held there, bytes; 0 where nobody counts."""
+def read_peak_memory(device: torch.device) -> int:
+    """Return the peak memory of this process on the device in bytes, or 0 if the system does not count it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     return read_field(status, "VmHWM") if status.exists() else 0
 
 
-def machine(device: torch.device) -> dict[str, str]:
-    """What was measured on."""
+def describe_machine(device: torch.device) -> dict[str, str]:
+    """Return the processor and the versions of PyTorch and Python."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:

@@ -1,10 +1,10 @@
-"""What a GPU would move and compute for each model in float16, counted on a CPU, and how long that takes at least.
+"""Counts on a CPU what a GPU would move and compute for each model in float16, and the time that this takes at least.
 
     python -m benchmarks.traffic [--bandwidth 4.3e12] [--product 7.9e14]
 
-Every operator of one tile counts the bytes of its inputs and outputs; views count none. The attention kernel counts
-what it reads and writes. Beside it the plain way of attention, and that with features in float32, as autocast leaves
-them. The products and the moves of a GPU overlap in part: the least time lies between the longer and their sum.
+Each operator of one tile counts the bytes of its inputs and outputs. Views count nothing. The attention kernel counts
+what it reads and writes. The table also has plain attention, and plain attention with features in float32, as under
+autocast. A GPU's products and moves overlap in part, so the least time is between the longer of the two and their sum.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.peers import CASES, Case, ours, weights
+from benchmarks.peers import CASES, Case, build_ours, make_weights
 from restore_cli.models import attention, emt, hat, layers, restormer, swinir
 from restore_cli.models.network import Network
 
 SIDE = 64
-"""Of the tile, px: the least that all windows fit into."""
+"""Side of the tile in px: the smallest that suits all windows."""
 
 CPU = torch.device("cpu")
 
 
 class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's own
-    """Counts bytes and operators."""
+    """Counts the operators that run inside it, and the bytes that they touch."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # PyTorch's own
@@ -56,13 +56,13 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's 
         return out
 
     def count(self, *parts: Tensor) -> None:
-        """One operator that touches these."""
+        """Add one operator that touches these tensors."""
         self.bytes += sum(part.numel() * part.element_size() for part in parts)
         self.calls += 1
 
 
 def main() -> None:
-    """Count, and print the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bandwidth", type=float, default=4.3e12, help="bytes/s of the GPU's memory")
     parser.add_argument("--product", type=float, default=7.9e14, help="FLOP/s of its products in float16")
@@ -70,26 +70,30 @@ def main() -> None:
     sys.stdout.write("| model | kernel, GB/MP | plain | float32 features | operators | moves, s/MP | products |\n")
     sys.stdout.write("|---|--:|--:|--:|--:|--:|--:|\n")
     for case in CASES:
-        net = ours(case, weights(case), CPU, torch.float16)
-        kernel, plain, wide = counted(net, True, True), counted(net, False, True), counted(net, False, False)
+        net = build_ours(case, make_weights(case), CPU, torch.float16)
+        kernel, plain, wide = (
+            count_traffic(net, True, True),
+            count_traffic(net, False, True),
+            count_traffic(net, False, False),
+        )
         sizes = [found.bytes / SIDE**2 / 1000 for found in (kernel, plain, wide)]
-        moves, products = sizes[0] * 1e9 / given.bandwidth, flop(case) / SIDE**2 * 1e6 / given.product
+        moves, products = sizes[0] * 1e9 / given.bandwidth, count_flop(case) / SIDE**2 * 1e6 / given.product
         cells = [case.name, *(f"{size:.0f}" for size in sizes), str(kernel.calls), f"{moves:.3f}", f"{products:.3f}"]
         sys.stdout.write(f"| {' | '.join(cells)} |\n")
         sys.stdout.flush()
 
 
-def counted(net: Network, kernel: bool, halves: bool) -> Traffic:
-    """One tile."""
+def count_traffic(net: Network, kernel: bool, halves: bool) -> Traffic:
+    """Count one tile, with or without the kernel, with features in float16 or float32."""
     traffic = Traffic()
-    with as_on_a_gpu(kernel, halves), traffic:
+    with simulate_gpu(kernel, halves), traffic:
         net(torch.rand(1, 3, SIDE, SIDE))
     return traffic
 
 
 @contextmanager
-def as_on_a_gpu(kernel: bool, halves: bool) -> Iterator[None]:
-    """Without what only a CPU does; the kernel is counted, not run."""
+def simulate_gpu(kernel: bool, halves: bool) -> Iterator[None]:
+    """Turn off what only a CPU does. The kernel is replaced by an operator that touches the same tensors."""
 
     def fused(qkv: Sequence[Tensor], *rest: object) -> Tensor:
         return torch.addcmul(qkv[0], qkv[-2], qkv[-1]) if len(qkv) > 2 else torch.add(qkv[0], qkv[1])
@@ -110,17 +114,17 @@ def as_on_a_gpu(kernel: bool, halves: bool) -> Iterator[None]:
         yield
 
 
-def flop(case: Case) -> int:
-    """Of one tile, attention included."""
-    net = ours(case, weights(case), CPU, torch.float32)
-    with as_on_a_gpu(False, True), without_onednn(), FlopCounterMode(display=False) as counter:
+def count_flop(case: Case) -> int:
+    """Return the FLOP of one tile, attention included."""
+    net = build_ours(case, make_weights(case), CPU, torch.float32)
+    with simulate_gpu(False, True), disable_onednn(), FlopCounterMode(display=False) as counter:
         net(torch.rand(1, 3, SIDE, SIDE))
     return int(counter.get_total_flops())
 
 
 @contextmanager
-def without_onednn() -> Iterator[None]:
-    """Products as operators that can be counted."""
+def disable_onednn() -> Iterator[None]:
+    """Let products run as operators that can be counted."""
     with ExitStack() as stack:
         for module in (layers, restormer):
             stack.enter_context(patch.object(module, "can_use_onednn", return_value=False))

@@ -30,5 +30,5 @@ def test_the_bundled_files_are_made_again_byte_for_byte(shared: Path, tmp_path: 
 
 def test_a_file_that_is_no_origin_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.pth").write_bytes(b"other")
-    with pytest.raises(UsageError, match=r"other\.pth: its sha256 d9298a10d1b0… is the origin of no entry"):
+    with pytest.raises(UsageError, match=r"other\.pth: its sha256 d9298a10d1b0… is not the origin of any entry"):
         convert(tmp_path / "other.pth")

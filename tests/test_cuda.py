@@ -15,7 +15,7 @@ from images import make_checkpoint, make_image, save_image
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.peers import CASES, ours, weights
+from benchmarks.peers import CASES, build_ours, make_weights
 from restore_cli.errors import OutOfMemory
 from restore_cli.evaluation.metrics import psnr
 from restore_cli.jobs.paths import InputSpec
@@ -197,7 +197,7 @@ def test_a_model_keeps_to_its_memory(limit: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("memory", "bar"), [(None, 4 * 2**30), (1500 * 10**6, 1500 * 2**20)])
 def test_hat_takes_little_memory_for_twelve_megapixels(memory: int | None, bar: int) -> None:
     case = next(case for case in CASES if case.architecture == "hat")
-    net = ours(case, weights(case), CUDA, torch.float16)
+    net = build_ours(case, make_weights(case), CUDA, torch.float16)
     tiling = choose_tiling(net, CUDA, 4000, memory=memory)
     torch.cuda.reset_peak_memory_stats(CUDA)
     out, _ = restore_array(net, make_image(3000, 4000), tiling)

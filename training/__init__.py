@@ -1,5 +1,5 @@
-"""How the bundled checkpoints were made.
+"""Makes the bundled checkpoints.
 
-Those of `--model lite`: `python -m training.train NAME`, then `python -m training.export NAME`.
+`--model lite`: `python -m training.train NAME`, then `python -m training.export NAME`.
 EMT: `python -m training.convert_emt` from the authors' files.
 """

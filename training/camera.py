@@ -1,8 +1,8 @@
-"""The noise of cameras: from sRGB back to sensor values, noise there, and forward through a camera's processing.
+"""Camera noise: images are converted from sRGB to sensor values, get noise, and pass through a camera's processing.
 
 The path follows "Unprocessing Images for Learned Raw Denoising" (Brooks et al. 2019, arXiv:1811.11127) and CBDNet
 (Guo et al. 2018, arXiv:1807.04686). Only the noise passes through demosaicing, noise reduction and sharpening, so the
-clean image stays the target as it is. All ranges are those of real sensors and cameras, none is fitted to a benchmark.
+clean image remains the target. All ranges are those of real sensors and cameras. None is fitted to a benchmark.
 Images are float32 (h, w, 3), sRGB or linear light on 0..1.
 """
 
@@ -23,9 +23,9 @@ _GRID = np.linspace(0, 1, 1025, dtype=np.float32)
 
 
 def add_camera_noise(clean: Floats, random: np.random.Generator) -> Floats:
-    """The image with the noise of a random camera, clipped to 0..1.
+    """Return the image with the noise of a random camera, clipped to 0..1.
 
-    In one image of three the noise is made on a smaller image and enlarged: it is coarse, as in resized photographs.
+    In one image of three the noise is made on a smaller image and enlarged, so it is coarse as in resized photographs.
     """
     height, width = clean.shape[:2]
     factor = float(random.uniform(1, 2.5)) if random.random() < 0.33 else 1.0
@@ -37,7 +37,7 @@ def add_camera_noise(clean: Floats, random: np.random.Generator) -> Floats:
 
 
 def sensor_noise(clean: Floats, random: np.random.Generator) -> Floats:
-    """The difference that shot and read noise make in sRGB, behind demosaicing, white balance and tone curve."""
+    """Return the noise in sRGB that shot and read noise cause after demosaicing, white balance and the tone curve."""
     tone = tone_curve(random)
     linear = np.interp(clean, tone, _GRID).astype(np.float32)
     to_srgb = colour_matrix(random)
@@ -55,7 +55,7 @@ def sensor_noise(clean: Floats, random: np.random.Generator) -> Floats:
 
 
 def tone_curve(random: np.random.Generator) -> Floats:
-    """sRGB values at 1025 steps of linear light: a gamma, mixed with an S-shaped curve of random strength."""
+    """Return sRGB values at 1025 steps of linear light: a gamma, mixed with an S-shaped curve of random strength."""
     plain = _GRID ** (1 / random.uniform(2.0, 2.6))
     curve = 3 * plain**2 - 2 * plain**3
     strength = random.uniform(0, 0.7)
@@ -63,7 +63,7 @@ def tone_curve(random: np.random.Generator) -> Floats:
 
 
 def colour_matrix(random: np.random.Generator) -> Floats:
-    """(3, 3) from a camera's colours to linear sRGB. Rows sum to 1, so white stays white."""
+    """Return a (3, 3) matrix from a camera's colours to linear sRGB. Rows sum to 1, so white stays white."""
     matrix = random.uniform(-0.6, 0.05, (3, 3))
     np.fill_diagonal(matrix, 0)
     np.fill_diagonal(matrix, 1 - matrix.sum(1))
@@ -71,7 +71,7 @@ def colour_matrix(random: np.random.Generator) -> Floats:
 
 
 def demosaic(raw: Floats, *, by_difference: bool) -> Floats:
-    """A Bayer sensor's share of (h, w, 3), interpolated bilinearly; `by_difference`: red and blue minus green."""
+    """Sample (h, w, 3) on a Bayer grid and interpolate it bilinearly: red and blue minus green if `by_difference`."""
     red, green, blue = (np.zeros(raw.shape[:2], np.float32) for _ in range(3))
     red[::2, ::2], blue[1::2, 1::2] = 1, 1
     green[::2, 1::2] = green[1::2, ::2] = 1
@@ -84,7 +84,7 @@ def demosaic(raw: Floats, *, by_difference: bool) -> Floats:
 
 
 def interpolate(plane: Floats, *, cross: bool) -> Floats:
-    """Fill the zeros of a Bayer plane with the mean of its neighbours: `cross` for green, else red or blue."""
+    """Fill the zeros of a Bayer plane with the mean of its neighbours. `cross` is for green, False for red and blue."""
     padded = np.pad(plane, 1, mode="reflect")
     rows = padded[:-2] + padded[2:]
     if cross:
@@ -95,9 +95,9 @@ def interpolate(plane: Floats, *, cross: bool) -> Floats:
 
 
 def process_noise(noise: Floats, clean: Floats, random: np.random.Generator) -> Floats:
-    """What a camera's noise reduction and sharpening leave of the noise.
+    """Apply a camera's noise reduction and sharpening to the noise.
 
-    Colour is smoothed more than lightness; near edges most cameras smooth less.
+    Colour is smoothed more than lightness. Most cameras smooth less near edges.
     """
     planes = noise @ _YCC.T
     light, colour = planes[..., :1], planes[..., 1:]
@@ -115,7 +115,7 @@ def process_noise(noise: Floats, clean: Floats, random: np.random.Generator) -> 
 
 
 def near_edges(noise: Floats, smooth: Floats, clean: Floats, random: np.random.Generator) -> Floats:
-    """`smooth`, passing into `noise` where the clean image has edges, in half of the images."""
+    """Return `smooth`. In half of the images it fades into `noise` near edges of the clean image."""
     if random.random() < 0.5:
         return smooth
     y = clean @ _YCC[0]
@@ -125,7 +125,7 @@ def near_edges(noise: Floats, smooth: Floats, clean: Floats, random: np.random.G
 
 
 def gaussian_blur(image: Floats, sigma: float) -> Floats:
-    """(h, w, c) smoothed by a Gaussian of σ px, reflected at the edges."""
+    """Smooth (h, w, c) by a Gaussian of σ px, reflected at the edges."""
     radius = min(max(1, int(np.ceil(3 * sigma))), min(image.shape[:2]) - 1)
     taps = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2)).astype(np.float32)
     taps /= taps.sum()
@@ -138,7 +138,7 @@ def gaussian_blur(image: Floats, sigma: float) -> Floats:
 
 
 def resize(image: Floats, size: tuple[int, int], method: Image.Resampling = Image.Resampling.BICUBIC) -> Floats:
-    """(h, w, c) at (height, width), antialiased."""
+    """Resize (h, w, c) to (height, width), antialiased."""
     height, width = size
     planes = [Image.fromarray(np.ascontiguousarray(image[..., c])) for c in range(image.shape[2])]
     return np.stack([np.asarray(plane.resize((width, height), method)) for plane in planes], -1)

@@ -16,22 +16,22 @@ from restore_cli.errors import UsageError
 from restore_cli.models.load import COMPUTED_KEYS, drop_keys, find_state_dict, read_tensors
 from restore_cli.weights.catalogue import Entry, read_catalogue
 from restore_cli.weights.store import BUNDLED
-from training.export import in_float16, serialize, write
+from training.export import in_float16, serialize, write_file
 
 __all__ = ["convert", "main"]
 
 
 def convert(file: Path) -> tuple[Entry, bytes]:
-    """The catalogue entry made from a published EMT file, and the bytes of its bundled checkpoint.
+    """Return the catalogue entry made from a published EMT file, and the bytes of its bundled checkpoint.
 
-    Raises UsageError where the sha256 of the file is the origin of no entry.
+    Raises UsageError if the sha256 of the file is not the origin of any entry.
     """
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     for entry in read_catalogue().entries:
         if entry.origin is not None and entry.origin.sha256 == sha256:
             break
     else:
-        raise UsageError(f"{file}: its sha256 {sha256[:12]}… is the origin of no entry in weights.toml")
+        raise UsageError(f"{file}: its sha256 {sha256[:12]}… is not the origin of any entry in weights.toml")
     published = drop_keys(find_state_dict(read_tensors(file)[0], file, "params"), COMPUTED_KEYS)
     about = {
         "architecture": entry.architecture,
@@ -44,7 +44,7 @@ def convert(file: Path) -> tuple[Entry, bytes]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Convert each file of the command line."""
     parser = argparse.ArgumentParser(prog="python -m training.convert_emt", description=__doc__)
     parser.add_argument("files", type=Path, nargs="+", help="EMT_LSR_x2.pth, EMT_LSR_x3.pth, EMT_LSR_x4.pth")
     parser.add_argument("--to", type=Path, default=BUNDLED, help="folder to write into")
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.to.mkdir(parents=True, exist_ok=True)
     for file in options.files:
         entry, data = convert(file)
-        write(options.to / f"{entry.name}.safetensors", data)
+        write_file(options.to / f"{entry.name}.safetensors", data)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The curve of a run as a small SVG, from its log."""
+"""Draws the training curve of a run as a small SVG, from its log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Points = list[tuple[float, float]]
 
 
 def draw(log: Path, target: Path) -> None:
-    """Two panels over minutes of training: the loss, and the PSNR of each measure on held-out photographs."""
+    """Write panels over the minutes of training: the loss, and each PSNR on held-out photographs."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     series: dict[str, Points] = {}
     for line in lines:
@@ -21,14 +21,16 @@ def draw(log: Path, target: Path) -> None:
             if name not in ("step", "seconds", "norm", "rate"):
                 series.setdefault(name, []).append((line["seconds"] / 60, value))
     measures = {name: points for name, points in series.items() if name != "loss"}
-    panels = [panel({"loss": series["loss"]}, 0, "loss")] if "loss" in series else []
-    panels += [panel({name: points}, 1 + i, f"PSNR, dB: {name}") for i, (name, points) in enumerate(measures.items())]
+    panels = [draw_panel({"loss": series["loss"]}, 0, "loss")] if "loss" in series else []
+    panels += [
+        draw_panel({name: points}, 1 + i, f"PSNR, dB: {name}") for i, (name, points) in enumerate(measures.items())
+    ]
     size = f'width="{WIDTH}" height="{HEIGHT * len(panels)}" font-family="sans-serif" font-size="12"'
     target.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n' + "\n".join(panels) + "\n</svg>\n")
 
 
-def panel(series: dict[str, Points], row: int, title: str) -> str:
-    """Axes with their ends labelled and one line per series, moved down by `row` panels."""
+def draw_panel(series: dict[str, Points], row: int, title: str) -> str:
+    """Return a panel in row `row`: axes with labelled ends, and one line per series."""
     xs, ys = zip(*(point for points in series.values() for point in points), strict=True)
     left, right, low, high = min(xs), max(xs), min(ys), max(ys)
 

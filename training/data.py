@@ -1,6 +1,6 @@
 """Photographs in memory, and batches of degraded and clean patches of them.
 
-A batch is a function of the seed and the step alone, so a resumed run sees what an undisturbed one would have seen.
+A batch depends only on the seed and the step, so a resumed run sees the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ MakePair = Callable[[Bytes, np.random.Generator], Pair]
 
 
 def read_photos(folder: Path) -> Bytes:
-    """All photographs of a folder, in the order of their names: (n, h, w, 3).
+    """Return all photographs of a folder as (n, h, w, 3), in the order of their names.
 
-    Raises UsageError where they differ in size, and for folders under one named `bench`: benchmarks must not teach.
+    Raises UsageError if their sizes differ, or if a folder in the path is named `bench`, because it holds benchmarks.
     """
     if "bench" in folder.resolve().parts:
-        raise UsageError(f"{folder} lies under a folder named bench: benchmarks are never trained on")
+        raise UsageError(f"{folder} is inside a folder named bench: benchmarks are never trained on")
     files = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
         raise UsageError(f"no photographs (jpg, png) in {folder}", hint="--photos FOLDER")
@@ -53,7 +53,7 @@ class Batch:
 
 
 def batches(photos: Bytes, make_pair: MakePair, size: int, first: int, seed: int = 0) -> Iterator[Batch]:
-    """The batches of step `first` and all after it; each is made in a thread during the step before."""
+    """Yield the batches from step `first` on. A thread makes each one during the step before it."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(make_batch, photos, make_pair, size, first, seed)
         while True:
@@ -63,7 +63,7 @@ def batches(photos: Bytes, make_pair: MakePair, size: int, first: int, seed: int
 
 
 def make_batch(photos: Bytes, make_pair: MakePair, size: int, step: int, seed: int) -> Batch:
-    """The batch of a step: `size` patches, each in one of its eight orientations."""
+    """Return the batch of a step: `size` patches, each in a random one of eight orientations."""
     random = np.random.default_rng((seed, step))
     pairs = []
     for _ in range(size):
@@ -74,7 +74,7 @@ def make_batch(photos: Bytes, make_pair: MakePair, size: int, step: int, seed: i
 
 
 def orient(pair: Pair, way: int) -> Pair:
-    """Both turned by way % 4 quarters and, from 4 on, mirrored."""
+    """Turn both by `way % 4` quarters, mirrored if `way` is 4 or more."""
     degraded, clean = (np.rot90(x[:, ::-1] if way > 3 else x, way % 4) for x in pair)
     return degraded, clean
 
@@ -85,13 +85,13 @@ def to_tensor(images: Floats) -> Tensor:
 
 
 def random_corner(random: np.random.Generator, image: Bytes, side: int) -> tuple[int, int]:
-    """Top and left of a random square inside the image."""
+    """Return the top and left of a random square inside the image."""
     height, width = image.shape[:2]
     return int(random.integers(height - side + 1)), int(random.integers(width - side + 1))
 
 
 def crop(image: Bytes, y: int, x: int, side: int) -> Bytes:
-    """A square of the image, a view."""
+    """Return a view of a square of the image."""
     return image[y : y + side, x : x + side]
 
 

@@ -1,6 +1,6 @@
 """Pairs of degraded and clean patches for each task.
 
-Every source of randomness is the generator that is passed in, so a batch is a function of the seed and the step.
+All random numbers come from the generator that is passed in, so a batch depends only on the seed and the step.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Degradation(Protocol):
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """What validation measures, by name."""
+        """Names of the degradations that validation measures."""
 
     def make_pair(self, photo: Bytes, random: np.random.Generator) -> Pair:
         """A random patch of the photograph, degraded and clean."""
@@ -53,7 +53,7 @@ class Noise:
         self.patch = patch
 
     def make_pair(self, photo: Bytes, random: np.random.Generator) -> Pair:
-        """The patch is clean in one case of twenty, and compressed after the noise in many."""
+        """One patch of twenty is clean. Many are compressed after the noise."""
         clean = random_crop(rescale(photo, random, self.patch, largest=1.8), self.patch, random)
         kind = random.random()
         if kind < 0.05:
@@ -69,7 +69,7 @@ class Noise:
         return noisy, as_floats(clean)
 
     def degrade_whole(self, photo: Bytes, level: str) -> Pair:
-        """`camera` is a camera and JPEG drawn from a seed that the photograph gives."""
+        """`camera` is camera noise and JPEG, drawn from a seed that depends on the photograph."""
         clean = as_floats(photo)
         if level == "camera":
             random = np.random.default_rng(int(photo.sum()))
@@ -87,7 +87,7 @@ class Compression:
         self.patch = patch
 
     def make_pair(self, photo: Bytes, random: np.random.Generator) -> Pair:
-        """A patch out of a compressed larger one, so that nothing is special about its edges."""
+        """Crop the patch out of a larger compressed one, so that its edges are like its inside."""
         side = self.patch + self.margin
         wide = random_crop(rescale(photo, random, side, largest=1.4), side, random)
         y, x = (16, 16) if random.random() < 0.7 else random.integers(0, self.margin + 1, 2).tolist()
@@ -95,7 +95,7 @@ class Compression:
         return as_floats(crop(damaged, y, x, self.patch)), as_floats(crop(wide, y, x, self.patch))
 
     def damage(self, wide: Bytes, random: np.random.Generator) -> Bytes:
-        """The kinds of damage and their shares."""
+        """Return the patch with one of several kinds of damage."""
         kind, quality = random.random(), int(random.integers(5, 96))
         if kind < 0.06:
             return wide
@@ -118,7 +118,7 @@ class Compression:
 
 
 class LowResolution:
-    """Small images as the web has them: compressed, noisy, sometimes blurred and resized twice.
+    """Small images as on the web: compressed, noisy, sometimes blurred and resized twice.
 
     Two rounds of blur, resizing, noise and JPEG in random order after BSRGAN (arXiv:2103.14006, section 3) and
     Real-ESRGAN (arXiv:2107.10833, section 3.1), with milder ranges and without their sinc filters.
@@ -193,7 +193,7 @@ def degrade_once(
 
 
 def add_some_noise(image: Floats, sigma: float, random: np.random.Generator) -> Floats:
-    """Gaussian noise of up to σ `sigma` / 255, or as often a camera's noise."""
+    """Add Gaussian noise of σ up to `sigma` / 255, or camera noise, with equal probability."""
     if random.random() < 0.5:
         return add_camera_noise(image.clip(0, 1), random)
     noise = random.standard_normal(image.shape, np.float32)
@@ -205,23 +205,23 @@ def add_some_noise(image: Floats, sigma: float, random: np.random.Generator) -> 
 def compress(
     image: Floats, random: np.random.Generator, lowest: int, highest: int, *, mostly_420: bool = False
 ) -> Floats:
-    """The image as JPEG of random quality and subsampling."""
+    """Compress the image as a JPEG of random quality and subsampling."""
     shares = (0.9, 0.03, 0.07) if mostly_420 else (0.6, 0.15, 0.25)
     subsampling = SUBSAMPLINGS[int(random.choice(3, p=shares))]
     return as_floats(jpeg(as_bytes(image), int(random.integers(lowest, highest + 1)), subsampling))
 
 
 def damage_colour(image: Bytes, quality: int) -> Bytes:
-    """The image with only its colour compressed, its lightness kept."""
+    """Compress the colour of the image and keep its lightness."""
     before, after = (np.asarray(Image.fromarray(x).convert("YCbCr")) for x in (image, jpeg(image, quality)))
     mixed = np.concatenate([before[..., :1], after[..., 1:]], -1)
     return np.asarray(Image.fromarray(mixed, "YCbCr").convert("RGB"))
 
 
 def rescale(photo: Bytes, random: np.random.Generator, least: int, largest: float) -> Bytes:
-    """The photograph at a random size in half of the cases: sides of at least `least` px, at most `largest` times.
+    """Resize half of the photographs at random: to at least `least` px and at most `largest` times their side.
 
-    Shrunk photographs are cleaner than their files; enlarged ones are as soft as many photographs are at 100 %.
+    Reduced photographs are cleaner than their files. Enlarged ones are as soft as many photographs at 100 %.
     """
     side = photo.shape[0]
     if random.random() < 0.5:
@@ -231,10 +231,10 @@ def rescale(photo: Bytes, random: np.random.Generator, least: int, largest: floa
 
 
 def resize_bytes(image: Bytes, size: tuple[int, int], method: Image.Resampling = Image.Resampling.BICUBIC) -> Bytes:
-    """(h, w, 3) at (height, width), antialiased."""
+    """Resize (h, w, 3) to (height, width), antialiased."""
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size[::-1], method))
 
 
 def random_crop(image: Bytes, side: int, random: np.random.Generator) -> Bytes:
-    """A random square of the image, a view."""
+    """Return a view of a random square of the image."""
     return crop(image, *random_corner(random, image, side), side)

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from training.recipe import RECIPES
 
-__all__ = ["export", "in_float16", "main", "serialize", "write"]
+__all__ = ["export", "in_float16", "main", "serialize", "write_file"]
 
 LOG = logging.getLogger("training")
 
 
 def export(name: str, runs: Path, folder: Path) -> Path:
-    """Write NAME.safetensors whole or not at all; its metadata says what the network is and how long it was trained."""
+    """Write NAME.safetensors whole or not at all. Its metadata states the network and how long it was trained."""
     config = RECIPES[name].config
     state = torch.load(runs / name / "state.pt", weights_only=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,16 +35,16 @@ def export(name: str, runs: Path, folder: Path) -> Path:
         "steps": str(state["step"]),
         "minutes": f"{state['seconds'] / 60:.1f}",
     }
-    return write(folder / f"{name}.safetensors", serialize(tensors, about))
+    return write_file(folder / f"{name}.safetensors", serialize(tensors, about))
 
 
 def in_float16(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors rounded to float16; integers stay."""
+    """Return the tensors rounded to float16. Integers are kept."""
     return {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
 
 
 def serialize(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
-    """The bytes of a safetensors file with these tensors and metadata. Equal contents give equal bytes."""
+    """Return the bytes of a safetensors file with these tensors and metadata. Equal contents give equal bytes."""
     data = save({key: value.contiguous() for key, value in tensors.items()}, dict(about))
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
@@ -55,8 +55,8 @@ def serialize(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[end:]
 
 
-def write(target: Path, data: bytes) -> Path:
-    """The file, replaced in one move."""
+def write_file(target: Path, data: bytes) -> Path:
+    """Write the file, or replace it in one step."""
     partial = target.with_name(target.name + ".partial")
     with partial.open("wb") as file:
         file.write(data)
@@ -68,7 +68,7 @@ def write(target: Path, data: bytes) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Export the network of the command line."""
     parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")

@@ -1,4 +1,4 @@
-"""Networks to train: fresh ones, and ones that start from a checkpoint."""
+"""Networks to train, with random weights or with those of a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["build", "initialise", "load_start"]
 
 
 def build(recipe: Recipe) -> Restormer | PlainEMT:
-    """The recipe's network with random weights; of EMT the published form, which trains faster."""
+    """Return the recipe's network with random weights. EMT is built as published, which trains faster."""
     config = recipe.config
     return PlainEMT(config) if isinstance(config, EMTConfig) else Restormer(config)
 
 
 def initialise(network: nn.Module, seed: int = 0) -> None:
-    """Fill the network with fresh weights, PyTorch's defaults.
+    """Fill the network with new random weights, by PyTorch's defaults.
 
-    Restormer's last convolution starts small, so that it starts near the identity that its shortcut gives.
+    Restormer's last convolution gets small weights, so that the network starts near the identity.
     """
     torch.manual_seed(seed)
     for module in network.modules():
@@ -40,7 +40,7 @@ def initialise(network: nn.Module, seed: int = 0) -> None:
 def load_start(network: nn.Module, file: Path) -> None:
     """Fill the network from a checkpoint file. Blocks that the file lacks start as the identity.
 
-    Raises WeightsError where a tensor does not belong, has another shape, or is missing outside of a new block.
+    Raises WeightsError if a tensor is unknown, has another shape, or is missing outside of a new block.
     """
     state = drop_keys(find_state_dict(read_tensors(file)[0], file, None), COMPUTED_KEYS)
     expected = network.state_dict()
@@ -60,5 +60,5 @@ def load_start(network: nn.Module, file: Path) -> None:
 
 
 def as_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, floating-point ones in float32."""
+    """Return the tensors, with floating-point ones in float32."""
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}

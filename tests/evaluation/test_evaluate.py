@@ -268,28 +268,28 @@ def test_the_published_weights_on_set5_from_both_kinds_of_input(shared: Path) ->
 def test_rows_of_checkpoints_that_are_not_at_hand_stay(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
     rows = {("b", "Set5 ×2"): "| b | Set5 ×2 | 1.0 |", ("a", "Set5 ×2"): "| a | Set5 ×2 | 2.0 |"}
-    results.write(page, rows, ["a", "b"])
-    assert list(results.kept(page).values()) == ["| a | Set5 ×2 | 2.0 |", "| b | Set5 ×2 | 1.0 |"]
-    assert results.kept(page) == rows
-    results.write(page, rows, ["a"])  # and go with their checkpoint
-    assert list(results.kept(page)) == [("a", "Set5 ×2")]
+    results.write_page(page, rows, ["a", "b"])
+    assert list(results.read_rows(page).values()) == ["| a | Set5 ×2 | 2.0 |", "| b | Set5 ×2 | 1.0 |"]
+    assert results.read_rows(page) == rows
+    results.write_page(page, rows, ["a"])  # and go with their checkpoint
+    assert list(results.read_rows(page)) == [("a", "Set5 ×2")]
 
 
 def test_published_figures_stand_apart_until_their_checkpoint_is_measured(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
     names = ["a", "swinir-classical-x2", "swinir-classical-x3"]
     rows = {("a", "Set5 ×2"): "| a | Set5 ×2 | 2.0 |"}
-    results.write(page, rows, names)
-    assert results.kept(page) == rows
+    results.write_page(page, rows, names)
+    assert results.read_rows(page) == rows
     figures = page.read_text(encoding="utf-8").split("## Published figures")[1]
     assert re.findall(r"^\| (swinir\S+)", figures, re.MULTILINE) == names[1:]
     rows["swinir-classical-x2", "Set5 ×2"] = "| swinir-classical-x2 | Set5 ×2 | 38.4 |"
-    results.write(page, rows, names)
-    assert results.kept(page) == rows
+    results.write_page(page, rows, names)
+    assert results.read_rows(page) == rows
     assert "swinir-classical-x2" not in page.read_text(encoding="utf-8").split("## Published figures")[1]
 
 
 def test_published_figures_are_of_tests_that_are_made() -> None:
     entries = read_catalogue().entries
-    made = {(entry.name, test.name) for entry in entries for test in results.tests(entry, Path("bench"))}
+    made = {(entry.name, test.name) for entry in entries for test in results.list_benchmarks(entry, Path("bench"))}
     assert results.PUBLISHED.keys() <= made

@@ -10,4 +10,7 @@ def test_killed_and_started_again() -> None:
     words = ("--pictures", "36", "--kills", "3")
     ran = subprocess.run([sys.executable, "-m", "benchmarks.killed", *words], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "each good picture there once, equal to the byte, no temporary file, manifest consistent" in ran.stdout
+    assert (
+        "each good image exists once and is equal byte for byte, no temporary file is left, the manifest agrees"
+        in ran.stdout
+    )
