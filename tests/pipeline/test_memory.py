@@ -195,7 +195,7 @@ def test_threads_follow_the_time_that_is_granted(quota: str, count: int | None, 
 CAPPED = """
 import resource, sys, torch
 from pathlib import Path
-from images import noise
+from images import make_image
 from restore_cli.pipeline.memory import fit_tiling
 from restore_cli.models.load import load_file
 from restore_cli.pipeline.array import default_tiling, restore_array
@@ -203,7 +203,7 @@ torch.set_num_threads(1)
 resource.setrlimit(resource.RLIMIT_AS, (1 << 40, -1))  # a process is born under its limit; how low is known below
 cpu = torch.device("cpu")
 model = load_file(Path(sys.argv[1]), cpu, torch.float32)
-pixels, tiling = noise(900, 700), default_tiling(model.contract, 0)
+pixels, tiling = make_image(900, 700), default_tiling(model.contract, 0)
 model(torch.rand(1, 3, 64, 64))
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[2]), -1))
