@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import restore_cli
-from restore_cli.evaluation.degrade import imresize, jpeg
+from restore_cli.evaluation.degrade import compress_jpeg, imresize
 from restore_cli.evaluation.metrics import luma, psnr
 
 Bytes = NDArray[np.uint8]
@@ -68,7 +68,7 @@ def degrade(large: Bytes, scale: int, sigma: float, quality: int | None) -> Byte
     if sigma:
         noise = np.random.default_rng(0).normal(0, sigma, small.shape)
         small = np.rint((small + noise).clip(0, 255)).astype(np.uint8)
-    return small if quality is None else jpeg(small, quality)
+    return small if quality is None else compress_jpeg(small, quality)
 
 
 def make_enlarger(name: str) -> Callable[[Bytes], Bytes]:

@@ -20,7 +20,7 @@ from PIL import Image, ImageCms, ImageDraw
 
 from benchmarks.roundtrip import P3, make_profile
 from restore_cli import load, restore
-from restore_cli.evaluation.comparison import Panel, sheet
+from restore_cli.evaluation.comparison import Panel, make_sheet
 from restore_cli.image.codec import decode, encode
 from restore_cli.image.colour import SRGB_TO_XYZ, ColourConversion, decode_srgb, encode_srgb, make_conversion
 from restore_cli.image.picture import Metadata, Picture
@@ -79,7 +79,7 @@ def draw_alpha_edge(folder: Path) -> Image.Image:
             opacity = part[..., 3:] / 255
             shown = np.rint(part[..., :3] * opacity + value * (1 - opacity)).astype(np.uint8)
             panels.append(Panel(f"{name}, on {shade}", Picture(shown)))
-    return Image.fromarray(sheet(panels, zoom=2).pixels)
+    return Image.fromarray(make_sheet(panels, zoom=2).pixels)
 
 
 def draw_wide_gamut(folder: Path) -> Image.Image:
@@ -101,7 +101,7 @@ def draw_wide_gamut(folder: Path) -> Image.Image:
         ("converted to sRGB", draw_panel(restore(model, np.asarray(clipped)), None)),
         ("restore sr", draw_panel(run_restore(folder / "vivid.png"), colour)),
     ]
-    return Image.fromarray(sheet([Panel(name, picture) for name, picture in panels]).pixels)
+    return Image.fromarray(make_sheet([Panel(name, picture) for name, picture in panels]).pixels)
 
 
 def draw_panel(pixels: NDArray[Any], colour: ColourConversion | None) -> Picture:

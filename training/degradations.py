@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from restore_cli.evaluation.degrade import Subsampling, add_noise, imresize, jpeg
+from restore_cli.evaluation.degrade import Subsampling, add_noise, compress_jpeg, imresize
 from training.camera import add_camera_noise, gaussian_blur, resize
 from training.data import Bytes, Floats, Pair, as_bytes, as_floats, crop, random_corner
 from training.recipe import Recipe
@@ -103,18 +103,18 @@ class Compression:
             return damage_colour(wide, int(random.integers(5, 60)))
         if kind < 0.20:  # compressed before, with blocks elsewhere
             y, x = random.integers(0, 8, 2).tolist()
-            first = jpeg(np.roll(wide, (y, x), (0, 1)), int(random.integers(20, 96)))
+            first = compress_jpeg(np.roll(wide, (y, x), (0, 1)), int(random.integers(20, 96)))
             wide = np.roll(first, (-y, -x), (0, 1))
         elif kind < 0.27:  # compressed before, at another size
             size, factor = wide.shape[:2], random.uniform(0.6, 1.4)
-            first = jpeg(resize_bytes(wide, (round(size[0] * factor), round(size[1] * factor))), quality)
+            first = compress_jpeg(resize_bytes(wide, (round(size[0] * factor), round(size[1] * factor))), quality)
             wide, quality = resize_bytes(first, (size[0], size[1])), int(random.integers(50, 96))
         subsampling = SUBSAMPLINGS[int(random.choice(3, p=(0.8, 0.05, 0.15)))]
-        return jpeg(wide, quality, subsampling)
+        return compress_jpeg(wide, quality, subsampling)
 
     def degrade_whole(self, photo: Bytes, level: str) -> Pair:
         """q10 and q40 are JPEG at that quality, 4:2:0."""
-        return as_floats(photo if level == "clean" else jpeg(photo, int(level[1:]))), as_floats(photo)
+        return as_floats(photo if level == "clean" else compress_jpeg(photo, int(level[1:]))), as_floats(photo)
 
 
 class LowResolution:
@@ -170,7 +170,7 @@ class LowResolution:
         if level == "n10q10":
             small = as_bytes(add_noise(small, 10))
         if level != "clean":
-            small = jpeg(small, {"q75": 75, "q40": 40, "n10q10": 10}[level])
+            small = compress_jpeg(small, {"q75": 75, "q40": 40, "n10q10": 10}[level])
         return as_floats(small), as_floats(large)
 
 
@@ -208,12 +208,12 @@ def compress(
     """Compress the image as a JPEG of random quality and subsampling."""
     shares = (0.9, 0.03, 0.07) if mostly_420 else (0.6, 0.15, 0.25)
     subsampling = SUBSAMPLINGS[int(random.choice(3, p=shares))]
-    return as_floats(jpeg(as_bytes(image), int(random.integers(lowest, highest + 1)), subsampling))
+    return as_floats(compress_jpeg(as_bytes(image), int(random.integers(lowest, highest + 1)), subsampling))
 
 
 def damage_colour(image: Bytes, quality: int) -> Bytes:
     """Compress the colour of the image and keep its lightness."""
-    before, after = (np.asarray(Image.fromarray(x).convert("YCbCr")) for x in (image, jpeg(image, quality)))
+    before, after = (np.asarray(Image.fromarray(x).convert("YCbCr")) for x in (image, compress_jpeg(image, quality)))
     mixed = np.concatenate([before[..., :1], after[..., 1:]], -1)
     return np.asarray(Image.fromarray(mixed, "YCbCr").convert("RGB"))
 

@@ -71,7 +71,7 @@ def compare(
     refuse_existing(output, overwrite)
     titles = label or shorten_names(pictures)
     panels = [comparison.Panel(title, decode_finite(path)) for title, path in zip(titles, pictures, strict=True)]
-    make = comparison.page if html else comparison.split if split else comparison.sheet
+    make = comparison.make_page if html else comparison.make_split if split else comparison.make_sheet
     write_comparison(output, make(panels, parse_crop(crop), zoom), overwrite)
     say(f"{' | '.join(map(str, pictures))} → {output}")
 

@@ -106,12 +106,12 @@ def make_reporters(options: Options, live: bool) -> Iterator[Reporter]:
 def write_sheet(result: Result, overwrite: bool) -> None:
     """Write a sheet that compares a result with its input. A failure is only a note."""
     from restore_cli.cli.compare import write_comparison
-    from restore_cli.evaluation.comparison import Panel, sheet
+    from restore_cli.evaluation.comparison import Panel, make_sheet
     from restore_cli.image.codec import decode_finite
 
     path = Path(sheet_path(result.output))
     try:
         panels = [Panel(p.name, decode_finite(p)) for p in (Path(result.input), Path(result.output))]
-        write_comparison(path, sheet(panels), overwrite)
+        write_comparison(path, make_sheet(panels), overwrite)
     except RestoreError as error:
         note(f"{path}: no sheet: {error}")

@@ -1,1 +1,1 @@
-"""How good results are, and images beside each other."""
+"""Measures the quality of results, and draws comparisons."""

@@ -1,7 +1,7 @@
-"""Pictures beside each other, so that px line up: a labelled sheet, a split, a page with a slider.
+"""Comparisons of images, pixel by pixel: a labelled sheet, a split image, a page with a slider.
 
-Smaller pictures are enlarged by whole factors, each px to a square. Transparency stands on a checkerboard, gray is
-shown as RGB, 16 bits and floats as 8 bits, colour profiles are left out: what is seen is the px themselves.
+Smaller images are enlarged by whole factors, so that each pixel becomes a square. Transparent pixels are drawn over a
+checkerboard, gray images as RGB, 16-bit and float images with 8 bits. Colour profiles are ignored.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from restore_cli.errors import ImageError, UsageError
 from restore_cli.image.formats.samples import round_to_8_bits
 from restore_cli.image.picture import PEAK, Picture, Pixels
 
-__all__ = ["MOST_PX", "Crop", "Panel", "page", "sheet", "split"]
+__all__ = ["MAX_PX", "Crop", "Panel", "make_page", "make_sheet", "make_split"]
 
-Places = NDArray[np.signedinteger[Any]]
+Indices = NDArray[np.signedinteger[Any]]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-MOST_PX = 200_000_000
-"""The largest sheet: more than any screen or viewer likes."""
+MAX_PX = 200_000_000
+"""pixels of a sheet; viewers cannot show larger ones"""
 
-PAPER, INK, GAP = (250, 250, 250), (20, 20, 20), 8
+BACKGROUND, TEXT_COLOUR, GAP = (250, 250, 250), (20, 20, 20), 8
 CHECKER = (112, 144), 8
-"""The two grays behind transparency, and the side of a square, px."""
+"""The two grays of the checkerboard, and the side of its squares in pixels."""
 
-SMALLEST, LARGEST = 10, 48
-"""Text sizes, px."""
+MIN_FONT_SIZE, MAX_FONT_SIZE = 10, 48
+"""in pixels"""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture and what is written above it."""
+    """An image and its label."""
 
     label: str
     picture: Picture
@@ -55,7 +55,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Crop:
-    """A part, in px of the largest picture."""
+    """A part of the images, in pixels of the largest one."""
 
     x: int
     y: int
@@ -64,120 +64,123 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Plate:
-    """A panel made ready: RGB, as large as the others, cropped, zoomed."""
+class AlignedPanel:
+    """A panel as it is drawn: 8-bit RGB, cropped and enlarged, of the same size as the others."""
 
     label: str
     pixels: Pixels
 
 
-def sheet(panels: Sequence[Panel], crop: Crop | None = None, zoom: int = 1) -> Picture:
-    """The pictures beside each other, or below each other where they are wide, each with its label above."""
-    plates = aligned(panels, crop, zoom)
-    height, width = plates[0].pixels.shape[:2]
-    columns = columns_for(len(plates), width, height)
-    rows = ceil(len(plates) / columns)
-    font = font_for([plate.label for plate in plates], width, size=round(sqrt(width * height) / 18))
-    strip = line_height(font) + GAP
+def make_sheet(panels: Sequence[Panel], crop: Crop | None = None, zoom: int = 1) -> Picture:
+    """Return the images in rows and columns, each below its label. Raises as `align_panels`."""
+    aligned = align_panels(panels, crop, zoom)
+    height, width = aligned[0].pixels.shape[:2]
+    columns = choose_columns(len(aligned), width, height)
+    rows = ceil(len(aligned) / columns)
+    font = choose_font([panel.label for panel in aligned], width, size=round(sqrt(width * height) / 18))
+    strip = measure_line_height(font) + GAP
     high, wide = rows * (height + strip + GAP) + GAP // 2, columns * (width + GAP) + GAP
-    limit(wide, high)
-    paper = Image.new("RGB", (wide, high), PAPER)
+    check_size(wide, high)
+    paper = Image.new("RGB", (wide, high), BACKGROUND)
     draw = ImageDraw.Draw(paper)
-    for i, plate in enumerate(plates):
+    for i, panel in enumerate(aligned):
         left, top = GAP + i % columns * (width + GAP), GAP // 2 + i // columns * (height + strip + GAP)
-        draw.text((left, top + GAP // 2), fitted(plate.label, font, width), INK, font)
-        paper.paste(Image.fromarray(plate.pixels), (left, top + strip))
+        draw.text((left, top + GAP // 2), shorten_label(panel.label, font, width), TEXT_COLOUR, font)
+        paper.paste(Image.fromarray(panel.pixels), (left, top + strip))
     return Picture(np.array(paper))
 
 
-def split(panels: Sequence[Panel], crop: Crop | None = None, zoom: int = 1) -> Picture:
-    """One picture: its left half from the first, its right half from the second, a line between. Exactly two."""
+def make_split(panels: Sequence[Panel], crop: Crop | None = None, zoom: int = 1) -> Picture:
+    """Return the left half of the first image beside the right half of the second. Raises as `align_panels`."""
     if len(panels) != 2:
-        raise UsageError(f"a split shows two pictures, found {len(panels)}", hint="without --split for more")
-    before, after = aligned(panels, crop, zoom)
+        raise UsageError(f"--split takes two images, found {len(panels)}", hint="leave out --split")
+    before, after = align_panels(panels, crop, zoom)
     height, width = before.pixels.shape[:2]
-    limit(width, height)
+    check_size(width, height)
     middle = width // 2
     joined = np.concatenate([before.pixels[:, :middle], after.pixels[:, middle:]], axis=1)
     paper = Image.fromarray(joined)
     draw = ImageDraw.Draw(paper)
     half = max(1, round(width / 600))
-    draw.rectangle((middle - 2 * half, 0, middle + 2 * half - 1, height), INK)  # dark edges: seen on white, too
-    draw.rectangle((middle - half, 0, middle + half - 1, height), PAPER)
+    draw.rectangle((middle - 2 * half, 0, middle + 2 * half - 1, height), TEXT_COLOUR)  # dark edges, visible on white
+    draw.rectangle((middle - half, 0, middle + half - 1, height), BACKGROUND)
     room = max(1, width // 2 - 4 * half - 3 * GAP)
-    font = font_for([before.label, after.label], room, size=round(sqrt(width * height) / 26))
+    font = choose_font([before.label, after.label], room, size=round(sqrt(width * height) / 26))
     for label, right in ((before.label, None), (after.label, width)):
-        tag(draw, fitted(label, font, room), font, right)
+        draw_label(draw, shorten_label(label, font, room), font, right)
     return Picture(np.array(paper))
 
 
-def page(panels: Sequence[Panel], crop: Crop | None = None, zoom: int = 1) -> bytes:
-    """A page of HTML with a slider between any two of the pictures; everything is in it, nothing is fetched."""
-    plates = aligned(panels, crop, 1)
-    height, width = plates[0].pixels.shape[:2]
+def make_page(panels: Sequence[Panel], crop: Crop | None = None, zoom: int = 1) -> bytes:
+    """Return an HTML page with a slider between any two of the images. The page loads no other file."""
+    aligned = align_panels(panels, crop, 1)
+    height, width = aligned[0].pixels.shape[:2]
     choices = [
         "".join(
-            f'<option value="{i}"{" selected" if i == chosen else ""}>{html.escape(plate.label)}</option>'
-            for i, plate in enumerate(plates)
+            f'<option value="{i}"{" selected" if i == chosen else ""}>{html.escape(panel.label)}</option>'
+            for i, panel in enumerate(aligned)
         )
-        for chosen in (0, len(plates) - 1)
+        for chosen in (0, len(aligned) - 1)
     ]
-    sources = "".join(f'<img alt="{html.escape(plate.label)}" src="{data_uri(plate.pixels)}">' for plate in plates)
+    sources = "".join(
+        f'<img alt="{html.escape(panel.label)}" src="{encode_data_uri(panel.pixels)}">' for panel in aligned
+    )
     template = Template(files("restore_cli.evaluation").joinpath("comparison.html").read_text(encoding="utf-8"))
-    title = html.escape(" · ".join(plate.label for plate in plates))
-    sizes = {"width": width, "height": height, "zoom": checked(zoom)}
+    title = html.escape(" · ".join(panel.label for panel in aligned))
+    sizes = {"width": width, "height": height, "zoom": check_zoom(zoom)}
     return template.substitute(sizes, title=title, left=choices[0], right=choices[1], pictures=sources).encode(
         errors="backslashreplace"
     )
 
 
-def data_uri(pixels: Pixels) -> str:
-    """The picture as a PNG inside an address."""
+def encode_data_uri(pixels: Pixels) -> str:
+    """Return an image, (h, w, 3), as a data URI with a PNG."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def aligned(panels: Sequence[Panel], crop: Crop | None, zoom: int) -> list[Plate]:
-    """All as large as the largest, cropped, each px a square of `zoom` px. ImageError where one does not fit.
+def align_panels(panels: Sequence[Panel], crop: Crop | None, zoom: int) -> list[AlignedPanel]:
+    """Enlarge all images to the size of the largest one, crop them, and draw each pixel as `zoom` × `zoom` pixels.
 
-    UsageError for fewer than two pictures, a zoom below 1, or a crop that is not inside.
+    Raises ImageError for an image of another shape, UsageError for fewer than two images, a zoom below 1, a crop that
+    is not inside the largest image, and a result that is too large.
     """
     if len(panels) < 2:
-        raise UsageError(f"compare wants at least two pictures, found {len(panels)}")
+        raise UsageError(f"compare takes two images or more, found {len(panels)}")
     largest = max(panels, key=lambda panel: panel.picture.width * panel.picture.height)
-    part = inside(crop, largest)
-    limit(part.width * checked(zoom), part.height * zoom)
-    return [Plate(panel.label, enlarged(panel, largest, part, zoom)) for panel in panels]
+    part = check_crop(crop, largest)
+    check_size(part.width * check_zoom(zoom), part.height * zoom)
+    return [AlignedPanel(panel.label, enlarge_panel(panel, largest, part, zoom)) for panel in panels]
 
 
-def inside(crop: Crop | None, largest: Panel) -> Crop:
-    """The crop, or the whole."""
+def check_crop(crop: Crop | None, largest: Panel) -> Crop:
+    """Return the crop, by default the whole image. Raises UsageError if it is not inside."""
     width, height = largest.picture.width, largest.picture.height
     if crop is None:
         return Crop(0, 0, width, height)
     fits = crop.x >= 0 and crop.y >= 0 and crop.width > 0 and crop.height > 0
     if not fits or crop.x + crop.width > width or crop.y + crop.height > height:
         asked = f"{crop.x},{crop.y},{crop.width},{crop.height}"
-        raise UsageError(f"--crop {asked}: is not inside {largest.label}, the largest picture, {largest.size}")
+        raise UsageError(f"--crop {asked}: is not inside {largest.label}, the largest image, {largest.size}")
     return crop
 
 
-def enlarged(panel: Panel, largest: Panel, crop: Crop, zoom: int) -> Pixels:
-    """(crop.height·zoom, crop.width·zoom, 3): only px of the crop are made, so that a large picture stays small."""
+def enlarge_panel(panel: Panel, largest: Panel, crop: Crop, zoom: int) -> Pixels:
+    """Return (crop.height·zoom, crop.width·zoom, 3). Only pixels of the crop are enlarged, which saves memory."""
     picture = panel.picture
     factor = largest.picture.width // picture.width
     if (picture.width * factor, picture.height * factor) != (largest.picture.width, largest.picture.height):
         raise ImageError(
-            f"{panel.label}: {panel.size} do not go a whole number of times into {largest.label}, {largest.size}"
+            f"{panel.label}: {panel.size} cannot be enlarged by a whole factor to {largest.label}, {largest.size}"
         )
     ys = np.arange(crop.height * zoom) // zoom + crop.y
     xs = np.arange(crop.width * zoom) // zoom + crop.x
-    return over_checkerboard(picture, ys // factor, xs // factor, ys, xs)
+    return draw_over_checkerboard(picture, ys // factor, xs // factor, ys, xs)
 
 
-def over_checkerboard(picture: Picture, rows: Places, columns: Places, ys: Places, xs: Places) -> Pixels:
-    """Its px at those rows and columns as 8-bit RGB, what is transparent on a checkerboard fixed to (ys, xs)."""
+def draw_over_checkerboard(picture: Picture, rows: Indices, columns: Indices, ys: Indices, xs: Indices) -> Pixels:
+    """Return the pixels at `rows` and `columns` as 8-bit RGB, over a checkerboard at `ys` and `xs`."""
     pixels = round_to_8_bits(picture.pixels[np.ix_(rows, columns)])
     shown = np.repeat(pixels, 3, axis=2) if picture.gray else pixels
     if picture.opaque or picture.alpha is None:
@@ -190,49 +193,49 @@ def over_checkerboard(picture: Picture, rows: Places, columns: Places, ys: Place
     return mixed
 
 
-def checked(zoom: int) -> int:
-    """The zoom, or UsageError."""
+def check_zoom(zoom: int) -> int:
+    """Return the zoom. Raises UsageError below 1."""
     if zoom < 1:
         raise UsageError(f"--zoom {zoom}: expected 1 or more")
     return zoom
 
 
-def limit(width: int, height: int) -> None:
-    """UsageError where a sheet of that size would be too large."""
-    if width * height > MOST_PX:
-        most = f"{MOST_PX // 10**6} million px"
-        raise UsageError(f"a sheet of {width}×{height} px would be larger than {most}", "--crop X,Y,W,H")
+def check_size(width: int, height: int) -> None:
+    """Raise UsageError if a sheet of that size is too large."""
+    if width * height > MAX_PX:
+        most = f"{MAX_PX // 10**6} million pixels"
+        raise UsageError(f"the sheet would have {width}×{height} px, more than {most}", "--crop X,Y,W,H")
 
 
-def columns_for(count: int, width: int, height: int) -> int:
-    """How many beside each other, so that the sheet is closest to a screen's 3:2."""
+def choose_columns(count: int, width: int, height: int) -> int:
+    """Return the number of columns that brings the sheet closest to 3:2, the shape of a screen."""
 
     def shape(columns: int) -> float:
         ratio = columns * width / (ceil(count / columns) * height)
-        return max(ratio / 1.5, 1.5 / ratio) * (1 + 1.2 * (-count % columns))  # and no place empty
+        return max(ratio / 1.5, 1.5 / ratio) * (1 + 1.2 * (-count % columns))  # empty places count as well
 
     return min(range(count, 0, -1), key=shape)
 
 
 @cache
-def font_of(size: int) -> Font:
+def load_font(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
-def font_for(labels: Sequence[str], width: int, size: int) -> Font:
-    """The largest font up to `size` in which all the labels are at most `width` px wide; the smallest where none is."""
-    for px in range(max(SMALLEST, min(size, LARGEST)), SMALLEST, -1):
-        if all(font_of(px).getlength(label) <= width for label in labels):
-            return font_of(px)
-    return font_of(SMALLEST)
+def choose_font(labels: Sequence[str], width: int, size: int) -> Font:
+    """Return the largest font up to `size` pixels in which all labels fit into `width` pixels."""
+    for px in range(max(MIN_FONT_SIZE, min(size, MAX_FONT_SIZE)), MIN_FONT_SIZE, -1):
+        if all(load_font(px).getlength(label) <= width for label in labels):
+            return load_font(px)
+    return load_font(MIN_FONT_SIZE)
 
 
-def line_height(font: Font) -> int:
+def measure_line_height(font: Font) -> int:
     return ceil(font.getbbox("Ågjy|")[3]) + GAP // 2
 
 
-def fitted(label: str, font: Font, width: int) -> str:
-    """The label, or as much of its beginning and end as is at most `width` px wide."""
+def shorten_label(label: str, font: Font, width: int) -> str:
+    """Return the label, or its beginning and end around an ellipsis, at most `width` pixels wide."""
     if font.getlength(label) <= width:
         return label
     for kept in range(len(label) - 1, 0, -1):
@@ -242,11 +245,11 @@ def fitted(label: str, font: Font, width: int) -> str:
     return ""
 
 
-def tag(draw: ImageDraw.ImageDraw, text: str, font: Font, right: int | None) -> None:
-    """Text on a dark plate in the upper left corner, or in the upper right one where `right` is the width."""
+def draw_label(draw: ImageDraw.ImageDraw, text: str, font: Font, right: int | None) -> None:
+    """Draw text on a dark box in the upper left corner, or in the upper right one that ends at column `right`."""
     if not text:
         return
-    wide, high = ceil(font.getlength(text)) + 2 * GAP, line_height(font) + GAP
+    wide, high = ceil(font.getlength(text)) + 2 * GAP, measure_line_height(font) + GAP
     left = 0 if right is None else right - wide
-    draw.rectangle((left, 0, left + wide - 1, high - 1), INK)
-    draw.text((left + GAP, GAP // 2), text, PAPER, font)
+    draw.rectangle((left, 0, left + wide - 1, high - 1), TEXT_COLOUR)
+    draw.text((left + GAP, GAP // 2), text, BACKGROUND, font)

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restore_cli.errors import ImageError, OutOfMemory, RestoreError, UsageError
-from restore_cli.evaluation.degrade import add_noise, imresize, jpeg
+from restore_cli.evaluation.degrade import add_noise, compress_jpeg, imresize
 from restore_cli.evaluation.metrics import luma, psnr, psnr_b, seam, ssim
-from restore_cli.evaluation.pairing import paired
+from restore_cli.evaluation.pairing import pair_files
 from restore_cli.image.codec import decode_finite, probe
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX
 from restore_cli.image.formats.samples import round_to_8_bits
@@ -228,7 +228,7 @@ def evaluate(job: Job, trial: Trial, on_event: OnEvent = ignore_event) -> Iterat
 
 def evaluate_folders(restored: Path, reference: Path, border: int = 0) -> Iterator[Row]:
     """One Row for each pair of files, whoever restored them. Raises as `evaluate`."""
-    pairs = paired(collect_inputs(reference, FORMAT_BY_SUFFIX), collect_inputs(restored, FORMAT_BY_SUFFIX))
+    pairs = pair_files(collect_inputs(reference, FORMAT_BY_SUFFIX), collect_inputs(restored, FORMAT_BY_SUFFIX))
     for whole, other in pairs:
         check_sizes(whole.file, other.file, 1)
     for whole, other in pairs:
@@ -252,7 +252,7 @@ def cases_of(trial: Trial) -> Iterator[Case]:
     if trial.input is None:
         yield from (Case(reference, None) for reference in references)
     else:
-        yield from (Case(a, b) for a, b in paired(references, collect_inputs(trial.input, FORMAT_BY_SUFFIX)))
+        yield from (Case(a, b) for a, b in pair_files(references, collect_inputs(trial.input, FORMAT_BY_SUFFIX)))
 
 
 def check_trial(request: Request, trial: Trial) -> None:
@@ -295,7 +295,7 @@ def degraded(request: Request, trial: Trial, reference: Bytes, scale: int) -> Ar
         return add_noise(reference, sigma_of(request, trial), trial.seed)
     if request.quality is None:
         raise ValueError(f"{request.task} without a quality: check_trial refuses it")
-    return jpeg(reference, request.quality)
+    return compress_jpeg(reference, request.quality)
 
 
 def sigma_of(request: Request, trial: Trial) -> float:

@@ -1,6 +1,7 @@
-"""How close two images are, in the field's own numbers: pure functions of numpy arrays.
+"""Measures of image quality: PSNR, SSIM, PSNR-B, and the visibility of seams between tiles.
 
-Images are (h, w) or (h, w, c), on 0..`peak`; `border` px are cut from every side first. All sums are float64.
+Images are numpy arrays, (h, w) or (h, w, c), on 0..`peak`. `border` pixels are cut from each side first. All sums are
+float64. Functions raise ValueError for images that they cannot compare.
 """
 
 from __future__ import annotations
@@ -21,65 +22,66 @@ _BT601 = np.array([65.481, 128.553, 24.966]) / 255
 
 
 def luma(rgb: Image) -> Floats:
-    """(h, w, 3) on 0..255 -> Y (h, w) on 16..235, unrounded.
+    """Return the luma of an image: (h, w, 3) on 0..255 -> Y, (h, w) on 16..235, not rounded.
 
-    ITU-R BT.601 studio range, the Y of MATLAB's rgb2ycbcr on floats. Gray, (h, w) or (h, w, 1), counts as R = G = B.
+    This is ITU-R BT.601 with studio range, like MATLAB's rgb2ycbcr on floats. In gray images, (h, w) or (h, w, 1),
+    R = G = B.
     """
     image = np.asarray(rgb, dtype=np.float64)
     if image.ndim == 2 or image.shape[2] == 1:
         image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
     if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"luma wants (h, w, 3), found shape {image.shape}")
+        raise ValueError(f"luma: expected (h, w, 3), found {image.shape}")
     y: Floats = 16 + image @ _BT601
     return y
 
 
 def psnr(image: Image, reference: Image, *, border: int = 0, peak: float = 255) -> float:
-    """Peak signal-to-noise ratio over all samples, dB: 10 log10(peak² / MSE); inf where the two are equal."""
-    a, b = _pair(image, reference, border)
-    return _decibel(float(np.mean((a - b) ** 2)), peak)
+    """Return the peak signal-to-noise ratio over all samples in dB: 10 log10(peak² / MSE), inf for equal images."""
+    a, b = _crop_pair(image, reference, border)
+    return _to_decibel(float(np.mean((a - b) ** 2)), peak)
 
 
 def ssim(image: Image, reference: Image, *, border: int = 0, peak: float = 255) -> float:
-    """Structural similarity, at most 1: the mean of the map, then of the channels.
+    """Return the structural similarity, at most 1: the mean over the map and the channels.
 
-    Wang et al. 2004 (doi:10.1109/TIP.2003.819861): 11×11 Gaussian window of σ 1.5, K1 = 0.01, K2 = 0.03, only where the
-    window lies fully inside ('valid').
+    Wang et al. 2004 (doi:10.1109/TIP.2003.819861) with an 11×11 Gaussian window of σ 1.5, K1 = 0.01, K2 = 0.03. The map
+    has only the places where the window is fully inside the image ('valid').
     """
-    a, b = _pair(image, reference, border)
+    a, b = _crop_pair(image, reference, border)
     taps = np.exp(-((np.arange(11) - 5.0) ** 2) / (2 * 1.5**2))
     taps /= taps.sum()
     if min(a.shape[:2]) < len(taps):
-        raise ValueError(f"ssim wants sides of at least 11 px after the border is cut, found {a.shape[0]}×{a.shape[1]}")
+        raise ValueError(f"ssim: expected sides of at least 11 px inside the border, found {a.shape[0]}×{a.shape[1]}")
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
-    mean_a, mean_b = _smooth(a, taps), _smooth(b, taps)
-    variance_a = _smooth(a * a, taps) - mean_a**2
-    variance_b = _smooth(b * b, taps) - mean_b**2
-    covariance = _smooth(a * b, taps) - mean_a * mean_b
+    mean_a, mean_b = _filter_valid(a, taps), _filter_valid(b, taps)
+    variance_a = _filter_valid(a * a, taps) - mean_a**2
+    variance_b = _filter_valid(b * b, taps) - mean_b**2
+    covariance = _filter_valid(a * b, taps) - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
     return float(np.mean(luminance * structure))
 
 
 def psnr_b(image: Image, reference: Image, *, border: int = 0, peak: float = 255, block: int = 8) -> float:
-    """PSNR with the blockiness of `image` added to the error, dB; the mean of the channels.
+    """Return PSNR-B in dB, the mean over the channels: the blocking effect of `image` counts as an error.
 
-    Yim & Bovik 2011 (doi:10.1109/TIP.2010.2060206). Not symmetric: only `image` is searched for blocks. They are
-    counted from the corner of what is measured, so a `border` should be a multiple of `block`.
+    Yim & Bovik 2011 (doi:10.1109/TIP.2010.2060206). It is not symmetric: only `image` is searched for blocks. The first
+    block begins at the corner inside the border, so `border` should be a multiple of `block`.
     """
-    a, b = _pair(image, reference, border)
+    a, b = _crop_pair(image, reference, border)
     if min(a.shape[:2]) <= block:
-        raise ValueError(f"psnr_b wants sides of more than {block} px, found {a.shape[0]}×{a.shape[1]}")
+        raise ValueError(f"psnr_b: expected sides of more than {block} px, found {a.shape[0]}×{a.shape[1]}")
     errors = np.mean((a - b) ** 2, axis=(0, 1))
     channels = range(a.shape[2])
-    return float(np.mean([_decibel(float(errors[i]) + _blocking(a[..., i], block), peak) for i in channels]))
+    return float(np.mean([_to_decibel(float(errors[i]) + _measure_blocking(a[..., i], block), peak) for i in channels]))
 
 
 def seam(image: Image, across: Sequence[tuple[int, int]], down: Sequence[tuple[int, int]]) -> float:
-    """Mean step between neighbouring px where tiles meet, over the mean elsewhere: about 1 where no seam can be seen.
+    """Return the mean step between neighbouring pixels where tiles meet, divided by the mean step elsewhere.
 
-    `across` and `down` are the (first, end) columns and rows where one tile passes into the next, px of the image; the
-    step into the first px counts with them. Steps are across the border: between columns for `across`.
+    About 1 means that no seam is visible. `across` and `down` are the (first, end) columns and rows of the image in
+    which one tile fades into the next, and the step to the first belongs to them. `across` has steps between columns.
     """
     pixels = np.atleast_3d(np.asarray(image)).astype(np.float64)
     at, elsewhere = [], []
@@ -88,17 +90,17 @@ def seam(image: Image, across: Sequence[tuple[int, int]], down: Sequence[tuple[i
         inside = np.zeros(steps.size, bool)
         for first, end in spans:
             inside[max(0, first - 1) : end] = True
-        if spans:  # a direction without borders says nothing
+        if spans:  # without borders there is nothing to compare
             at.append(steps[inside])
             elsewhere.append(steps[~inside])
     if not at or not sum(part.size for part in elsewhere):
-        raise ValueError("seam wants at least one border, and something beside it")
+        raise ValueError("seam: expected at least one border, and pixels beside it")
     found, beside = float(np.concatenate(at).mean()), float(np.concatenate(elsewhere).mean())
     return found / beside if beside else math.inf if found else 1.0
 
 
-def _blocking(image: Floats, block: int) -> float:
-    """The blocking effect factor: how far squared steps across block edges exceed those elsewhere, weighted; ≥ 0."""
+def _measure_blocking(image: Floats, block: int) -> float:
+    """Return the blocking effect factor, 0 or more: how far squared steps at block edges exceed those elsewhere."""
     across, down = np.diff(image, axis=1) ** 2, np.diff(image, axis=0).T ** 2
     edges = [steps[:, block - 1 :: block] for steps in (across, down)]
     count = sum(e.size for e in edges)
@@ -108,16 +110,16 @@ def _blocking(image: Floats, block: int) -> float:
     return math.log2(block) / math.log2(min(image.shape)) * max(0.0, excess)
 
 
-def _decibel(error: float, peak: float) -> float:
+def _to_decibel(error: float, peak: float) -> float:
     return 10 * math.log10(peak**2 / error) if error else math.inf
 
 
-def _pair(image: Image, reference: Image, border: int) -> tuple[Floats, Floats]:
-    """Both as float64 (h, w, c), cut; a ValueError where they cannot be compared."""
+def _crop_pair(image: Image, reference: Image, border: int) -> tuple[Floats, Floats]:
+    """Return both images as float64 (h, w, c) without the border. Raises ValueError."""
     if image.shape != reference.shape:
         raise ValueError(f"images differ in shape: {image.shape} and {reference.shape}")
     if image.ndim not in (2, 3):
-        raise ValueError(f"an image is (h, w) or (h, w, c), found shape {image.shape}")
+        raise ValueError(f"expected (h, w) or (h, w, c), found {image.shape}")
     if border < 0 or min(image.shape[:2]) <= 2 * border:
         raise ValueError(f"a border of {border} px leaves nothing of {image.shape[0]}×{image.shape[1]} px")
     inside = slice(border, -border or None)
@@ -125,10 +127,10 @@ def _pair(image: Image, reference: Image, border: int) -> tuple[Floats, Floats]:
     return a, b
 
 
-def _smooth(image: Floats, taps: Floats) -> Floats:
-    """(h, w, c) -> (h - n + 1, w - n + 1, c): convolution with `taps` along both axes, 'valid'.
+def _filter_valid(image: Floats, taps: Floats) -> Floats:
+    """Convolve with `taps` along both axes ('valid'): (h, w, c) -> (h - n + 1, w - n + 1, c).
 
-    Tap by tap over whole arrays: the separable form costs 2 n products a pixel, where the square window costs n².
+    The separable form takes 2 n products for each pixel, a square window n².
     """
     height, width = (side - len(taps) + 1 for side in image.shape[:2])
     rows = sum((tap * image[i : i + height] for i, tap in enumerate(taps)), np.zeros(()))

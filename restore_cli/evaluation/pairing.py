@@ -1,4 +1,4 @@
-"""Which restored or degraded picture belongs to which reference, by their names."""
+"""Pairs restored or degraded images with their references by the names of the files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import PurePath
 from restore_cli.errors import UsageError
 from restore_cli.jobs.paths import Input
 
-__all__ = ["paired"]
+__all__ = ["pair_files"]
 
-# What benchmarks and scripts put behind a name: babyx4, baby_LRBI_x4, img_001_SRF_4_LR, baby_sr4, baby_SwinIR, a.jpg
+# Endings of benchmarks and scripts: babyx4, baby_LRBI_x4, img_001_SRF_4_LR, baby_sr4, baby_SwinIR, a.jpg
 ENDINGS = re.compile(
     r"(?: [_-]? x\d+"
     r"| [_-] (?: LR (?:BI|BD|DN)? | SRF [_-] \d+ | SR \d* | bicubic | noisy | noise \d* | blur (?:ry)? | rain (?:y)?"
@@ -23,14 +23,14 @@ ENDINGS = re.compile(
 )
 REFERENCE = re.compile(r"(?:[_-]SRF[_-]\d+)?[_-](?:HR|GT|clean|sharp)$", re.IGNORECASE)
 NAMED = 8
-"""How many files without a partner an error names before it counts the rest."""
+"""files without a partner that an error names; it counts the others"""
 
 
-def paired(references: Sequence[Input], others: Sequence[Input]) -> list[tuple[Input, Input]]:
-    """Each reference with its partner: the same name, or the same and usual endings, in the same sub-folder.
+def pair_files(references: Sequence[Input], others: Sequence[Input]) -> list[tuple[Input, Input]]:
+    """Return each reference with its partner: a file in the same sub-folder with the same name or a usual ending.
 
-    Two single files that were named belong together whatever they are called. UsageError names every file that has no
-    partner, on either side, and two that have the same one.
+    Two single files are a pair whatever their names are. Raises UsageError for files without a partner, and for two
+    files with the same reference.
     """
     if len(references) == len(others) == 1 and not any("/" in item.relative for item in (*references, *others)):
         return [(references[0], others[0])]
@@ -40,7 +40,7 @@ def paired(references: Sequence[Input], others: Sequence[Input]) -> list[tuple[I
     found: dict[str, Input] = {}
     lonely: list[Input] = []
     for other in others:
-        reference_or_none = partner(other, folders)
+        reference_or_none = find_reference(other, folders)
         if reference_or_none is None:
             lonely.append(other)
             continue
@@ -49,12 +49,16 @@ def paired(references: Sequence[Input], others: Sequence[Input]) -> list[tuple[I
             raise UsageError(f"{first.path} and {other.path} both fit the reference {reference_or_none.path}")
     missing = [reference for reference in references if reference.path not in found]
     if missing or lonely:
-        raise UsageError("; ".join([*told(missing, "no partner for the reference"), *told(lonely, "no reference for")]))
+        raise UsageError(
+            "; ".join(
+                [*describe_files(missing, "no partner for the reference"), *describe_files(lonely, "no reference for")]
+            )
+        )
     return [(reference, found[reference.path]) for reference in references]
 
 
-def partner(other: Input, folders: Mapping[PurePath, Sequence[Input]]) -> Input | None:
-    """The reference whose name explains most of the other's; of equal ones that of the same suffix."""
+def find_reference(other: Input, folders: Mapping[PurePath, Sequence[Input]]) -> Input | None:
+    """Return the reference with the longest name that begins the name of `other`, or None. A tie goes to its suffix."""
     stem = other.file.stem
     fitting = [
         (len(base), reference.file.suffix == other.file.suffix, reference)
@@ -65,8 +69,8 @@ def partner(other: Input, folders: Mapping[PurePath, Sequence[Input]]) -> Input 
     return max(fitting, key=lambda fit: fit[:2])[2] if fitting else None
 
 
-def told(items: Sequence[Input], what: str) -> list[str]:
-    """The files by name, as one phrase; none where there are none."""
+def describe_files(items: Sequence[Input], what: str) -> list[str]:
+    """Return a phrase with the names of the files, or nothing if there are none."""
     if not items:
         return []
     names = ", ".join(str(item.path) for item in items[:NAMED])

@@ -62,22 +62,22 @@ def test_nothing_is_written_over_unasked(restore: Run) -> None:
     assert Path("sheet.png").read_text() == "mine"
     assert restore("compare", "before.png", "after.png", "-o", "sheet.png", "--overwrite").code == 0
     ran = restore("compare", "before.png", "after.png", "-o", "./after.png", "--overwrite")
-    assert (ran.code, "one of the pictures" in ran.err) == (2, True)
+    assert (ran.code, "one of the images" in ran.err) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["before.png", "-o", "o.png"], 2, "at least two"),
+        (["before.png", "-o", "o.png"], 2, "two images or more"),
         (["before.png", "none.png", "-o", "o.png"], 1, "none.png: no such file"),
         (["before.png", "after.png", "-o", "o.png", "--crop", "1,2,3"], 2, "--crop 1,2,3: expected four"),
-        (["before.png", "after.png", "-o", "o.png", "--crop", "0,0,201,1"], 2, "the largest picture, 200×200"),
+        (["before.png", "after.png", "-o", "o.png", "--crop", "0,0,201,1"], 2, "the largest image, 200×200"),
         (["before.png", "after.png", "-o", "o.png", "--zoom", "0"], 2, "--zoom 0"),
         (["before.png", "after.png", "-o", "o.png", "--html"], 2, "-o compare.html"),
         (["before.png", "after.png", "-o", "o.html"], 2, "or --html"),
         (["before.png", "after.png", "-o", "o.html", "--html", "--split"], 2, "give one of them"),
         (["before.png", "after.png", "-o", "o.png", "--label", "x"], 2, "--label is given 1 times"),
-        (["before.png", "odd.png", "-o", "o.png"], 1, "do not go a whole number of times"),
+        (["before.png", "odd.png", "-o", "o.png"], 1, "cannot be enlarged by a whole factor"),
     ],
 )
 @pytest.mark.usefixtures("pair")

@@ -17,13 +17,13 @@ from restore_cli.evaluation.comparison import (
     GAP,
     Crop,
     Panel,
-    aligned,
-    columns_for,
-    fitted,
-    font_for,
-    page,
-    sheet,
-    split,
+    align_panels,
+    choose_columns,
+    choose_font,
+    make_page,
+    make_sheet,
+    make_split,
+    shorten_label,
 )
 from restore_cli.image.picture import Picture
 
@@ -42,14 +42,14 @@ def holds(whole: Pixels, part: Pixels) -> bool:
 
 def test_a_sheet_holds_every_picture_with_smaller_ones_enlarged_to_squares() -> None:
     given = panels((12, 15), (24, 30), (48, 60))
-    made = sheet(given).pixels
+    made = make_sheet(given).pixels
     for panel, factor in zip(given, (4, 2, 1), strict=True):
         assert holds(made, panel.picture.pixels.repeat(factor, 0).repeat(factor, 1))
 
 
 def test_a_crop_is_in_px_of_the_largest_picture_and_zoom_makes_squares() -> None:
     small, large = panels((12, 15), (48, 60))
-    before, after = aligned([small, large], Crop(10, 6, 21, 17), 3)
+    before, after = align_panels([small, large], Crop(10, 6, 21, 17), 3)
     assert np.array_equal(after.pixels, large.picture.pixels[6:23, 10:31].repeat(3, 0).repeat(3, 1))
     enlarged = small.picture.pixels.repeat(4, 0).repeat(4, 1)[6:23, 10:31]
     assert np.array_equal(before.pixels, enlarged.repeat(3, 0).repeat(3, 1))
@@ -57,7 +57,7 @@ def test_a_crop_is_in_px_of_the_largest_picture_and_zoom_makes_squares() -> None
 
 def test_a_split_is_the_left_of_one_and_the_right_of_the_other() -> None:
     before, after = panels((200, 300), (200, 300))
-    made = split([before, after]).pixels
+    made = make_split([before, after]).pixels
     assert made.shape == (200, 300, 3)
     assert np.array_equal(made[60:, :140], before.picture.pixels[60:, :140])
     assert np.array_equal(made[60:, 160:], after.picture.pixels[60:, 160:])
@@ -69,7 +69,7 @@ def test_a_split_is_the_left_of_one_and_the_right_of_the_other() -> None:
 def test_gray_is_shown_as_rgb_and_transparency_on_a_checkerboard() -> None:
     gray, clear = make_image(32, 32, 1), np.zeros((32, 32), np.uint8)
     clear[:, :16] = 255
-    shown, board = aligned([Panel("a", Picture(gray)), Panel("b", Picture(make_image(32, 32), clear))], None, 1)
+    shown, board = align_panels([Panel("a", Picture(gray)), Panel("b", Picture(make_image(32, 32), clear))], None, 1)
     assert np.array_equal(shown.pixels, gray.repeat(3, 2))
     assert np.array_equal(board.pixels[:, :16], make_image(32, 32)[:, :16])
     assert set(np.unique(board.pixels[:, 16:])) == {112, 144}
@@ -79,30 +79,30 @@ def test_gray_is_shown_as_rgb_and_transparency_on_a_checkerboard() -> None:
 @pytest.mark.parametrize("side", [(10, 12), (40, 60), (700, 900)])
 def test_a_label_is_never_wider_than_its_picture(label: str, side: tuple[int, int]) -> None:
     given = [Panel(label, Picture(np.full((*side, 3), 7, np.uint8))) for _ in range(2)]
-    made = sheet(given).pixels
+    made = make_sheet(given).pixels
     assert (made[:, :GAP] == 250).all()  # paper left, right and between
     assert (made[:, -GAP:] == 250).all()
-    font = font_for([label], side[1], 30)
-    assert font.getlength(fitted(label, font, side[1])) <= side[1]
+    font = choose_font([label], side[1], 30)
+    assert font.getlength(shorten_label(label, font, side[1])) <= side[1]
     if side[1] == 900 and len(label) < 100:
-        assert fitted(label, font, side[1]) == label
-    split(given)
+        assert shorten_label(label, font, side[1]) == label
+    make_split(given)
 
 
 def test_columns_follow_the_shape() -> None:
-    assert [columns_for(2, 100, 100), columns_for(3, 100, 100), columns_for(4, 100, 100)] == [2, 3, 2]
-    assert columns_for(2, 400, 100) == 1
-    assert columns_for(2, 50, 100) == 2
+    assert [choose_columns(2, 100, 100), choose_columns(3, 100, 100), choose_columns(4, 100, 100)] == [2, 3, 2]
+    assert choose_columns(2, 400, 100) == 1
+    assert choose_columns(2, 50, 100) == 2
 
 
 @pytest.mark.parametrize(
     ("sides", "crop", "zoom", "kind", "words"),
     [
-        ([(8, 8)], None, 1, UsageError, "at least two pictures, found 1"),
-        ([(8, 8), (20, 20)], None, 1, ImageError, "0.png: 8×8 px do not go a whole number of times into 1.png, 20×20"),
+        ([(8, 8)], None, 1, UsageError, "two images or more, found 1"),
+        ([(8, 8), (20, 20)], None, 1, ImageError, "0.png: 8×8 px cannot be enlarged by a whole factor to 1.png, 20×20"),
         ([(8, 8), (16, 8)], None, 1, ImageError, "0.png"),
         ([(9, 9), (9, 8)], None, 1, ImageError, "1.png"),
-        ([(8, 8), (16, 16)], Crop(0, 0, 17, 1), 1, UsageError, "not inside 1.png, the largest picture, 16×16 px"),
+        ([(8, 8), (16, 16)], Crop(0, 0, 17, 1), 1, UsageError, "not inside 1.png, the largest image, 16×16 px"),
         ([(8, 8), (8, 8)], Crop(-1, 0, 4, 4), 1, UsageError, "not inside"),
         ([(8, 8), (8, 8)], Crop(0, 0, 0, 4), 1, UsageError, "not inside"),
         ([(8, 8), (8, 8)], None, 0, UsageError, "--zoom 0"),
@@ -112,21 +112,21 @@ def test_columns_follow_the_shape() -> None:
 def test_what_does_not_line_up_is_refused(
     sides: list[tuple[int, int]], crop: Crop | None, zoom: int, kind: type[Exception], words: str
 ) -> None:
-    for make in (sheet, page, split):
-        if (make is page and zoom > 1) or (make is split and len(sides) != 2):
+    for make in (make_sheet, make_page, make_split):
+        if (make is make_page and zoom > 1) or (make is make_split and len(sides) != 2):
             continue
         with pytest.raises(kind, match=words):
             make(panels(*sides), crop, zoom)
 
 
 def test_a_split_wants_exactly_two() -> None:
-    with pytest.raises(UsageError, match="shows two pictures, found 3"):
-        split(panels((8, 8), (8, 8), (8, 8)))
+    with pytest.raises(UsageError, match="takes two images, found 3"):
+        make_split(panels((8, 8), (8, 8), (8, 8)))
 
 
 def test_a_page_holds_the_px_and_fetches_nothing() -> None:
     given = [Panel('<b>&"1"', Picture(make_image(10, 12))), Panel("$two", Picture(make_image(20, 24)))]
-    text = page(given, Crop(2, 4, 20, 12)).decode()
+    text = make_page(given, Crop(2, 4, 20, 12)).decode()
     assert not re.search(r"https?:|//[a-z]|@import|<link|\burl\(", text)
     assert "default-src 'none'" in text
     assert "<b>" not in text
@@ -140,5 +140,5 @@ def test_a_page_holds_the_px_and_fetches_nothing() -> None:
 
 
 def test_the_built_in_font_has_the_character_that_shortens_labels() -> None:
-    font = comparison.font_of(20)
+    font = comparison.load_font(20)
     assert bytes(font.getmask("…")) != bytes(font.getmask("\uffff"))

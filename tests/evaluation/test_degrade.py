@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from restore_cli.evaluation.degrade import add_noise, imresize, jpeg
+from restore_cli.evaluation.degrade import add_noise, compress_jpeg, imresize
 from restore_cli.evaluation.metrics import psnr
 
 SET5 = Path(__file__).parents[3] / "shared/bench/Set5"
@@ -83,7 +83,7 @@ def test_noise_is_the_legacy_generators_and_not_clipped() -> None:
 @pytest.mark.parametrize("kind", [np.uint16, np.float32, np.float64])
 def test_only_8_bits_are_degraded(kind: type) -> None:
     deep: Any = np.zeros((16, 16, 3), kind)
-    for degrade in (partial(imresize, to=0.5), partial(add_noise, sigma=25), partial(jpeg, quality=50)):
+    for degrade in (partial(imresize, to=0.5), partial(add_noise, sigma=25), partial(compress_jpeg, quality=50)):
         with pytest.raises(ValueError, match=f"expected uint8, found {kind.__name__}"):
             degrade(deep)
 
@@ -100,7 +100,7 @@ def test_noise_leaves_the_global_generator_alone() -> None:
 def test_jpeg_keeps_the_shape_and_loses_less_at_higher_quality(shape: tuple[int, ...]) -> None:
     image = ramp(17, 23).mean(axis=2).astype(np.uint8).reshape(17, 23, 1)
     image = np.repeat(image, 3, axis=2) if shape[-1] == 3 else image.reshape(shape)
-    worse, better = jpeg(image, 10), jpeg(image, 95)
+    worse, better = compress_jpeg(image, 10), compress_jpeg(image, 95)
     assert worse.shape == better.shape == shape
     assert worse.dtype == np.uint8
     assert psnr(worse, image) < psnr(better, image)
@@ -108,7 +108,7 @@ def test_jpeg_keeps_the_shape_and_loses_less_at_higher_quality(shape: tuple[int,
 
 def test_jpeg_subsampling_is_420_unless_told() -> None:
     image = ramp(32, 32)
-    assert np.array_equal(jpeg(image, 50), jpeg(image, 50, "4:2:0"))
-    assert not np.array_equal(jpeg(image, 50), jpeg(image, 50, "4:4:4"))
+    assert np.array_equal(compress_jpeg(image, 50), compress_jpeg(image, 50, "4:2:0"))
+    assert not np.array_equal(compress_jpeg(image, 50), compress_jpeg(image, 50, "4:4:4"))
     with pytest.raises(ValueError, match=r"1\.\.100"):
-        jpeg(image, 0)
+        compress_jpeg(image, 0)

@@ -17,10 +17,10 @@ from benchmarks import results
 from restore_cli.api import load
 from restore_cli.api import restore as restored
 from restore_cli.errors import ImageError, NothingToDo, UsageError
-from restore_cli.evaluation.degrade import add_noise, imresize, jpeg
+from restore_cli.evaluation.degrade import add_noise, compress_jpeg, imresize
 from restore_cli.evaluation.evaluate import Row, Trial, evaluate, evaluate_folders, measure, summary
 from restore_cli.evaluation.metrics import luma, psnr, psnr_b, seam, ssim
-from restore_cli.evaluation.pairing import paired
+from restore_cli.evaluation.pairing import pair_files
 from restore_cli.image.codec import decode, encode
 from restore_cli.image.picture import Picture
 from restore_cli.jobs.paths import Input
@@ -54,7 +54,7 @@ def items(root: str, *names: str) -> list[Input]:
 )
 def test_names_with_the_usual_endings_are_partners(reference: str, other: str) -> None:
     more = ["z.png", "baby2.png", "ba.png"]
-    pairs = paired(items("hr", reference, *more), items("lr", *reversed(more), other))
+    pairs = pair_files(items("hr", reference, *more), items("lr", *reversed(more), other))
     assert [(str(a.relative), str(b.relative)) for a, b in pairs] == [(reference, other), *zip(more, more, strict=True)]
 
 
@@ -62,28 +62,28 @@ def test_the_longest_name_and_then_the_suffix_decide() -> None:
     references = items("hr", "a.png", "ax2.png", "a.jpg", "ax2_HR.png")
     others = items("lr", "a_x4.jpg", "ax2_x4.png", "a_x4.png")
     with pytest.raises(UsageError, match=r"no partner for the reference hr/ax2_HR\.png$"):
-        paired(references, others)
-    found = {str(a.relative): str(b.relative) for a, b in paired(references[:3], others)}
+        pair_files(references, others)
+    found = {str(a.relative): str(b.relative) for a, b in pair_files(references[:3], others)}
     assert found == {"a.png": "a_x4.png", "ax2.png": "ax2_x4.png", "a.jpg": "a_x4.jpg"}
 
 
 def test_every_file_without_a_partner_is_named() -> None:
     with pytest.raises(UsageError) as raised:
-        paired(items("hr", "a.png", "b.png", "sub/c.png"), items("lr", "a.png", "c.png", "d_LR.png"))
+        pair_files(items("hr", "a.png", "b.png", "sub/c.png"), items("lr", "a.png", "c.png", "d_LR.png"))
     assert raised.value.message == (
         "no partner for the reference hr/b.png, hr/sub/c.png; no reference for lr/c.png, lr/d_LR.png"
     )
     with pytest.raises(UsageError, match=r"hr/0\.png, .*, hr/7\.png and 12 more;"):
-        paired(items("hr", *(f"{i}.png" for i in range(20))), items("lr", "a.png"))
+        pair_files(items("hr", *(f"{i}.png" for i in range(20))), items("lr", "a.png"))
 
 
 def test_two_partners_of_one_reference_are_named() -> None:
     with pytest.raises(UsageError, match=r"lr/a\.png and lr/ax4\.png both fit the reference hr/a\.png"):
-        paired(items("hr", "a.png"), items("lr", "a.png", "ax4.png"))
+        pair_files(items("hr", "a.png"), items("lr", "a.png", "ax4.png"))
 
 
 def test_two_single_files_are_partners_whatever_they_are_called() -> None:
-    assert len(paired(items("hr", "before.png"), items("lr", "after.png"))) == 1
+    assert len(pair_files(items("hr", "before.png"), items("lr", "after.png"))) == 1
 
 
 def test_degraded_pictures_and_those_made_here_measure_the_same(tmp_path: Path, x2: Path) -> None:
@@ -147,7 +147,7 @@ def test_noise_goes_in_unrounded_and_unclipped_and_is_measured_in_8_bits(tmp_pat
 def test_jpeg_has_psnr_b(tmp_path: Path, x1: Path) -> None:
     whole = save_image(tmp_path / "a.png", make_image(40, 48))
     (row,) = evaluate(job("dejpeg", x1, quality=10), Trial(whole))
-    spoiled = jpeg(decode(whole).pixels, 10)
+    spoiled = compress_jpeg(decode(whole).pixels, 10)
     assert row.baseline is not None
     assert row.baseline["psnrb"] == psnr_b(spoiled, decode(whole).pixels)
     assert row.measures["psnrb"] == psnr_b(restored(load(x1, "cpu"), spoiled), decode(whole).pixels)
