@@ -32,7 +32,7 @@ LAW = {
 
 
 def name_of(path: Path) -> str:
-    """The module of a file, without the package: `image.formats.png`; a package's name for its __init__.py."""
+    """Return the module name of a file without `restore_cli.`, such as `image.formats.png`."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -41,7 +41,7 @@ MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def room_of(module: str) -> str:
-    """The room of a module. The package's own __init__ belongs to api, its __main__ to cli."""
+    """Return the room of a module. The package's __init__ belongs to api, its __main__ to cli."""
     first = module.split(".")[0]
     if first in GROUND:
         return "ground"
@@ -49,7 +49,7 @@ def room_of(module: str) -> str:
 
 
 def read_imports(module: str) -> set[str]:
-    """The modules of this package that a module imports anywhere: at the top, in functions, for types."""
+    """Return the modules of the package that a module imports: at the top, inside functions, and for types."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "restore_cli":
@@ -63,7 +63,7 @@ def read_imports(module: str) -> set[str]:
 
 
 def find_cycle() -> list[str]:
-    """Modules that import each other in a circle, or an empty list."""
+    """Return modules that import each other in a cycle, or an empty list."""
     graph, done = {module: read_imports(module) for module in MODULES}, set[str]()
 
     def visit(module: str, path: list[str]) -> list[str]:
@@ -79,12 +79,12 @@ def find_cycle() -> list[str]:
 
 
 def describe(module: str) -> str:
-    """The first line of a module's docstring."""
+    """Return the first line of a module's docstring."""
     return (ast.get_docstring(ast.parse(MODULES[module].read_text(encoding="utf-8"))) or "").split("\n")[0]
 
 
 def make_table() -> str:
-    """Markdown: for each room what it may import, and its modules with what each says."""
+    """Return Markdown: for each room what it may import, and its modules with the first lines of their docstrings."""
     lines = []
     for room, below in LAW.items():
         lines += [f"### {room}", "", f"May import: {', '.join(below) or 'nothing of the package'}.", ""]
@@ -96,7 +96,7 @@ def make_table() -> str:
 
 
 def insert_table(text: str) -> str:
-    """The page with the table between its two marks."""
+    """Return the page with the table between its two marks."""
     before, _, rest = text.partition(START)
     return f"{before}{START}\n{make_table()}\n{END}{rest.partition(END)[2]}"
 

@@ -1,4 +1,4 @@
-"""How a command ended."""
+"""The result of a command that ran in the test process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["CommandResult", "Run"]
 
 @dataclass(frozen=True)
 class CommandResult:
-    """Exit code and what was printed."""
+    """The exit code of a command, and what it printed."""
 
     code: int
     out: str

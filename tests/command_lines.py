@@ -1,4 +1,4 @@
-"""Command lines as help pages and documents show them: found, and read by the program without being run."""
+"""Finds the command lines in help pages and documents, and lets the program parse them without running them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from restore_cli.weights.catalogue import TASKS, Request, read_catalogue
 __all__ = ["COMMANDS", "check_command_lines", "find_code_blocks"]
 
 EAGER = {"--help", "--version", "--install-completion", "--show-completion"}
-"""options that print and stop while the command line is read"""
+"""Options that print and exit while the command line is parsed."""
 
 
-def tree() -> Iterator[tuple[str, Any]]:
-    """Each command with its full name, a group before its own commands."""
+def walk_commands() -> Iterator[tuple[str, Any]]:
+    """Yield each command with its full name, a group before its commands."""
     waiting = [("restore", typer.main.get_command(app))]
     while waiting:
         name, command = waiting.pop(0)
@@ -29,11 +29,11 @@ def tree() -> Iterator[tuple[str, Any]]:
         waiting += [(f"{name} {sub}", child) for sub, child in getattr(command, "commands", {}).items()]
 
 
-COMMANDS: dict[str, Any] = dict(tree())
+COMMANDS: dict[str, Any] = dict(walk_commands())
 
 
 def find_code_blocks(text: str, languages: Collection[str] = ("", "bash", "console")) -> Iterator[str]:
-    """The code blocks of a Markdown page in one of these languages: by default what is typed into a shell."""
+    """Yield the code blocks of a Markdown page in these languages: by default what is typed into a shell."""
     for _, language, block in re.findall(r"^( *)```(\w*)\n(.*?)^\1```", text, re.DOTALL | re.MULTILINE):
         if language in languages:
             typed = re.findall(r"^\$ (.*\n)", block, re.MULTILINE) if language == "console" else [dedent(block)]
@@ -41,7 +41,7 @@ def find_code_blocks(text: str, languages: Collection[str] = ("", "bash", "conso
 
 
 def check_command_lines(text: str) -> int:
-    """Let the program read each command line of `restore` in `text`; return how many there are.
+    """Parse each command line of `restore` in `text` as the program does. Return how many there are.
 
     Raises what the program raises for a command, an option, a value or a checkpoint that does not exist.
     """
@@ -52,15 +52,15 @@ def check_command_lines(text: str) -> int:
         words: list[str] = []
         for word in [*lexer, "|"]:
             if set(word) <= set("|;&<>"):
-                found += read(words)
+                found += check_command_line(words)
                 words = []
             else:
                 words.append(word)
     return found
 
 
-def read(words: list[str]) -> bool:
-    """Whether the words hold a command line of `restore`, which is read as the program does it."""
+def check_command_line(words: list[str]) -> bool:
+    """Parse the words if they contain a command line of `restore`. Return whether they do."""
     if "restore" not in words:
         return False
     rest = words[words.index("restore") + 1 :]

@@ -1,4 +1,4 @@
-"""What several tests share."""
+"""Fixtures that several tests share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHARED = ROOT.parent / "shared"
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """Tests run in parallel processes; each takes one core."""
+    """Tests run in parallel processes. Each uses one core."""
     torch.set_num_threads(1)
 
 
@@ -69,11 +69,11 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def x2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint that enlarges twice."""
+    """A tiny checkpoint for ×2 super-resolution."""
     return make_checkpoint(tmp_path_factory.mktemp("weights") / "x2.safetensors", "swinir_lightweight_x2")
 
 
 @pytest.fixture(scope="session")
 def x1(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint that enlarges nothing."""
+    """A tiny checkpoint for denoising, which keeps the size."""
     return make_checkpoint(tmp_path_factory.mktemp("weights") / "x1.safetensors", "swinir_color_denoise")

@@ -1,4 +1,4 @@
-"""A GPU of tensors without numbers, on which networks run as they would on one, where PyTorch came without CUDA too."""
+"""A simulated GPU. Its tensors have no values, and networks run on it as on a GPU, also in a PyTorch without CUDA."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CUDA = torch.device("cuda:0")
 
 
 class WithoutDriver(TorchFunctionMode):
-    """Replaces functions that ask for the driver of the device by single operators."""
+    """Replaces functions that need the driver of the device by single operators."""
 
     def __torch_function__(
         self,
@@ -40,8 +40,8 @@ class WithoutDriver(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def view(x: Tensor, index: Any) -> Tensor:  # noqa: ANN401  # whatever stands between brackets
-    """`x[index]` of numbers, slices, None and an ellipsis."""
+def view(x: Tensor, index: Any) -> Tensor:  # noqa: ANN401  # anything that can be an index
+    """Return `x[index]` for integers, slices, None and an ellipsis."""
     parts = list(index) if isinstance(index, tuple) else [index]
     if Ellipsis in parts:
         at = parts.index(Ellipsis)
@@ -62,7 +62,7 @@ def view(x: Tensor, index: Any) -> Tensor:  # noqa: ANN401  # whatever stands be
 
 
 class CallRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's own
-    """Every operator that was called, with its arguments."""
+    """Records every operator that is called, with its arguments."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # PyTorch's own
@@ -81,7 +81,7 @@ class CallRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTor
 
 
 def move_to_gpu(module: nn.Module, device: torch.device = CUDA) -> None:
-    """Moves the weights of a module to the GPU."""
+    """Move the weights of a module to the simulated GPU."""
     for part in module.modules():
         for name, weight in part.named_parameters(recurse=False):
             setattr(part, name, nn.Parameter(make_gpu_copy(weight, device), requires_grad=False))
@@ -90,13 +90,13 @@ def move_to_gpu(module: nn.Module, device: torch.device = CUDA) -> None:
 
 
 def make_gpu_copy(x: Tensor, device: torch.device) -> Tensor:
-    """On the GPU, in the same layout."""
+    """Return a tensor on the simulated GPU with the same shape and layout."""
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=device)
 
 
 @contextmanager
 def fake_gpu() -> Iterator[CallRecorder]:
-    """Let tensors on a GPU have a shape and a dtype, but no values, inside this block."""
+    """Inside this block, tensors on a GPU have a shape and a dtype, but no values."""
     recorded = CallRecorder()
     with FakeTensorMode(), WithoutDriver(), recorded:
         yield recorded

@@ -1,4 +1,4 @@
-"""The hyperparameters of the authors' implementations in the words of our Configs."""
+"""Reads the reference files in tests/golden, and converts the authors' hyperparameters to our Configs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WORDS = {"swinir": SWINIR, "hat": HAT, "restormer": RESTORMER, "emt": EMT}
 
 
 def convert_config(architecture: str, published: dict[str, Any]) -> dict[str, Any]:
-    """Our words for the published ones."""
+    """Return our names and values for the published hyperparameters."""
     ours = {WORDS[architecture][key]: value for key, value in published.items() if key in WORDS[architecture]}
     if architecture == "restormer":
         ours["norm_bias"] = ours["norm_bias"] == "WithBias"
@@ -47,7 +47,7 @@ def convert_config(architecture: str, published: dict[str, Any]) -> dict[str, An
 
 
 def read_golden(name: str) -> tuple[str, dict[str, Any], dict[str, Tensor], Tensor, Tensor]:
-    """(architecture, config, weights by published key, input, output) of a reference file."""
+    """Return (architecture, config, weights by published key, input, output) of a reference file."""
     with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
         metadata = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -58,6 +58,6 @@ def read_golden(name: str) -> tuple[str, dict[str, Any], dict[str, Tensor], Tens
 
 
 def build_on_meta(architecture: str, ours: dict[str, Any]) -> nn.Module:
-    """The module without memory."""
+    """Return the module on the meta device, where weights take no memory."""
     with torch.device("meta"):
         return build_module(architecture, ours)

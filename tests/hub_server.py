@@ -1,7 +1,7 @@
-"""A small hub on 127.0.0.1: what the real client needs to download a file, and the ways in which that goes wrong.
+"""A small hub on 127.0.0.1 that serves what the real client needs to download a file, with faults on request.
 
-`/OWNER/NAME/resolve/COMMIT/FILE` answers like a hub: the file's metadata and a redirect to another origin (as for LFS
-files), where the bytes are. Datasets are found under `/datasets` and models are not, as on a hub. Addresses without a
+`/OWNER/NAME/resolve/COMMIT/FILE` answers like a hub: with the file's metadata and a redirect to another origin that has
+the bytes, as for LFS files. Datasets are below `/datasets`, and models are not. Addresses without a
 repository (`add_url`) are served by the second origin directly.
 """
 
@@ -27,11 +27,11 @@ Fault = Literal[
     "missing", "unauthorized", "forbidden", "limited", "error", "moved", "lost", "page", "disguised", "short", "broken",
     "cut", "hang", "slow", "wrong", "endless", "deaf", "no-head", "mute", "held",
 ]  # fmt: skip
-"""missing: 404; unauthorized: 401; forbidden: 403; limited: 429 with Retry-After; error: 500; moved: 301 to where the
-file is; lost: 301 to where it is not; page: a web page; disguised: a web page that calls itself a file; short: half of
-the file, said to be all; broken: no answer gets beyond half; cut: the first answer breaks off halfway; hang: it stops
-halfway and waits; slow: a pause between chunks; wrong: other bytes, as many; endless: no length and no end; deaf: no
-ranges; no-head: 405 to HEAD; mute: no answer; held: no answer before `released`."""
+"""missing: 404; unauthorized: 401; forbidden: 403; limited: 429 with Retry-After; error: 500; moved: 301 to the file;
+lost: 301 to an address without the file; page: a web page; disguised: a web page with the type of a file; short: half
+of the file, declared as the whole; broken: every answer ends at half; cut: the first answer ends at half; hang: stops
+halfway and waits; slow: pauses between chunks; wrong: other bytes of the same size; endless: no length and
+no end; deaf: ranges are ignored; no-head: 405 to HEAD; mute: no answer; held: no answer until `released` is set."""
 
 REFUSALS = {
     "missing": (404, "EntryNotFound"),
@@ -46,12 +46,12 @@ NEW_NAME = "renamed-"
 
 @dataclass
 class Served:
-    """A file, and what is the matter with it."""
+    """A file and its fault."""
 
     payload: bytes
     fault: Fault | None = None
     spent: bool = False
-    """a fault that happens once has happened"""
+    """whether a fault that happens only once has happened"""
 
     @property
     def bytes_sent(self) -> bytes:
@@ -78,31 +78,31 @@ class HubServer:
         self.files: dict[str, Served] = {}
         self.requests: list[Seen] = []
         self.halfway = threading.Event()
-        """a hanging answer has sent its half"""
+        """set when a hanging answer has sent its half"""
         self.closing = threading.Event()
         self.held, self.released = threading.Semaphore(0), threading.Event()
-        """one for each request that is held, and what lets them all go"""
+        """released once per held request; set to answer them all"""
 
     @property
     def url(self) -> str:
-        """For HF_ENDPOINT."""
+        """The address for HF_ENDPOINT."""
         return f"http://127.0.0.1:{self.hub.server_port}"
 
     def add(
         self, repo: str, revision: str, file: str, payload: bytes, fault: Fault | None = None, repo_type: str = "model"
     ) -> Served:
-        """A file of a model or dataset repository at a commit."""
+        """Serve a file of a model or dataset repository at a commit."""
         folder = "" if repo_type == "model" else f"/{repo_type}s"
         self.files[f"{folder}/{repo}/resolve/{revision}/{file}"] = served = Served(payload, fault)
         return served
 
     def add_url(self, path: str, payload: bytes, fault: Fault | None = None) -> str:
-        """A file outside any repository; gives its address."""
+        """Serve a file outside any repository. Return its address."""
         self.files[f"/plain/{path}"] = Served(payload, fault)
         return f"http://127.0.0.1:{self.store.server_port}/plain/{quote(path)}"
 
     def count(self, method: str = "", part: str = "") -> int:
-        """How many requests of `method` have `part` in their path."""
+        """Return how many requests of `method` have `part` in their path."""
         return len(self.seen(method, part))
 
     def seen(self, method: str = "", part: str = "") -> list[Seen]:
@@ -129,7 +129,7 @@ class _Server(ThreadingHTTPServer):
         self.owner = owner
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is part of the game."""
+        """Ignore clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -165,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._serve(served, path, body)
 
     def _refusal(self, served: Served | None, path: str, body: bool) -> tuple[int, str] | None:
-        """Status and error code, where the file is not given."""
+        """Return the status and the error code if the file is refused, else None."""
         if served is None or served.fault == "lost":
             return self._absent(path)
         if served.fault == "no-head" and not body:
@@ -173,14 +173,14 @@ class _Handler(BaseHTTPRequestHandler):
         return REFUSALS.get(served.fault or "")
 
     def _renamed(self, path: str) -> str:
-        """The address to which its owner has moved a file."""
+        """Return the new address of a file that has moved."""
         raise NotImplementedError
 
     def _find(self, path: str) -> Served | None:
         raise NotImplementedError
 
     def _absent(self, path: str) -> tuple[int, str]:
-        """Status and error code for a file that is not here."""
+        """Return the status and the error code for an unknown file."""
         return REFUSALS["missing"]
 
     def _serve(self, served: Served, path: str, body: bool) -> None:
@@ -193,11 +193,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """NoProgress."""
+        """Print no log."""
 
 
 class _Hub(_Handler):
-    """Metadata, and where the bytes are."""
+    """Serves metadata and the address of the bytes."""
 
     def _find(self, path: str) -> Served | None:
         return self.server.owner.files.get(path) if "/resolve/" in path else None
@@ -206,7 +206,7 @@ class _Hub(_Handler):
         return RESOLVE.sub(lambda found: found[0].replace(found["repo"], NEW_NAME + found["repo"]), path, count=1)
 
     def _absent(self, path: str) -> tuple[int, str]:
-        """A hub says which part is unknown; of a repository it says 401 to a client without a token."""
+        """A hub says which part is unknown. For an unknown repository it answers 401 to a client without a token."""
         asked = RESOLVE.match(path)
         known = [found for file in self.server.owner.files if (found := RESOLVE.match(file))]
         same = [found for found in known if asked and found.group(1, "repo") == asked.group(1, "repo")]
@@ -217,7 +217,7 @@ class _Hub(_Handler):
         return 404, "EntryNotFound"
 
     def _serve(self, served: Served, path: str, body: bool) -> None:
-        # the address and the hash that a sound hub states, also where the bytes will be wrong
+        # the correct address and hash, even if the bytes will be wrong
         store = self.server.owner.store.server_port
         headers = {
             "X-Repo-Commit": path.partition("/resolve/")[2].partition("/")[0],
@@ -231,7 +231,7 @@ class _Hub(_Handler):
 
 
 class _Store(_Handler):
-    """Bytes, with ranges."""
+    """Serves bytes, with ranges."""
 
     def _find(self, path: str) -> Served | None:
         return self.server.owner.files.get(path.removeprefix("/lfs"))

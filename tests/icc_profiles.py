@@ -1,4 +1,4 @@
-"""Colour profiles made from their definitions (ICC.1:2022), small and without anybody's copyright."""
+"""Makes small colour profiles from their definitions (ICC.1:2022), free of copyright."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def fixed(*values: float) -> bytes:
 
 
 def profile(space: bytes, tags: dict[bytes, bytes]) -> bytes:
-    """A version 4 display profile of the tags."""
+    """Return a version 4 display profile with these tags."""
     start, table, body = 132 + 12 * len(tags), b"", b""
     for name, data in tags.items():
         table += struct.pack(">4sII", name, start + len(body), len(data))
@@ -28,7 +28,7 @@ def curve(gamma: float) -> bytes:
 
 
 def make_rgb_profile(columns: list[list[float]], gamma: float) -> bytes:
-    """Red, green and blue as XYZ relative to D50, and one gamma for all."""
+    """Return a profile. `columns` are red, green and blue as XYZ relative to D50; one gamma is for all."""
     tags = {
         name: b"XYZ " + bytes(4) + fixed(*xyz) for name, xyz in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)
     }
@@ -37,7 +37,7 @@ def make_rgb_profile(columns: list[list[float]], gamma: float) -> bytes:
 
 
 def make_gray_profile(gamma: float) -> bytes:
-    """One channel."""
+    """Return a profile of one channel."""
     return profile(b"GRAY", {b"wtpt": b"XYZ " + bytes(4) + fixed(0.9642, 1.0, 0.8249), b"kTRC": curve(gamma)})
 
 

@@ -1,4 +1,4 @@
-"""Small pictures and small checkpoints for tests."""
+"""Makes small images and small checkpoints for tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 
 
 def make_image(height: int, width: int, channels: int = 3, seed: int = 0) -> Pixels:
-    """(h, w, c) smooth enough to be a picture, rough enough to show a shift by one px."""
+    """Return uint8 (h, w, c): as smooth as a photograph, with enough noise to show a shift by one px."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [128 + 90 * np.sin(x / (5 + c) + y / (9 - c)) for c in range(channels)]
@@ -28,16 +28,16 @@ def make_image(height: int, width: int, channels: int = 3, seed: int = 0) -> Pix
 
 
 def save_image(path: Path, pixels: Pixels) -> Path:
-    """Writes the array with Pillow, by the suffix."""
+    """Write the array with Pillow, in the format of the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels.squeeze()).save(path)
     return path
 
 
 def make_checkpoint(path: Path, name: str, change: Callable[[dict[str, Tensor]], None] = lambda weights: None) -> Path:
-    """The network of a golden file as a checkpoint that says what it is: `swinir_lightweight_x2` enlarges twice.
+    """Write the network of a golden file as a checkpoint with its configuration, such as `swinir_lightweight_x2`.
 
-    `change` is given its tensors by name and may alter them.
+    `change` gets its tensors by name and may change them.
     """
     architecture, config, weights, _, _ = read_golden(name)
     computed = ("relative_position_index", "attn_mask", ".mask", "sub_mean", "add_mean")

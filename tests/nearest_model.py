@@ -1,4 +1,4 @@
-"""A model that changes nothing but the number of px, and can be made to run out of memory."""
+"""A model that only repeats pixels, and can be made to run out of memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["NearestModel"]
 
 
 class NearestModel:
-    """Enlarges each px to a square, and runs out of memory when it is told to."""
+    """Enlarges each px to a square. Runs out of memory beyond `most` numbers and in the calls of `faults`."""
 
     fp32_fallback = None
     device, precision = torch.device("cpu"), torch.float32

@@ -1,4 +1,4 @@
-"""What a run has left in a folder: its files, and what its manifest says of each output."""
+"""Reads an output folder: its files, and the manifest's lines on each output."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["read_files", "read_outcomes"]
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """Every file below it but the manifest."""
+    """Return every file below the folder except the manifest."""
     found = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def read_outcomes(folder: str) -> dict[str, list[str]]:
-    """What the manifest says of each output, beginnings left out."""
+    """Return the final statuses of each output in the manifest, in order."""
     told: dict[str, list[str]] = {}
     for _, event in parse_lines(Path(folder) / MANIFEST_NAME):
         if event.get("status", "begun") != "begun":

@@ -1,4 +1,4 @@
-"""Restores files with a model of a test and the worker that the commands use."""
+"""Restores files with a test's model, by the worker that the commands use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tool as a library: what README shows."""
+"""The library, as the README shows it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_lines_in_readme_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("shape", [(9, 7), (9, 7, 1), (9, 7, 3)])
-def test_kind_and_axes_come_out_as_they_went_in(dtype: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_dtype_and_axes_are_kept(dtype: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     model = restore_cli.load(make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), device="cpu")
     out = restore_cli.restore(model, np.zeros(shape, dtype), tile=0)
     assert out.dtype == dtype

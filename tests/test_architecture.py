@@ -1,4 +1,4 @@
-"""The import law: every module, lazy imports too, imports only from rooms below its own, and no files form a circle."""
+"""The import law: every module imports only from rooms below its own, lazily too, and there is no cycle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_rooms_are_ordered() -> None:
         assert set(LAW[room]) <= set(rooms[:place])
 
 
-def test_no_files_import_each_other_in_a_circle() -> None:
+def test_no_modules_import_each_other_in_a_cycle() -> None:
     assert find_cycle() == []
 
 

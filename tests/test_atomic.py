@@ -1,4 +1,4 @@
-"""A file is there whole, or as it was before."""
+"""A file is complete, or as it was before."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write(path: Path, data: bytes = b"new") -> None:
         file.write(data)
 
 
-def test_content_appears_at_the_end_and_alone(tmp_path: Path) -> None:
+def test_content_appears_at_the_end_and_leaves_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_bytes(b"old")
     with atomic_write(path) as file:
@@ -81,7 +81,7 @@ def test_failure_of_the_last_steps_leaves_nothing(tmp_path: Path, monkeypatch: p
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_places_are_told_apart(tmp_path: Path) -> None:
+def test_each_reason_has_its_message(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"there is no folder .*none \(try: mkdir -p .*none\)"):
         write(tmp_path / "none" / "out.png")
@@ -106,12 +106,12 @@ def test_a_folder_that_accepts_no_files_is_named(tmp_path: Path) -> None:
         make_folder(Path("/proc/x"))
 
 
-def test_longest_name_is_possible(tmp_path: Path) -> None:
+def test_the_longest_name_is_possible(tmp_path: Path) -> None:
     write(tmp_path / ("x" * 255))
     assert (tmp_path / ("x" * 255)).read_bytes() == b"new"
 
 
-def test_link_is_written_through(tmp_path: Path) -> None:
+def test_a_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "there" / "out")
@@ -144,7 +144,7 @@ def test_folder_without_permission(tmp_path: Path) -> None:
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """A small memory disk with the given options, or a skipped test where this machine mounts nothing."""
+    """Mount a small memory disk with the given options, or skip the test if that is not possible."""
     place, command = tmp_path / "disk", shutil.which("mount")
     place.mkdir()
     mounted: list[Path] = []
@@ -180,8 +180,8 @@ def test_read_only_disk(mount: Callable[[str], Path]) -> None:
         write(mount("ro,size=64k") / "out.png")
 
 
-def test_limit_on_file_size(tmp_path: Path) -> None:
-    """The reason for a short write that needs no root: run apart, for the limit holds for a whole process."""
+def test_a_limit_on_file_size_is_named(tmp_path: Path) -> None:
+    """A short write without root. It runs in its own process, because the limit is for a whole process."""
     program = (
         "import sys, signal; from pathlib import Path; from restore_cli.atomic import atomic_write\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

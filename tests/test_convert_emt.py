@@ -1,4 +1,4 @@
-"""The bundled EMT checkpoints are what the script makes of the authors' files, and as good as those."""
+"""The script makes the bundled EMT checkpoints from the authors' files, byte for byte."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_bundled_files_are_made_again_byte_for_byte(shared: Path, tmp_path: 
         assert (tmp_path / name).read_bytes() == (BUNDLED / name).read_bytes()
 
 
-def test_a_file_that_is_no_origin_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_origin_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.pth").write_bytes(b"other")
     with pytest.raises(UsageError, match=r"other\.pth: its sha256 d9298a10d1b0… is not the origin of any entry"):
         convert(tmp_path / "other.pth")

@@ -1,4 +1,4 @@
-"""The same on a GPU: `make gpu` runs these alone."""
+"""Tests on a CUDA device: `make gpu` runs only these."""
 
 from __future__ import annotations
 
@@ -45,11 +45,13 @@ def test_output_equals_the_reference(name: str) -> None:
     x = F.pad(x / span, (0, -w % multiple, 0, -h % multiple), mode="reflect")
     out = net(x.float()).cpu()[..., : reference.shape[-2], : reference.shape[-1]] * span
     assert relative(out, reference) < 1e-5
-    assert torch.backends.cudnn.allow_tf32  # PyTorch's default, under which its own convolutions would miss the bar
+    assert (
+        torch.backends.cudnn.allow_tf32
+    )  # PyTorch's default, with which its own convolutions would exceed the tolerance
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over that of what was expected."""
+    """Return the norm of the difference, divided by the norm of `expected`."""
     expected = expected.cpu().double()
     return float((found.cpu().double() - expected).norm() / expected.norm())
 
@@ -99,7 +101,7 @@ def test_the_attention_kernel_is_right_here(
 
 
 @needs_matrix_units
-def test_no_network_does_without_the_kernel(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_every_network_uses_the_kernel(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     net = load_file(make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float16)
     restore_array(net, make_image(100, 100), default_tiling(net.contract, 64))
     assert not caplog.records
@@ -110,7 +112,7 @@ def test_no_network_does_without_the_kernel(caplog: pytest.LogCaptureFixture, tm
 def test_attention_of_pytorch_takes_any_number_of_windows(
     dtype: torch.dtype, shift: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """70,225 windows in three heads of 10 channels; of each window the same as by the CPU."""
+    """70,225 windows of three heads with 10 channels: each window equals the CPU's result."""
     monkeypatch.setattr(attention, "can_use_kernel", lambda *form: False)
     qkv = [torch.randn(1, 265 * 8, 265 * 8, 3, 10, dtype=dtype) for _ in range(3)]
     bias = torch.randn(4, 3, 64, 64)
@@ -120,7 +122,7 @@ def test_attention_of_pytorch_takes_any_number_of_windows(
     assert relative(found, expected) < (1e-5 if dtype == torch.float32 else 2e-3)
 
 
-def test_after_a_refused_block_of_pinned_memory_the_gpu_goes_on() -> None:
+def test_the_gpu_continues_after_a_refused_block_of_pinned_memory() -> None:
     memory, far_too_much = PinnedMemory(most=1 << 60), torch.empty(1 << 50, dtype=torch.uint8, device="meta")
     assert memory.like(far_too_much, CUDA) is None
     assert float(torch.ones(4, device=CUDA).sum()) == 4
@@ -128,7 +130,7 @@ def test_after_a_refused_block_of_pinned_memory_the_gpu_goes_on() -> None:
 
 
 @pytest.mark.parametrize("limit", [100, 300])
-def test_a_folder_of_small_images_keeps_to_its_memory(limit: int, tmp_path: Path) -> None:
+def test_a_folder_of_small_images_stays_within_its_memory(limit: int, tmp_path: Path) -> None:
     weights = make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
     for i in range(24):
         save_image(tmp_path / f"in/{i}.png", make_image(128, 128, seed=i))
@@ -141,7 +143,7 @@ def test_a_folder_of_small_images_keeps_to_its_memory(limit: int, tmp_path: Path
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_half_precision_is_a_matter_of_rounding(precision: str, tmp_path: Path) -> None:
+def test_half_precision_differs_only_by_rounding(precision: str, tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
     pixels = make_image(200, 300)
     half = load_file(path, CUDA, pick_precision(precision, CUDA))
@@ -150,7 +152,7 @@ def test_half_precision_is_a_matter_of_rounding(precision: str, tmp_path: Path) 
     assert psnr(restore_array(half, pixels, tiling)[0], restore_array(exact, pixels, tiling)[0]) > 40
 
 
-def test_memory_running_out_steps_down_and_goes_on(tmp_path: Path) -> None:
+def test_a_run_continues_with_smaller_batches_and_tiles_if_memory_runs_out(tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
     net, pixels = load_file(path, CUDA, torch.float32), make_image(1024, 1024)
     expected = restore_array(net, pixels, default_tiling(net.contract, 128))[0]
@@ -168,7 +170,7 @@ def test_memory_running_out_steps_down_and_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_tiles_under_way_at_a_time_come_back_in_their_places(batch: int, tmp_path: Path) -> None:
+def test_tiles_of_several_batches_return_to_their_places(batch: int, tmp_path: Path) -> None:
     net, pixels = (
         load_file(make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float32),
         make_image(300, 500),
@@ -185,7 +187,7 @@ def test_auto_takes_the_gpu() -> None:
 
 
 @pytest.mark.parametrize("limit", [300, 1500])
-def test_a_model_keeps_to_its_memory(limit: int, tmp_path: Path) -> None:
+def test_a_model_stays_within_its_memory(limit: int, tmp_path: Path) -> None:
     net = load_file(make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float32)
     tiling = fit_tiling(net, default_tiling(net.contract, 0), 2000, CUDA, limit * 2**20)
     before = torch.cuda.memory_allocated(CUDA)
@@ -209,7 +211,7 @@ OTHER = "import sys, torch; x = torch.empty(int(sys.argv[1]), dtype=torch.uint8,
 
 
 @pytest.mark.parametrize("share", [0.5, 0.97])
-def test_a_gpu_that_another_process_fills_is_enough(share: float, tmp_path: Path) -> None:
+def test_a_run_succeeds_on_a_gpu_that_another_process_has_filled(share: float, tmp_path: Path) -> None:
     net = load_file(make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CUDA, torch.float32)
     pixels = make_image(2000, 1500)
     expected = restore_array(net, pixels, default_tiling(net.contract, 256))[0]

@@ -1,4 +1,4 @@
-"""The pages are held to the program: options, exit codes, defaults, command lines and links."""
+"""The pages agree with the program: options, exit codes, defaults, command lines and links."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ OPTION = r"(?<![\w-])(--[a-z][a-z-]*|-[a-z0])(?![\w-])"
 
 
 def sections(text: str, mark: str) -> dict[str, str]:
-    """The text under each heading of a level, by the heading."""
+    """Return the text under each heading of a level, by the heading."""
     parts = re.split(rf"^{mark} (.*)\n", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def under(name: str) -> str:
-    """What docs/cli.md says of a command, without the commands that have a heading of their own below it."""
+    """Return the section of docs/cli.md on a command, without the commands that have a heading below it."""
     for mark in ("##", "###"):
         for heading, text in sections(CLI, mark).items():
             if f"`{name}`" in heading.split(", "):
@@ -56,19 +56,19 @@ def under(name: str) -> str:
 
 
 def options(name: str) -> dict[str, Any]:
-    """The options of a command by each of their names, but for --help."""
+    """Return the options of a command except --help, by each of their names."""
     named = [param for param in COMMANDS[name].params if param.param_type_name == "option"]
     return {name: param for param in named for name in (*param.opts, *param.secondary_opts)}
 
 
 def rows(text: str) -> dict[str, str]:
-    """The options in the first column of the tables of a text, each with the second column."""
+    """Return the options in the first column of the tables of a text, each with the second column."""
     found = re.findall(r"^\| (`-.*?) \| (.*) \|$", text, re.MULTILINE)
     return {name: meaning for cell, meaning in found for name in re.findall(r"`(-[^`]*)`", cell)}
 
 
 def inline(text: str) -> list[str]:
-    """The options and the command lines of restore between backticks."""
+    """Return the options and the command lines of restore between backticks."""
     outside = re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
     found = [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", outside)]
     return [span for span in found if re.match("-|restore ", span)]
@@ -96,7 +96,7 @@ def test_cli_page_has_the_groups_of_the_help_page(name: str) -> None:
     assert set(found) == panels
 
 
-def test_cli_page_tells_which_options_belong_to_one_task() -> None:
+def test_cli_page_says_which_options_belong_to_one_task() -> None:
     for option, meaning in rows(under("restore sr")).items():
         task = OF_TASK.get(option.lstrip("-"))
         assert meaning.startswith(f"`{task}` only:") == (task is not None), option
@@ -115,7 +115,7 @@ def test_every_command_has_help(name: str) -> None:
         assert getattr(param, "help", None), f"{name}: {param.name}"
 
 
-def test_cli_page_tells_the_families_of_each_task() -> None:
+def test_cli_page_lists_the_families_of_each_task() -> None:
     catalogue = read_catalogue()
     for task, line in re.findall(r"^\| `restore (\w+)` \|(.*)\|$", CLI, re.MULTILINE):
         others = [entry.model for entry in catalogue.entries if entry.task == task]
@@ -123,20 +123,20 @@ def test_cli_page_tells_the_families_of_each_task() -> None:
 
 
 def kinds(kind: type[RestoreError]) -> Iterator[type[RestoreError]]:
-    """An error and all that are of its kind."""
+    """Yield an error class and all its subclasses."""
     yield kind
     for lesser in kind.__subclasses__():
         yield from kinds(lesser)
 
 
-def test_exit_codes_are_told() -> None:
+def test_cli_page_lists_the_exit_codes() -> None:
     told = re.findall(r"^\| (\d+) \|", sections(CLI, "##")["Exit codes"], re.MULTILINE)
     assert {int(code) for code in told} == {0, PipeClosed.code, *(kind.code for kind in kinds(RestoreError))}
     assert told == sorted(told, key=int)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_command_lines_can_be_typed(page: Path) -> None:
+def test_command_lines_can_be_parsed(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for block in find_code_blocks(text):
         check_command_lines(block)
@@ -147,7 +147,7 @@ def test_command_lines_can_be_typed(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives to the headings of a page."""
+    """Return the anchors that GitHub gives to the headings of a page."""
     headings = re.findall(
         r"^#+ (.*)$", re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M), re.M
     )
@@ -155,7 +155,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_a_target(page: Path) -> None:
     text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"https?:", link):
@@ -217,7 +217,7 @@ def test_the_batches_page_shows_the_keys_of_the_json_output() -> None:
 
 @pytest.fixture
 def page_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the code of a page runs."""
+    """A folder in which the code of a page runs."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "examples/cat.png", tmp_path)
     return tmp_path

@@ -1,4 +1,4 @@
-"""Lack of memory is told apart from other errors, whichever library reports it."""
+"""Lack of memory is distinguished from other errors, whichever library reports it."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def test_the_messages_of_libraries_are_recognised(message: str, kind: type[Runti
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("message", OTHERS)
-def test_other_errors_of_a_gpu_are_not_taken_for_it(message: str, kind: type[RuntimeError]) -> None:
+def test_other_errors_of_a_gpu_are_not_lack_of_memory(message: str, kind: type[RuntimeError]) -> None:
     assert not is_out_of_memory(kind(message))
 
 
-def test_so_are_the_types_and_what_pytorch_itself_raises() -> None:
+def test_the_types_and_what_pytorch_raises_are_recognised() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("none left"))
     assert is_out_of_memory(MemoryError())
     with pytest.raises(RuntimeError) as real:
@@ -69,5 +69,5 @@ def test_so_are_the_types_and_what_pytorch_itself_raises() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("out of memory"), KeyboardInterrupt(), OSError("out of memory")])
-def test_errors_of_other_types_are_not_taken_for_it(error: BaseException) -> None:
+def test_errors_of_other_types_are_not_lack_of_memory(error: BaseException) -> None:
     assert not is_out_of_memory(error)

@@ -35,7 +35,7 @@ SAID = {
 
 
 def made_environment(folder: Path) -> dict[str, str]:
-    """Variables of an empty environment. Dependencies and the build backend are those that this test runs with."""
+    """Make an empty environment and return its variables. Dependencies and the build backend are those of this test."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
     (folder / "bin").mkdir()
     (folder / "bin/uv").symlink_to(uv.find_uv_bin())
@@ -52,7 +52,7 @@ def made_environment(folder: Path) -> dict[str, str]:
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_INDEX": "1",
         "PIP_NO_DEPS": "1",
-        "PIP_NO_BUILD_ISOLATION": "0",  # pip reads it the other way round: there is no isolation
+        "PIP_NO_BUILD_ISOLATION": "0",  # pip inverts this variable: there is no isolation
         "PIP_ROOT_USER_ACTION": "ignore",
         "UV_NO_CONFIG": "1",
         "UV_OFFLINE": "1",
@@ -67,7 +67,7 @@ def made_environment(folder: Path) -> dict[str, str]:
 
 
 def copied_checkout(folder: Path) -> Path:
-    """What git would clone, without tests."""
+    """Copy what git would clone, without tests."""
     ignored = shutil.ignore_patterns(".*", "__pycache__", "tests", "dist", "build", "runs", "*_sr4.png")
     return Path(shutil.copytree(ROOT, folder / "checkout", ignore=ignored))
 
@@ -88,7 +88,7 @@ def test_an_install_line_of_the_readme_gives_the_command(line: str, tmp_path: Pa
         environment["PATH"] = f"{checkout}/.venv/bin{os.pathsep}{environment['PATH']}"
         assert (checkout / "examples/cat_sr4.png").exists()
     else:
-        shutil.rmtree(checkout)  # the command does not need it any more
+        shutil.rmtree(checkout)  # the command no longer needs it
     save_image(tmp_path / "work/in.png", make_image(9, 9))
     command = ["bash", "-c", "restore --version && restore denoise --model lite in.png && restore sr in.png"]
     used = subprocess.run(command, cwd=tmp_path / "work", env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The tests that `make published` runs pass where they should, fail where they should, and say why they skip."""
+"""The tests that `make published` runs pass and fail when they should, and say why they skip."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from restore_cli.weights.architectures import EMTConfig
 
 ROOT = Path(__file__).parents[1]
 SIDE = 64
-"""px; whole windows of EMT, because its plain form does not pad"""
+"""px; a multiple of EMT's windows, because its plain form does not pad"""
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Maintainer:
         return self.folder / "published"
 
     def publish(self, name: str, lines: list[str], payload: bytes) -> None:
-        """An entry of the catalogue and its file on the hub."""
+        """Add an entry to the catalogue, and its file to the hub."""
         self.hub.add("a/b", COMMIT, f"{name}.pth", payload)
         source = f'{{ hub = "a/b", revision = "{COMMIT}", file = "{name}.pth" }}'
         head = [f"[{name}]", f'title = "{name}"', f'sha256 = "{hashlib.sha256(payload).hexdigest()}"']
@@ -48,7 +48,7 @@ class Maintainer:
             file.write("\n".join([*head, 'license = "MIT"', f"sources = [{source}]", *lines]) + "\n")
 
     def run(self, **more: str) -> subprocess.CompletedProcess[str]:
-        """`make published`, without make."""
+        """Run what `make published` runs."""
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "RESTORE_"))}
         environment = {
             "HF_ENDPOINT": self.hub.url,
@@ -72,7 +72,7 @@ class Maintainer:
 
 
 def publish_emt(maintainer: Maintainer, payload: bytes) -> None:
-    """The authors' EMT ×4, and what its plain form makes of an image."""
+    """Publish the authors' EMT ×4, and what its plain form makes of an image."""
     config = EMTConfig(4, 60, 6, 6, 2, 3, 2.0, ((32, 8), (8, 32)))
     lines = ['task = "sr"', 'model = "emt"', 'variant = "lightweight"', 'key = "params"']
     drop = ["*.mask", "sub_mean.*", "add_mean.*"]
@@ -89,7 +89,7 @@ def publish_emt(maintainer: Maintainer, payload: bytes) -> None:
 
 
 def publish_restormer(maintainer: Maintainer) -> None:
-    """A small Restormer, and what the authors' code makes of an array."""
+    """Publish a small Restormer, and what the authors' code makes of an array."""
     _, config, weights, given, made = read_golden("restormer_withbias")
     buffer = io.BytesIO()
     torch.save({"params": weights}, buffer)
@@ -103,7 +103,7 @@ def publish_restormer(maintainer: Maintainer) -> None:
 
 
 def table(name: str, config: dict[str, object]) -> list[str]:
-    """A configuration in TOML."""
+    """Return a configuration in TOML."""
     return [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in config.items())]
 
 
@@ -116,7 +116,7 @@ def maintainer(tmp_path: Path, shared: Path) -> Iterator[Maintainer]:
         yield it
 
 
-def test_they_pull_and_compare_and_notice_other_weights_and_one_px(maintainer: Maintainer) -> None:
+def test_they_fetch_and_compare_and_notice_other_weights_and_one_px(maintainer: Maintainer) -> None:
     sound = maintainer.run()
     assert (sound.returncode, sound.stdout.count("2 passed")) == (0, 1), sound.stdout
     pulled = {seen.path.rpartition("/")[2] for seen in maintainer.hub.seen("GET", ".pth")}
@@ -134,7 +134,7 @@ def test_they_pull_and_compare_and_notice_other_weights_and_one_px(maintainer: M
 
 
 def publish_other_weights(maintainer: Maintainer, file: str) -> None:
-    """The first convolution of a checkpoint is five percent stronger."""
+    """Publish a checkpoint whose first convolution is five percent stronger."""
     (path,) = (path for path in maintainer.hub.files if path.endswith(file))
     served = maintainer.hub.files[path]
     before = hashlib.sha256(served.payload).hexdigest()

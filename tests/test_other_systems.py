@@ -1,4 +1,4 @@
-"""What runs on Linux runs where Python's os module has less, as on macOS."""
+"""The command runs on systems where Python's os module has fewer functions, such as macOS."""
 
 from __future__ import annotations
 
@@ -29,13 +29,11 @@ for name in (
     if hasattr(os, name):
         delattr(os, name)
 """
-"""Python runs a sitecustomize module at its start, in the processes of a pool too."""
+"""Python runs a sitecustomize module when it starts, also in worker processes."""
 
 
 @pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
-def test_pictures_are_restored_without_the_functions_that_linux_alone_has(
-    device: str, tmp_path: Path, x1: Path
-) -> None:
+def test_images_are_restored_without_the_functions_that_only_linux_has(device: str, tmp_path: Path, x1: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(HIDING)
     save_image(tmp_path / "in/a.png", make_image(20, 24))
     save_image(tmp_path / "in/b.png", make_image(20, 24, seed=1))

@@ -1,4 +1,4 @@
-"""What the package promises: who prints, what the library is."""
+"""Laws of the package: which modules print, and what the library exports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_only_the_commands_print_or_read_argv() -> None:
 
 
 def test_the_package_itself_uses_every_function_and_class() -> None:
-    """What tests alone call would be tested in place of what runs. Decorators register theirs with somebody else."""
+    """A function that only tests call is dead code. Decorated functions are registered by their decorator."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     used = {node.id for node in nodes if isinstance(node, ast.Name)} | set(restore_cli.__all__)
@@ -33,7 +33,7 @@ def test_the_package_itself_uses_every_function_and_class() -> None:
     assert not unused
 
 
-def test_the_library_is_two_names_and_loads_no_torch() -> None:
+def test_the_library_exports_two_names_and_imports_no_torch() -> None:
     assert restore_cli.__all__ == ["load", "restore"]
     code = "import restore_cli, sys; assert 'torch' not in sys.modules; assert 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""Where the system refuses pinned memory, a GPU's results come back through plain memory; on a GPU of fake tensors."""
+"""If the system refuses pinned memory, a GPU's results return through plain memory. The GPU is simulated."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ ERRORS = ["CUDA error: out of memory", "CUDA error: invalid argument"]
 
 @dataclass
 class Driver:
-    """CUDA as far as a refused block of pinned memory goes: it keeps the error, and the next launch reports it."""
+    """Simulates how CUDA refuses a block of pinned memory: it keeps the error, and the next launch reports it."""
 
     most: int
-    """bytes of the largest block that it gives"""
+    """bytes of the largest block that it allocates"""
     message: str = ERRORS[0]
     asked: list[int] = field(default_factory=list)
     stale: bool = False
 
     def empty(self, allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """`torch.empty` with this driver's pinned memory."""
+        """Return a `torch.empty` that takes pinned memory from this driver."""
 
         def empty(*size: Any, pin_memory: bool = False, **given: Any) -> Tensor:  # noqa: ANN401  # as torch.empty
             out = allocate(*size, **given)
@@ -52,7 +52,7 @@ class Driver:
 
 
 class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's own
-    """Every operator on the GPU reports the error that the driver has kept, once."""
+    """Lets the next operator on the GPU report the error that the driver has kept."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # PyTorch's own
@@ -74,7 +74,7 @@ class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's
 
 @contextmanager
 def gpu(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A GPU without numbers, and a process that has asked for no pinned memory yet."""
+    """A simulated GPU, in a process that has not requested pinned memory yet."""
     memory = PinnedMemory()
     monkeypatch.setattr(batches, "PINNED", memory)
     monkeypatch.setattr(network, "PINNED", memory)
@@ -91,13 +91,13 @@ class OnGpu(NearestModel):
 
 
 @pytest.mark.parametrize("message", ERRORS)
-def test_a_result_comes_back_through_plain_memory(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_returns_through_plain_memory(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(0, message)
     with gpu(driver, monkeypatch):
         pending = submit(OnGpu(), torch.empty(2, 3, 16, 16))
         assert (pending.out.device.type, pending.out.shape, pending.event) == ("cpu", (2, 3, 32, 32), None)
         submit(OnGpu(), torch.empty(2, 3, 16, 16))
-    assert driver.asked == [2 * 3 * 32 * 32 * 4]  # what was refused is not asked for again
+    assert driver.asked == [2 * 3 * 32 * 32 * 4]  # a refused size is not requested again
 
 
 @pytest.mark.parametrize("message", ERRORS)
@@ -110,7 +110,7 @@ def test_tiles_reach_the_gpu_through_plain_memory(message: str, monkeypatch: pyt
     assert driver.asked == [3 * 16 * 16 * 4]
 
 
-def test_smaller_blocks_are_still_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smaller_blocks_are_still_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(3 * 16 * 16 * 4)
     with gpu(driver, monkeypatch):
         model = Network(nn.Identity(), CUDA, torch.float32)
@@ -119,7 +119,7 @@ def test_smaller_blocks_are_still_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
     assert driver.asked == [3 * 16 * 16 * 4 * count for count in (4, 1, 2)]
 
 
-def test_no_block_is_asked_for_that_would_be_rounded_up_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_block_is_requested_that_would_be_rounded_up_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(1 << 60)
     with gpu(driver, monkeypatch):
         for size in (pinned.MOST, pinned.MOST + 1):

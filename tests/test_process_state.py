@@ -96,7 +96,7 @@ sys.stdout.write(json.dumps([changed, loaded]))
 
 @pytest.fixture
 def untuned(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """An environment without settings for glibc and threads."""
+    """Return an environment without settings for glibc and threads."""
     for name in [*os.environ]:
         if name.startswith(("MALLOC_", "GLIBC_", "OMP_")):
             monkeypatch.delenv(name)
@@ -139,7 +139,7 @@ def test_the_command_keeps_large_blocks_in_its_own_process(untuned: dict[str, st
 
 @pytest.fixture
 def impatient() -> Iterator[None]:
-    """Let threads take turns as often as they can."""
+    """Let threads switch as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -217,7 +217,7 @@ CONTEXTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
 
 @asked_by_op
 @pytest.mark.parametrize("names", [*permutations(CONTEXTS, 2), *((name, name) for name in CONTEXTS)])
-def test_threads_may_come_and_go_in_any_order(names: tuple[str, str]) -> None:
+def test_threads_may_enter_and_leave_in_any_order(names: tuple[str, str]) -> None:
     before = settings()
     first, second = (CONTEXTS[name]() for name in names)
     first.__enter__()

@@ -1,7 +1,7 @@
-"""Published checkpoints, fetched from their sources, against outputs that other implementations made with them.
+"""Compares outputs of published checkpoints with those of other implementations.
 
-`make published` runs these tests; others leave them out. They skip where the folder of outputs is absent, and where a
-checkpoint is not on this disk and there is no network. With a network, one that cannot be fetched is a failure.
+Only `make published` runs these tests. They are skipped if the folder of outputs is absent, or if a checkpoint is not
+on this disk and there is no network. With a network, a checkpoint that cannot be fetched is a failure.
 """
 
 from __future__ import annotations
@@ -41,28 +41,28 @@ CHECKPOINTS = {
     "restormer_gaussian_color_denoising_blind": "restormer-denoise-color-blind",
     "EMT_LSR_x4": "emt-x4",
 }
-"""The name of an output is that of the published file: its name in the catalogue."""
+"""Name of an output, which is that of the published file -> name in the catalogue."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """An input, the output that another implementation made of it, and how far ours may be from that."""
+    """An input, the output of another implementation, and how much ours may differ."""
 
     name: str
-    """of the checkpoint"""
+    """name of the checkpoint"""
     input: Path
     output: Path
     tolerance: float
     """the largest difference: 8-bit levels of images, or the values of arrays"""
     shape: tuple[int, ...] | None = None
-    """of an input without a header"""
+    """shape of an input without a header"""
 
     def __str__(self) -> str:
         return f"{self.name}-{self.input.stem}"
 
 
-def cases(folder: Path) -> Iterator[Case]:
-    """Everything in the folder."""
+def list_cases(folder: Path) -> Iterator[Case]:
+    """Yield all cases in the folder."""
     for output in sorted(folder.glob("spandrel/outputs/*/*.png")):
         (source,) = folder.glob(f"spandrel/inputs/{output.parent.name}.*")
         yield Case(CHECKPOINTS[output.stem], source, output, 1)
@@ -81,7 +81,7 @@ ABSENT = pytest.param(None, marks=pytest.mark.skip(reason=f"there are no outputs
 
 @pytest.fixture(scope="session")
 def network() -> bool:
-    """Whether the hub answers at all."""
+    """Whether the hub answers."""
     from huggingface_hub import constants, get_session
 
     try:
@@ -93,20 +93,20 @@ def network() -> bool:
 
 @pytest.mark.published
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("case", list(cases(FOLDER)) or [ABSENT], ids=str)
+@pytest.mark.parametrize("case", list(list_cases(FOLDER)) or [ABSENT], ids=str)
 def test_our_output_is_the_published_one(case: Case, network: bool, tmp_path: Path) -> None:
     entry = read_catalogue().entry(case.name)
     if not network and locate(entry) is None:
         pytest.skip(f"{case.name} is not on this disk, and there is no network")
     fetch(entry)
-    ours, theirs = (restored if case.output.suffix == ".npy" else image)(case, tmp_path), read(case.output)
+    ours, theirs = (restore_array if case.output.suffix == ".npy" else restore_image)(case, tmp_path), read(case.output)
     assert ours.shape == theirs.shape
     worst = float(np.abs(ours - theirs).max())
     assert worst <= case.tolerance, f"{case}: the largest difference is {worst:.6g}, expected {case.tolerance} at most"
 
 
-def image(case: Case, folder: Path) -> NDArray[np.float64]:
-    """What the command makes of an image."""
+def restore_image(case: Case, folder: Path) -> NDArray[np.float64]:
+    """Return what the command makes of an image."""
     words = example_command(read_catalogue().entry(case.name)).split()[1:-1]
     output = folder / "out.png"
     argv = [*words, case.input, "-o", output, "--precision", "fp32", "--device", "cpu", "--tile", "0", "--json"]
@@ -116,8 +116,8 @@ def image(case: Case, folder: Path) -> NDArray[np.float64]:
     return read(output)
 
 
-def restored(case: Case, folder: Path) -> NDArray[np.float64]:
-    """What the library makes of an array (1, c, h, w)."""
+def restore_array(case: Case, folder: Path) -> NDArray[np.float64]:
+    """Return what the library makes of an array (1, c, h, w)."""
     values = np.fromfile(case.input, np.float32).reshape(case.shape) if case.shape else np.load(case.input)
     model = restore_cli.load(case.name, device="cpu", precision="fp32")
     ours = restore_cli.restore(model, np.ascontiguousarray(values[0].transpose(1, 2, 0)), tile=0)
@@ -125,6 +125,6 @@ def restored(case: Case, folder: Path) -> NDArray[np.float64]:
 
 
 def read(path: Path) -> NDArray[np.float64]:
-    """An array, or the levels of an image."""
+    """Return an array, or the levels of an image."""
     values = np.load(path) if path.suffix == ".npy" else np.asarray(Image.open(path).convert("RGB"))
     return values.astype(np.float64)

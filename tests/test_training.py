@@ -1,4 +1,4 @@
-"""Training refuses benchmarks, starts from checkpoints, and a run cut in two is the run not cut."""
+"""Training refuses benchmarks and starts from checkpoints. A resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from training.train import Plan, train
 TINY = RestormerConfig(3, 3, 8, (0, 1, 1, 1), 0, (1, 1, 1, 1), 2.0, False, False)
 
 
-def picture(seed: int, side: int = 64) -> NDArray[np.uint8]:
-    """Something with edges and gradients."""
+def make_photo(seed: int, side: int = 64) -> NDArray[np.uint8]:
+    """Return an image with edges and gradients."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3)).astype(np.uint8)
     return imresize(coarse, (side, side))
 
@@ -43,19 +43,19 @@ def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(8):
-        Image.fromarray(picture(i)).save(folder / f"{i}.png")
+        Image.fromarray(make_photo(i)).save(folder / f"{i}.png")
     return folder
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a recipe that takes no time."""
+    """The name of a recipe that trains quickly."""
     recipe = replace(RECIPES["lite-denoise"], config=TINY, patch=16, batch=2)
     monkeypatch.setitem(RECIPES, "lite-denoise", recipe)
     return "lite-denoise"
 
 
-def test_a_run_stopped_and_resumed_is_the_run_not_stopped(tiny: str, photos: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tiny: str, photos: Path, tmp_path: Path) -> None:
     whole = train(Plan(tiny, photos, tmp_path / "a", steps=4))
     train(Plan(tiny, photos, tmp_path / "b", steps=4, stop=2))
     resumed = train(Plan(tiny, photos, tmp_path / "b", steps=4))
@@ -75,7 +75,7 @@ def test_a_gradient_that_explodes_changes_no_weight(
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_an_export_is_half_precision_and_says_what_it_is(tiny: str, photos: Path, tmp_path: Path) -> None:
+def test_an_export_is_half_precision_and_states_its_configuration(tiny: str, photos: Path, tmp_path: Path) -> None:
     run = train(Plan(tiny, photos, tmp_path, steps=1))
     with safe_open(export(tiny, tmp_path, tmp_path / "out"), "pt") as file:
         about, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -83,7 +83,7 @@ def test_an_export_is_half_precision_and_says_what_it_is(tiny: str, photos: Path
     assert all(torch.equal(tensors[key], value.half()) for key, value in run.average.state_dict().items())
 
 
-def test_a_larger_network_starts_as_the_smaller_checkpoint(tmp_path: Path) -> None:
+def test_a_larger_network_starts_with_the_output_of_the_smaller_checkpoint(tmp_path: Path) -> None:
     small, large = Restormer(TINY), Restormer(replace(TINY, blocks=(0, 2, 1, 3)))
     initialise(small, 1)
     initialise(large, 2)
@@ -103,10 +103,10 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         load_start(Restormer(replace(TINY, blocks=(0, 0, 1, 1))), tmp_path / "small.safetensors")
 
 
-def test_bench_is_refused(tmp_path: Path) -> None:
+def test_benchmarks_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "bench" / "Set5"
     folder.mkdir(parents=True)
-    Image.fromarray(picture(0)).save(folder / "baby.png")
+    Image.fromarray(make_photo(0)).save(folder / "baby.png")
     with pytest.raises(UsageError, match="never trained on"):
         read_photos(folder)
     (tmp_path / "innocent").symlink_to(folder)
@@ -117,8 +117,8 @@ def test_bench_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("degradation", [Noise(32), Compression(32), LowResolution(2, 16), LowResolution(4, 8)])
-def test_batches_depend_on_the_step_alone(degradation: Degradation) -> None:
-    photos = np.stack([picture(i) for i in range(4)])
+def test_batches_depend_only_on_the_step(degradation: Degradation) -> None:
+    photos = np.stack([make_photo(i) for i in range(4)])
     one, again, other = (make_batch(photos, degradation.make_pair, 3, step, 0) for step in (5, 5, 6))
     scale = getattr(degradation, "scale", 1)
     assert one.clean.shape == (3, 3, 32, 32)
@@ -132,7 +132,7 @@ def test_batches_depend_on_the_step_alone(degradation: Degradation) -> None:
 @pytest.mark.parametrize("degradation", [Noise(32), Compression(32), LowResolution(2, 16), LowResolution(4, 8)])
 def test_degraded_and_clean_patches_show_the_same_place(degradation: Degradation) -> None:
     """A shift by a pixel between the two would teach a network to move images."""
-    photos = np.stack([picture(i) for i in range(4)])
+    photos = np.stack([make_photo(i) for i in range(4)])
     batch = make_batch(photos, degradation.make_pair, 40, 0, 0)
     clean = torch.nn.functional.interpolate(batch.clean, batch.degraded.shape[-2:], mode="area")
     inner = (..., slice(2, -2), slice(2, -2))
@@ -142,16 +142,16 @@ def test_degraded_and_clean_patches_show_the_same_place(degradation: Degradation
             assert here < (clean.roll(shift, axis) - batch.degraded)[inner].abs().mean()
 
 
-def test_validation_degrades_a_photograph_in_one_way() -> None:
-    photo = picture(3)
+def test_validation_always_degrades_a_photograph_in_the_same_way() -> None:
+    photo = make_photo(3)
     for degradation in (Noise(32), Compression(32), LowResolution(2, 16)):
         for level in degradation.levels:
             first, again = (degradation.degrade_whole(photo, level)[0] for _ in range(2))
             assert np.array_equal(first, again), level
 
 
-def test_camera_noise_is_coarse_and_of_every_strength() -> None:
-    photo = as_floats(picture(1, 128)) * np.float32(0.6) + np.float32(0.2)
+def test_camera_noise_is_coarse_and_has_every_strength() -> None:
+    photo = as_floats(make_photo(1, 128)) * np.float32(0.6) + np.float32(0.2)
     noises = [add_camera_noise(photo, np.random.default_rng(seed)) - photo for seed in range(40)]
     strengths = [psnr(noise, np.zeros_like(noise), peak=1) for noise in noises]
     assert min(strengths) < 28
@@ -161,7 +161,7 @@ def test_camera_noise_is_coarse_and_of_every_strength() -> None:
     assert np.median(neighbours) > 0.3
 
 
-def test_a_bayer_sensor_keeps_what_is_flat_and_smooths_noise() -> None:
+def test_a_bayer_sensor_keeps_flat_colours_and_smooths_noise() -> None:
     flat = np.full((12, 12, 3), (0.2, 0.5, 0.7), np.float32)
     noise = np.random.default_rng(0).standard_normal((64, 64, 3)).astype(np.float32)
     for by_difference in (False, True):
@@ -170,7 +170,7 @@ def test_a_bayer_sensor_keeps_what_is_flat_and_smooths_noise() -> None:
     assert np.allclose(gaussian_blur(flat, 2.0), flat, atol=1e-6)
 
 
-def test_bundled_networks_keep_to_their_size() -> None:
+def test_bundled_networks_stay_within_their_size() -> None:
     limits = {"lite-denoise": 8e6, "lite-dejpeg": 8e6, "lite-real-x2": 2e6, "lite-real-x4": 2e6}
     assert limits.keys() == RECIPES.keys()
     for name, limit in limits.items():
@@ -180,7 +180,7 @@ def test_bundled_networks_keep_to_their_size() -> None:
         assert 2 * sum(p.numel() for p in network.parameters()) <= limit, name
 
 
-def test_the_curve_has_a_panel_per_measure(tmp_path: Path) -> None:
+def test_the_curve_has_a_panel_for_each_measure(tmp_path: Path) -> None:
     lines = [{"step": 1, "seconds": 1, "loss": 0.5}, {"step": 2, "seconds": 60, "loss": 0.4}]
     log = "".join(json.dumps(line) + "\n" for line in [*lines, {"step": 2, "seconds": 60, "q10": 30.1, "q40": 33}])
     (tmp_path / "log.jsonl").write_text(log)
