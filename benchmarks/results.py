@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from restore_cli.atomic import atomic_write
-from restore_cli.evaluation.evaluate import Summary, Trial, evaluate, summary
+from restore_cli.evaluation.evaluate import EvalOptions, Summary, evaluate, summarize
 from restore_cli.jobs.types import Job
 from restore_cli.weights.catalogue import Catalogue, Entry, Request, read_catalogue
 from restore_cli.weights.fetch import locate
@@ -78,12 +78,12 @@ class Benchmark:
 
     name: str
     request: Request
-    trial: Trial
+    options: EvalOptions
 
     @property
     def title(self) -> str:
         """The name, and for sr whether inputs are the benchmark's own or made from the references."""
-        given = {True: ", from LR", False: ", from HR"}[self.trial.input is not None]
+        given = {True: ", from LR", False: ", from HR"}[self.options.input is not None]
         return self.name + (given if self.request.task == "sr" else "")
 
 
@@ -92,10 +92,10 @@ def list_benchmarks(entry: Entry, bench: Path) -> Iterator[Benchmark]:
     request = Request(entry.task, noise=entry.noise, channels=entry.channels)
     if entry.task == "sr" and not entry.variant.startswith("real"):
         for folder in (bench / f"Set5/LR_bicubic/X{entry.scale}", None):
-            yield Benchmark(f"Set5 ×{entry.scale}", request, Trial(bench / "Set5/HR", folder))
+            yield Benchmark(f"Set5 ×{entry.scale}", request, EvalOptions(bench / "Set5/HR", folder))
     elif entry.task == "denoise" and entry.channels == 3 and entry.noise != "real":
         levels = [int(entry.noise)] if entry.noise and entry.noise.isdecimal() else [15, 25, 50]
-        yield from (Benchmark(f"CBSD68 σ{n}", request, Trial(bench / "CBSD68", sigma=n)) for n in levels)
+        yield from (Benchmark(f"CBSD68 σ{n}", request, EvalOptions(bench / "CBSD68", sigma=n)) for n in levels)
     elif entry.task == "dejpeg":
         folders = {"classic5": 1, "LIVE1": 3}
         for quality in [entry.quality] if entry.quality else [10, 20, 30, 40]:
@@ -103,7 +103,7 @@ def list_benchmarks(entry: Entry, bench: Path) -> Iterator[Benchmark]:
             for name, channels in folders.items():
                 # colour checkpoints are also measured on gray images, unless a gray checkpoint exists for the quality
                 if channels == entry.channels or (channels == 1 and not entry.quality):
-                    yield Benchmark(f"{name} q{quality}", asked, Trial(bench / name))
+                    yield Benchmark(f"{name} q{quality}", asked, EvalOptions(bench / name))
 
 
 def find_checkpoints(entries: Sequence[Entry], weights: Sequence[Path]) -> Iterator[tuple[Entry, Path | None]]:
@@ -120,7 +120,7 @@ def measure(entry: Entry, path: Path | None, test: Benchmark) -> Summary:
     """Return the means over the images of a benchmark."""
     alone = Catalogue((entry,), {})
     job = Job(test.request, alone, weights=path, precision="fp32", offline=True)
-    return summary(list(evaluate(job, test.trial)))
+    return summarize(list(evaluate(job, test.options)))
 
 
 def format_row(entry: Entry, test: Benchmark, found: Summary) -> str:
@@ -175,7 +175,7 @@ def main() -> None:
     rows = read_rows(PAGE)
     for entry, path in find_checkpoints(entries, given.weights):
         for test in list_benchmarks(entry, given.bench) if not given.only or entry.name in given.only else ():
-            folders = (test.trial.reference, test.trial.input or test.trial.reference)
+            folders = (test.options.reference, test.options.input or test.options.reference)
             if all(folder.is_dir() for folder in folders):
                 rows[entry.name, test.title] = format_row(entry, test, measure(entry, path, test))
                 sys.stdout.write(rows[entry.name, test.title] + "\n")

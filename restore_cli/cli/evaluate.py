@@ -27,7 +27,7 @@ from restore_cli.jobs.events import Event, Note
 from restore_cli.special_files import find_descriptor, refuse_special_file
 
 if TYPE_CHECKING:
-    from restore_cli.evaluation.evaluate import Row, Summary, Trial
+    from restore_cli.evaluation.evaluate import EvalOptions, Row, Summary
 
 __all__ = ["add_eval"]
 
@@ -135,7 +135,7 @@ def run_eval(options: Evaluation) -> None:
     """Measure, print a table or JSON lines, and write the CSV file."""
     if options.csv is not None:
         refuse_unusable(options.csv, options.overwrite)
-    from restore_cli.evaluation.evaluate import summary
+    from restore_cli.evaluation.evaluate import summarize
 
     rows: list[Row] = []
     try:
@@ -145,7 +145,7 @@ def run_eval(options: Evaluation) -> None:
                 say_json(row_to_json(row))
     except KeyboardInterrupt:
         raise Interrupted("interrupted: there is no result, because the means need every image") from None
-    found, cut = summary(rows), parse_sides(options.tiles)
+    found, cut = summarize(rows), parse_sides(options.tiles)
     if options.csv is not None:
         write_csv(rows, found, options.csv)
     if not options.json:
@@ -213,11 +213,11 @@ def refuse_model(options: Evaluation) -> None:
             raise UsageError(f"--restored measures existing results, {name} is for restoring")
 
 
-def eval_options(options: Evaluation) -> Trial:
-    """The options as a Trial."""
-    from restore_cli.evaluation.evaluate import Trial
+def eval_options(options: Evaluation) -> EvalOptions:
+    """The options as a EvalOptions."""
+    from restore_cli.evaluation.evaluate import EvalOptions
 
-    return Trial(
+    return EvalOptions(
         reference=options.reference,
         input=options.input,
         sigma=options.sigma,

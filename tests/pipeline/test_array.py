@@ -18,7 +18,7 @@ from torch import Tensor
 
 from restore_cli import load
 from restore_cli.errors import OutOfMemory, UsageError
-from restore_cli.evaluation.evaluate import borders
+from restore_cli.evaluation.evaluate import find_tile_borders
 from restore_cli.evaluation.metrics import luma, psnr, seam
 from restore_cli.models.load import load_file
 from restore_cli.models.network import Network
@@ -167,7 +167,7 @@ def test_tiles_cannot_be_seen_with_real_weights(shared: Path) -> None:
         tiled = restore_array(model, pixels, tiling)[0]
         whole = restore_array(model, pixels, default_tiling(model.contract, 0))[0]
         assert psnr(tiled, whole, peak=1) >= 55
-        across, down = (borders(pixels.shape[axis], tiling, model) for axis in (1, 0))
+        across, down = (find_tile_borders(pixels.shape[axis], tiling, model) for axis in (1, 0))
         tiled_seams.append(seam(tiled, across, down))
         whole_seams.append(seam(whole, across, down))
     # what the pictures themselves show at those places is taken out by the untiled results
