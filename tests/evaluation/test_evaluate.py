@@ -206,7 +206,7 @@ def test_what_is_too_small_to_measure_is_named(tmp_path: Path, x2: Path) -> None
     with pytest.raises(ImageError, match=r"a\.png: 40×14 px without a border of 2 px: SSIM needs at least 11 px"):
         list(evaluate(job("sr", x2), EvalOptions(whole)))
     Image.new("RGB", (1, 40)).save(tmp_path / "b.png")
-    with pytest.raises(ImageError, match="less than one px"):
+    with pytest.raises(ImageError, match="less than one pixel"):
         list(evaluate(job("sr", x2), EvalOptions(tmp_path / "b.png")))
     (tmp_path / "empty").mkdir()
     with pytest.raises(NothingToDo):
