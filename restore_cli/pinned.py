@@ -1,4 +1,4 @@
-"""Memory of the host that a GPU reads and writes by itself while the program goes on."""
+"""Allocates pinned host memory, which a GPU reads and writes while the program goes on."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 __all__ = ["PINNED", "PinnedMemory"]
 
 MOST = 2**30
-"""Bytes of a block at most. PyTorch rounds blocks up to powers of two and keeps them; drivers refuse larger ones."""
+"""Most bytes per block. PyTorch rounds blocks up to powers of two and keeps them; drivers refuse larger ones."""
 
 
 class PinnedMemory:
-    """Blocks of pinned memory as long as the system gives them. It is scarce, and copies without it are only slower."""
+    """Allocates pinned memory until the system refuses it. Copies without it are only slower."""
 
     def __init__(self, most: int = MOST) -> None:
         self.most = most
 
     def like(self, x: Tensor, device: torch.device) -> Tensor | None:
-        """Return an empty block of the shape and dtype of `x` for copies from and to a GPU, None where none is left.
+        """Return an empty pinned tensor with the shape and dtype of `x`, or None if the system refuses it.
 
-        A size that was refused is not asked for again: some drivers leak what they could not give.
+        A refused size is not requested again, because some drivers leak memory when they refuse.
         """
         if x.nbytes > self.most:
             return None
@@ -35,10 +35,10 @@ class PinnedMemory:
 
 
 def forget_failure(device: torch.device) -> None:
-    """Clear the error that CUDA keeps of a refused block, which the next kernel would report as its own."""
+    """Clear the error that CUDA keeps after a refused block. The next kernel would report it as its own."""
     with suppress(RuntimeError):
         torch.zeros(1, device=device)
 
 
 PINNED = PinnedMemory()
-"""That of this process: the system counts pinned memory for all of it."""
+"""The allocator of this process, because the system limits pinned memory per process."""

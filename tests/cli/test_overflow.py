@@ -1,4 +1,4 @@
-"""Networks that leave the range of half precision: their tiles run again in float32, and one file ends no run."""
+"""Tiles that overflow in half precision run again in float32, and one file does not end a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Change = Callable[[dict[str, Tensor]], None]
 
 
 def only_float32_holds(weights: dict[str, Tensor]) -> None:
-    """Gives one feature a value beyond float16 and bfloat16; nothing weighs it, so float32 is as without it."""
+    """Give one feature a value beyond float16 and bfloat16. Its weight is zero, so float32 results do not change."""
     for name in ("norm2.weight", "norm2.bias", "mlp.fc1.weight"):
         weights[f"{BLOCK}.{name}"] = weights[f"{BLOCK}.{name}"].float()
     weights[f"{BLOCK}.norm2.weight"][0] = 0
@@ -35,12 +35,12 @@ def only_float32_holds(weights: dict[str, Tensor]) -> None:
 
 
 def nothing_holds(weights: dict[str, Tensor]) -> None:
-    """Overflows in float32, too."""
+    """Let a feature overflow in float32, too."""
     weights["conv_first.weight"] = weights["conv_first.weight"].float() * 1e38
 
 
 def bright_is_too_much(weights: dict[str, Tensor]) -> None:
-    """Gives one feature 1.3e5 times what red is above its mean: for white that is beyond float16."""
+    """Give one feature 1.3e5 times the difference of red from its mean, which is beyond float16 for white."""
     first = weights["conv_first.weight"] = weights["conv_first.weight"].float()
     first[0] = 0
     first[0, 0, 1, 1] = 1.3e5
@@ -49,14 +49,14 @@ def bright_is_too_much(weights: dict[str, Tensor]) -> None:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Change], Path]:
-    """A small network that enlarges twice, changed."""
+    """Return a function that writes the changed weights of a small ×2 network."""
     folder = tmp_path_factory.mktemp("overflowing")
     return lambda change: make_checkpoint(folder / f"{change.__name__}.safetensors", "swinir_lightweight_x2", change)
 
 
 @pytest.fixture
 def photos() -> Path:
-    """Three pictures, one with transparency."""
+    """Save three images, one with transparency."""
     for name in "ab":
         save_image(Path(f"photos/{name}.png"), make_image(40, 56, seed=ord(name)))
     save_image(Path("photos/c.png"), make_image(40, 56, 4))
@@ -121,7 +121,7 @@ def test_a_folder_goes_on_in_float32_after_four_images_overflowed(
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_the_note_is_of_the_picture_that_overflowed(
+def test_only_the_picture_that_overflowed_has_the_note(
     batch: int, restore: Run, weights: Callable[[Change], Path]
 ) -> None:
     for name, level in (("a", 110), ("b", 255), ("c", 120)):
@@ -144,7 +144,7 @@ def test_the_note_counts_every_page(restore: Run, weights: Callable[[Change], Pa
 
 @HALVES
 @pytest.mark.parametrize("named", ["photos", "photos/a.png"])
-def test_numbers_that_float32_does_not_hold_fail_each_picture_in_one_line(
+def test_overflow_in_float32_fails_each_picture_in_one_line(
     precision: str, named: str, restore: Run, photos: Path, weights: Callable[[Change], Path]
 ) -> None:
     command = ("sr", named, "--weights", weights(nothing_holds), "--device", "cpu", "--precision", precision)
@@ -159,7 +159,7 @@ def test_numbers_that_float32_does_not_hold_fail_each_picture_in_one_line(
     assert not [path for path in Path("out").rglob("*") if path.suffix in (".png", ".part")]
 
 
-def test_the_command_itself_goes_on_after_an_overflow(tmp_path: Path, weights: Callable[[Change], Path]) -> None:
+def test_the_command_goes_on_after_an_overflow(tmp_path: Path, weights: Callable[[Change], Path]) -> None:
     for name in "ab":
         save_image(tmp_path / f"photos/{name}.png", make_image(40, 56))
     command = [sys.executable, "-m", "restore_cli", "sr", "photos", "-o", "out", "--weights"]

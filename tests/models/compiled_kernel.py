@@ -1,4 +1,4 @@
-"""The kernel compiled for a GPU that need not be here: `python compiled_kernel.py cuda 80`, a line for each form.
+"""Compiles the attention kernel for any GPU: `python compiled_kernel.py cuda 80` prints a line per form.
 
 Written for Triton 3.3 and later. test_kernel.py runs this in a process of its own.
 """
@@ -40,7 +40,7 @@ PRODUCTS = ("mma.sync", "wgmma", "tcgen05.mma", "v_mfma", "v_wmma")
 
 
 def main(kind: str, name: str) -> None:
-    """Compile every form in every dtype, and print what the compiler says of each."""
+    """Compile every form in every dtype, and print what the compiler reports."""
     if kind == "hip":
         torch.version.hip = "here"  # as in a PyTorch for AMD's GPUs
     target = GPUTarget("cuda", int(name), 32) if kind == "cuda" else GPUTarget("hip", name, lanes(name))
@@ -60,12 +60,12 @@ def main(kind: str, name: str) -> None:
 
 
 def lanes(name: str) -> int:
-    """Threads of a wavefront: 64 of CDNA, 32 of RDNA."""
+    """Return the threads of a wavefront: 64 on CDNA, 32 on RDNA."""
     return 32 if name.startswith("gfx1") else 64
 
 
 def compiled(form: str, dtype: torch.dtype, target: GPUTarget) -> CompiledKernel:
-    """The kernel as Triton gives it."""
+    """Return the kernel as Triton compiles it."""
     window, margin, d, kinds = FORMS[form]
     words = launch_config(window, margin, d, dtype)
     constants: dict[str, Any] = {key: value for key, value in words.items() if key.isupper()}
@@ -81,7 +81,7 @@ def compiled(form: str, dtype: torch.dtype, target: GPUTarget) -> CompiledKernel
 
 
 def spilled_by_ptxas(ptx: str) -> int:
-    """Bytes of registers that do not fit, as NVIDIA's assembler says."""
+    """Return the bytes of spilled registers that NVIDIA's assembler reports."""
     named = re.search(r"\.target (sm_(\d+)\w?)", ptx)
     assert named, ptx[:500]
     tools = Path(triton.__file__).parent / "backends/nvidia/bin"
@@ -97,7 +97,7 @@ def spilled_by_ptxas(ptx: str) -> int:
 
 
 def spilled_by_llvm(assembly: str) -> int:
-    """Registers that do not fit, as LLVM says for AMD's GPUs."""
+    """Return the number of spilled registers that LLVM reports for AMD GPUs."""
     found = re.search(r"\.vgpr_spill_count:\s+(\d+)", assembly)
     assert found, assembly[-2000:]
     return int(found[1])

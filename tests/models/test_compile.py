@@ -1,4 +1,4 @@
-"""PyTorch's compiler is kept where it is right and faster, and changes nothing elsewhere."""
+"""Compiled blocks are kept only if they are correct and faster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def net(name: str) -> Network:
 
 
 def as_fast(plain: float, compiled: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the first measurement find one time and the second another; results are what they are."""
+    """Replace the measured times of the original and the compiled network; their results stay real."""
     times = iter([plain, compiled])
     monkeypatch.setattr(compiled_module, "measure_call", lambda network, tiles: (network(tiles), next(times)))
 
@@ -45,7 +45,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
 
 @needs_a_compiler
 @pytest.mark.parametrize("name", ["swinir_classical_x4", "hat_x4", "emt_x4", "restormer_biasfree"])
-def test_a_faster_one_is_kept_for_its_size_of_tile(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faster_code_is_kept_for_its_tile_size(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = net(name)
     side = 4 * model.contract.tile_multiple
     full, other = torch.rand(1, 3, side, side), torch.rand(1, 3, side, 2 * side)
@@ -58,7 +58,7 @@ def test_a_faster_one_is_kept_for_its_size_of_tile(name: str, folder: Path, monk
 
 
 @needs_a_compiler
-def test_a_slower_one_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slower_code_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, tile = net("swinir_lightweight_x2"), torch.rand(1, 3, 32, 32)
     expected = model(tile)
     as_fast(1.0, 1.3, monkeypatch)
@@ -67,7 +67,7 @@ def test_a_slower_one_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @needs_a_compiler
-def test_another_picture_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_that_changes_the_image_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, tile = net("swinir_lightweight_x2"), torch.rand(1, 3, 32, 32)
     expected = model(tile)
     results = iter([(torch.zeros(3), 2.0), (torch.full((3,), 0.01), 1.0)])
@@ -76,7 +76,7 @@ def test_another_picture_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPat
     assert torch.equal(model(tile), expected)
 
 
-def test_lack_of_memory_leaves_the_network_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lack_of_memory_leaves_the_network_uncompiled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def short(network: Network, tiles: Tensor) -> tuple[Tensor, float]:
         raise torch.OutOfMemoryError("none left")
 
@@ -86,7 +86,7 @@ def test_lack_of_memory_leaves_the_network_as_it_was(folder: Path, monkeypatch: 
     assert model.compiled_size is None
 
 
-def test_where_it_fails_the_network_is_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_error_leaves_the_network_uncompiled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     monkeypatch.setenv("PATH", str(folder))
     model, tile = net("swinir_lightweight_x2"), torch.rand(1, 3, 32, 32)

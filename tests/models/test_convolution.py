@@ -1,4 +1,4 @@
-"""float32 on a GPU is IEEE 754, whatever the host program allows; looked at on a GPU of tensors without numbers."""
+"""Convolutions in float32 on a GPU are IEEE 754, whatever the host program allows. The GPU is simulated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))
 
 @contextmanager
 def autocast(dtype: torch.dtype) -> Iterator[None]:
-    """`torch.autocast` turns itself off where CUDA is not."""
+    """Keep `torch.autocast` enabled although there is no CUDA."""
     before = torch.get_autocast_dtype("cuda")
     torch.set_autocast_enabled("cuda", dtype != torch.float32)
     torch.set_autocast_dtype("cuda", dtype)
@@ -35,7 +35,7 @@ def autocast(dtype: torch.dtype) -> Iterator[None]:
 
 
 def convolutions(recorded: CallRecorder) -> Iterator[tuple[torch.dtype, bool]]:
-    """The dtype of each convolution, and whether cuDNN may take TF32 for it."""
+    """Return the dtype of each convolution, and whether cuDNN may use TF32 for it."""
     for operator, given in recorded.calls:
         if "conv" in str(operator):
             yield given["input"].dtype, given.get("allow_tf32", True)
@@ -43,9 +43,7 @@ def convolutions(recorded: CallRecorder) -> Iterator[tuple[torch.dtype, bool]]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", NAMES)
-def test_no_convolution_in_float32_may_take_tf32(
-    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_convolution_in_float32_may_use_tf32(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "can_use_kernel", lambda *form: True)
     monkeypatch.setattr(attention, "triton_attention", lambda qkv, *form: torch.empty_like(qkv[0]))
     architecture, ours, weights, _, _ = read_golden(name)
@@ -65,7 +63,7 @@ def test_no_convolution_in_float32_may_take_tf32(
 
 @pytest.mark.parametrize(("kernel", "groups"), [(3, 1), (3, 12), (1, 1), (1, 3)])
 @pytest.mark.parametrize("biased", [True, False])
-def test_the_numbers_are_those_of_pytorch(
+def test_results_equal_those_of_pytorch(
     kernel: int, groups: int, biased: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, layer = torch.randn(2, 12, 9, 7), Conv2d(12, 24, kernel, padding=kernel // 2, groups=groups, bias=biased)
@@ -75,7 +73,7 @@ def test_the_numbers_are_those_of_pytorch(
         assert torch.equal(layer(x), expected)
 
 
-def test_the_compiler_leaves_float32_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_convolutions_forbid_tf32_too(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs: list[str] = []
 
     def backend(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Each family computes what the authors' implementation computes."""
+"""Each family reproduces the output of the authors' implementation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))
 FINGERPRINTS: dict[str, dict[str, Any]] = json.loads((GOLDEN / "fingerprints.json").read_text())
 
 
-def test_all_reference_tensors_are_here() -> None:
+def test_all_reference_tensors_exist() -> None:
     assert len(NAMES) == 22
     assert len(FINGERPRINTS) == 30
 
@@ -42,7 +42,7 @@ def test_output_equals_the_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FINGERPRINTS)
-def test_full_size_forms_have_the_published_keys_and_shapes(name: str) -> None:
+def test_full_size_variants_have_the_published_keys_and_shapes(name: str) -> None:
     published = FINGERPRINTS[name]
     module = build_on_meta(
         published["architecture"], convert_config(published["architecture"], published["hyperparameters"])
@@ -57,7 +57,7 @@ def test_full_size_forms_have_the_published_keys_and_shapes(name: str) -> None:
 
 
 def computed_by_emt(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """The published masks and mean shifts, which our EMT computes."""
+    """Return the published buffers that our EMT computes: masks and mean shifts."""
     extra: dict[str, tuple[int, ...]] = {}
     for key, shape in shapes.items():
         if re.search(r"mlp_list\.\d+\.fc\d\.weight", key):
@@ -82,18 +82,18 @@ def test_configuration_is_read_from_keys_and_shapes(name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_real_emt_checkpoints_load_without_being_told_what_they_are(scale: int, shared: Path) -> None:
+def test_real_emt_checkpoints_are_detected(scale: int, shared: Path) -> None:
     net = load_file(shared / f"checkpoints/EMT_LSR_x{scale}.pth", CPU, torch.float32)
     assert net.contract.scale == scale
 
 
 def random_like(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Other numbers under the same keys."""
+    """Return random tensors under the same keys."""
     return {key: torch.randn_like(value) if value.is_floating_point() else value for key, value in weights.items()}
 
 
 @pytest.mark.parametrize("name", ["swinir_classical_x4", "hat_x4", "restormer_withbias", "emt_x4"])
-def test_batches_are_restored_one_by_one(name: str) -> None:
+def test_a_batch_gives_the_same_as_single_tiles(name: str) -> None:
     architecture, ours, weights, _, _ = read_golden(name)
     net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, torch.float32)
     x = torch.rand(3, net.contract.channels, 32, 64)

@@ -1,4 +1,4 @@
-"""The kernel of a GPU, as far as it can be judged without one: interpreted, compiled, and left out."""
+"""The attention kernel without a GPU: interpreted, compiled, and not used where it does not fit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from restore_cli.models import attention
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not here: it exists for Linux on x86-64")
 
 
-def test_interpreted_on_a_cpu_it_computes_what_the_plain_way_does() -> None:
+def test_the_interpreted_kernel_equals_plain_attention() -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/models/interpreted_kernel.py"]
     given = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=given, cwd=Path(__file__).parents[2], capture_output=True, text=True)
@@ -44,8 +44,8 @@ SPARE = {"cuda 100": 16, "hip gfx1100": 80 if attention.triton_is_older_than(3, 
 
 
 @pytest.mark.parametrize("target", PRODUCTS)
-def test_it_compiles_with_matrix_products_and_without_spilling_registers(target: str, tmp_path: Path) -> None:
-    """In a process of its own: where Triton does not know what to do it may end it."""
+def test_the_kernel_compiles_to_matrix_products_without_spilling_registers(target: str, tmp_path: Path) -> None:
+    """The compiler runs in a process of its own, because Triton may abort it."""
     command = [sys.executable, str(Path(__file__).with_name("compiled_kernel.py")), *target.split()]
     given = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
     given["TRITON_HIP_LLD_PATH"] = "/bin/true"  # Triton before 3.5 needs AMD's linker; the test does not use its output
@@ -64,7 +64,7 @@ FAKE = torch.device("cuda:0")
 
 
 def served(monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether attention on a GPU goes through the kernel, whose trial would find it right."""
+    """Return whether attention on a GPU would use the kernel, if it is correct there."""
     trials: list[object] = []
 
     def right(*form: object) -> bool:
@@ -87,7 +87,7 @@ OF_NVIDIA |= {(8, 0): True, (8, 9): True, (9, 0): True, (10, 0): True, (12, 0): 
 
 @pytest.mark.parametrize("version", ["3.2.0", "3.3.1", "3.7.1+git"])
 @pytest.mark.parametrize(("capability", "serves"), OF_NVIDIA.items())
-def test_gpus_of_nvidia_that_triton_does_not_support_do_without_it(
+def test_nvidia_gpus_that_triton_does_not_support_do_not_use_the_kernel(
     capability: tuple[int, int], serves: bool, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("triton.__version__", version)
@@ -100,7 +100,7 @@ OF_AMD |= {"gfx1100": True, "gfx1201": True}
 
 
 @pytest.mark.parametrize(("name", "serves"), OF_AMD.items())
-def test_gpus_of_amd_without_matrix_units_do_without_it(
+def test_amd_gpus_without_matrix_units_do_not_use_the_kernel(
     name: str, serves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.version, "hip", "6.4")
@@ -108,10 +108,10 @@ def test_gpus_of_amd_without_matrix_units_do_without_it(
     assert served(monkeypatch) == serves
 
 
-def test_a_machine_without_a_c_compiler_says_so_once(
+def test_a_missing_c_compiler_is_reported_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """Triton builds its way to the driver when it is first used."""
+    """Triton compiles its interface to the driver when it is first used."""
     from triton.runtime.build import compile_module_from_src
 
     def built(*given: object) -> torch.Tensor:

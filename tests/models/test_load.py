@@ -1,4 +1,4 @@
-"""A checkpoint that is not what it should be is refused with its reason, and never runs code."""
+"""Wrong and damaged checkpoints are refused with a reason, and never run code."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_truncated_checkpoint(tmp_path: Path) -> None:
 
 
 class Trap:
-    """Runs a command when it is unpickled without care."""
+    """Runs a command if it is unpickled."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return os.mkdir, ("trapped",)
@@ -77,7 +77,7 @@ def test_wrong_shape_is_named(tmp_path: Path) -> None:
         load(tmp_path / "net.safetensors")
 
 
-def test_ambiguous_emt_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_an_ambiguous_emt_is_refused_with_the_reason(tmp_path: Path) -> None:
     save_file(read_golden("emt_x4")[2], tmp_path / "net.safetensors")
     with pytest.raises(WeightsError, match="heads and windows"):
         load(tmp_path / "net.safetensors")
@@ -90,7 +90,7 @@ def test_state_dict_is_found_where_training_scripts_keep_it(key: str | None, tmp
     load(tmp_path / "net.pth")
 
 
-def test_averaged_weights_go_before_plain_ones(tmp_path: Path) -> None:
+def test_averaged_weights_take_precedence(tmp_path: Path) -> None:
     weights = read_golden("swinir_gray_jpeg")[2]
     torch.save({"params": {"a": torch.zeros(1)}, "params_ema": weights}, tmp_path / "net.pth")
     load(tmp_path / "net.pth")
@@ -108,9 +108,7 @@ def test_unknown_precision() -> None:
 
 
 @pytest.mark.parametrize("halves", [True, False])
-def test_auto_precision_is_what_the_processor_multiplies_by_itself(
-    halves: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_precision_is_one_that_the_processor_multiplies(halves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: halves)
     assert pick_precision("auto", CPU) == (torch.bfloat16 if halves else torch.float32)
     assert pick_precision("auto", torch.device("mps")) == torch.float32

@@ -1,4 +1,4 @@
-"""Files in place of a checkpoint, however odd: one line that says what they are, and nothing of them is run."""
+"""Odd files in place of a checkpoint give one line that says what they are, and run no code."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ FIRST = "conv_first.weight"
 
 
 def weights() -> dict[str, Tensor]:
-    """Those of a small network without metadata; its first convolution in float32."""
+    """Return the weights of a small network without metadata, with its first convolution in float32."""
     found = read_golden("swinir_gray_jpeg")[2]
     return found | {FIRST: found[FIRST].float()}
 
 
 def load(path: Path) -> Network:
-    """Load it and let no warning be swallowed: the tests' own filter would make them errors, and these are caught."""
+    """Load the file and let warnings pass, because the loader catches the errors that the filter of the tests makes."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
@@ -108,7 +108,7 @@ def test_odd_tensors_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["complex", "int8", "float8", "nan", "inf"])
-def test_so_are_those_of_safetensors(name: str, tmp_path: Path) -> None:
+def test_odd_tensors_of_safetensors_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
     make, reason = TENSORS[name]
     tensor = make(weights()[FIRST])
     assert isinstance(tensor, Tensor)
@@ -127,12 +127,12 @@ PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_the_same_numbers_in_another_form_are_no_reason(name: str, tmp_path: Path) -> None:
+def test_other_dtypes_and_layouts_of_weights_are_loaded(name: str, tmp_path: Path) -> None:
     torch.save({"params": weights() | {FIRST: PLAIN[name](weights()[FIRST])}}, tmp_path / "net.pth")
     assert torch.isfinite(load(tmp_path / "net.pth")(torch.rand(1, 1, 56, 56))).all()
 
 
-def test_files_of_old_releases_and_what_training_keeps_beside_are_read(tmp_path: Path) -> None:
+def test_old_formats_and_training_checkpoints_are_loaded(tmp_path: Path) -> None:
     beside = {"epoch": 3, "rate": 1e-4, "name": "net", "milestones": OrderedDict(a=[1, 2]), "seen": {1, 2}}
     for number, new in enumerate((True, False)):
         path = tmp_path / f"{number}.pth"
@@ -161,7 +161,7 @@ def test_other_containers_are_refused_in_one_line(name: str, tmp_path: Path) -> 
 
 
 class Trap:
-    """Makes a folder when it is unpickled without care."""
+    """Makes a folder if it is unpickled."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return os.mkdir, ("trapped",)
@@ -246,7 +246,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_configurations_of_no_network_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
+def test_impossible_configurations_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path / "net.safetensors", "swinir_gray_jpeg")
     with safe_open(path, "pt") as file:
         metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -257,7 +257,7 @@ def test_configurations_of_no_network_are_refused_in_one_line(name: str, tmp_pat
     refused(path)
 
 
-def test_channels_that_no_image_has_are_refused(tmp_path: Path) -> None:
+def test_unusual_numbers_of_channels_are_refused(tmp_path: Path) -> None:
     found = read_golden("restormer_biasfree")[2]
     for name, axis in (("patch_embed.proj.weight", 1), ("output.weight", 0)):
         found[name] = torch.cat([found[name], found[name]], axis).narrow(axis, 0, 5).contiguous()
@@ -289,7 +289,7 @@ CHANGES: list[Callable[[Tensor], Any]] = [
     picks=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, len(CHANGES))), min_size=1, max_size=3),
     wrapped=st.booleans(),
 )
-def test_any_changed_tensor_is_refused_or_taken(
+def test_any_changed_tensor_is_refused_or_loaded(
     name: str, picks: list[tuple[int, int]], wrapped: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     state: dict[str, Any] = dict(read_golden(name)[2])
@@ -313,7 +313,7 @@ def test_any_changed_tensor_is_refused_or_taken(
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["complex", "sparse", "quantised", "nan", "code"])
-def test_the_command_says_so_in_one_line_and_ends_with_4(name: str, restore: Run) -> None:
+def test_the_command_prints_one_line_and_exits_with_4(name: str, restore: Run) -> None:
     save_image(Path("in.png"), make_image(20, 20))
     if name == "code":
         torch.save({"params": Trap()}, "odd.pth")
@@ -326,7 +326,7 @@ def test_the_command_says_so_in_one_line_and_ends_with_4(name: str, restore: Run
     assert not Path("trapped").exists()
 
 
-def test_nothing_of_pytorch_is_printed_by_the_command(tmp_path: Path) -> None:
+def test_the_command_prints_no_message_of_pytorch(tmp_path: Path) -> None:
     save_image(tmp_path / "in.png", make_image(20, 20))
     (tmp_path / "trap.pth").write_bytes(pickle.dumps({"params": Trap()}))
     command = [sys.executable, "-W", "always", "-m", "restore_cli", "dejpeg", "in.png", "--weights", "trap.pth"]

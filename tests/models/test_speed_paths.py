@@ -1,4 +1,4 @@
-"""What is folded, fused or laid out for speed computes what the plain form computes."""
+"""Folded, fused and chunked forms compute the same as the plain forms."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_fused_product_follows_autocast() -> None:
         assert linear(torch.randn(8, 16), torch.randn(4, 16), None).dtype == torch.bfloat16
 
 
-def test_products_keep_their_gradients() -> None:
+def test_linear_keeps_its_gradients() -> None:
     x, weight = torch.randn(3, 16, requires_grad=True), torch.randn(4, 16)
     (slope,) = torch.autograd.grad(linear(x, weight, None, "gelu").sum(), x)
     assert slope.abs().sum() > 0
@@ -47,10 +47,10 @@ def test_products_keep_their_gradients() -> None:
 @pytest.mark.parametrize("size", [8.0, 0.3])
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("biased", [True, False])
-def test_attention_by_parts_equals_the_fused_kernel(
+def test_chunked_attention_equals_that_of_pytorch(
     shift: tuple[int, int], size: float, count: int, biased: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scores of a hundred and more, too: without their largest taken away the powers overflow."""
+    """Scores above one hundred are included, whose powers overflow unless the largest is subtracted."""
     qkv = [size * torch.randn(2, 16, 48, 3, 5) for _ in range(count)]
     bias = torch.randn(4, 3, 128, 128) if biased else None
     plain = window_attention(qkv, (8, 16), shift, bias, 0.5)  # with gradients on, the fused kernel
@@ -61,7 +61,7 @@ def test_attention_by_parts_equals_the_fused_kernel(
 
 @pytest.mark.parametrize("margin", [0, 2])
 @pytest.mark.parametrize("most", [1, 5, 11])
-def test_attention_of_pytorch_in_chunks_equals_the_whole(
+def test_attention_of_pytorch_in_chunks_equals_a_single_call(
     margin: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     qkv, pairs = [torch.randn(2, 16, 24, 3, 5) for _ in range(3)], (64, (8 + 2 * margin) ** 2)
@@ -78,8 +78,8 @@ def test_attention_of_pytorch_in_chunks_equals_the_whole(
 
 
 @pytest.mark.parametrize("form", ["plain", "shifted", "surrounded"])
-def test_no_more_windows_at_a_time_than_cuda_launches(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A map of 272×272 windows, as a large image without tiles has, of tensors without numbers."""
+def test_no_call_has_more_windows_than_cuda_launches(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The map has 272×272 windows, as that of a large image without tiles. Its tensors have no values."""
     batches: list[int] = []
     usual = F.scaled_dot_product_attention
 
@@ -100,7 +100,7 @@ def test_no_more_windows_at_a_time_than_cuda_launches(form: str, monkeypatch: py
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7, 12, 50, 1000])
-def test_boxes_hold_each_window_once(most: int) -> None:
+def test_the_boxes_hold_each_window_once(most: int) -> None:
     seen = torch.zeros(2, 5, 7)
     for box in split_windows((2, 5, 7), most):
         assert 0 < seen[box].numel() <= most
@@ -109,7 +109,7 @@ def test_boxes_hold_each_window_once(most: int) -> None:
 
 
 @pytest.mark.parametrize("strip", [1, 7, 24, 100])
-def test_a_branch_in_strips_equals_the_whole_one(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_residual_branch_in_chunks_equals_the_whole(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x, mlp = torch.randn(2, 3, 4, 10), Mlp(10, 20)
     whole = x + mlp(x)
     monkeypatch.setattr(layers, "CHUNK_PIXELS", strip)
@@ -121,7 +121,7 @@ HEADS = ["swinir_classical_x3", "swinir_classical_x4", "swinir_real_large_x4", "
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_head_in_rows_equals_the_whole_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_in_row_strips_equals_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     architecture, ours, weights, _, _ = read_golden(name)
     net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, torch.float32)
     x = torch.rand(1, 3, 6 * net.contract.tile_multiple, 4 * net.contract.tile_multiple)
@@ -130,7 +130,7 @@ def test_a_head_in_rows_equals_the_whole_one(name: str, monkeypatch: pytest.Monk
     assert relative(net(x), whole) < 1e-6
 
 
-def test_moves_bring_zeros_in() -> None:
+def test_shifted_channels_are_filled_with_zeros() -> None:
     x = torch.arange(1.0, 46.0).view(1, 3, 3, 5)
     out = shift_channels(x)
     assert out[0, :, -1, 0].tolist() == out[0, :, 0, 1].tolist() == [0, 0, 0]
@@ -139,7 +139,7 @@ def test_moves_bring_zeros_in() -> None:
     assert torch.equal(out[..., 4], x[..., 4])
 
 
-def test_emt_equals_its_plain_form() -> None:
+def test_emt_equals_its_plain_implementation() -> None:
     _, ours, weights, _, _ = read_golden("emt_x4")
     words: dict[str, Any] = {key: as_tuples(value) for key, value in ours.items()}
     config = EMTConfig(**words)

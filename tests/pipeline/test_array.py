@@ -1,4 +1,4 @@
-"""One picture, whatever its size and kind."""
+"""Arrays of any size and dtype are restored."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def enlarged(pixels: NDArray[Any]) -> NDArray[Any]:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_is_not_changed_comes_out_to_the_bit(dtype: str, channels: int) -> None:
+def test_values_that_the_model_keeps_stay_equal_to_the_bit(dtype: str, channels: int) -> None:
     pixels = make_image(45, 70, channels).astype(dtype)
     pixels = pixels * 257 if dtype == "uint16" else pixels / np.float32(255) if dtype == "float32" else pixels
     out, _ = restore_array(NearestModel(), pixels, Tiling(32, 8))
@@ -62,12 +62,12 @@ def test_memory_running_out_halves_the_batch_then_the_tile() -> None:
     assert max(again.sides) <= 40
 
 
-def test_out_of_memory_at_the_smallest_tile_is_said() -> None:
+def test_out_of_memory_at_the_smallest_tile_is_an_error() -> None:
     with pytest.raises(OutOfMemory, match="smallest tile, 8 px"):
         restore_array(NearestModel(most=1), make_image(100, 100), Tiling(64, 8))
 
 
-def test_an_error_of_the_model_is_not_taken_for_lack_of_memory() -> None:
+def test_other_errors_of_the_model_are_not_lack_of_memory() -> None:
     class Broken(NearestModel):
         def __call__(self, x: Tensor) -> Tensor:
             raise RuntimeError("shape mismatch")
@@ -81,7 +81,7 @@ def test_a_gray_picture_stays_gray() -> None:
     assert np.array_equal(restore_array(NearestModel(), gray, Tiling(0, 0))[0], enlarged(gray))
 
 
-def test_a_gray_checkpoint_refuses_colours() -> None:
+def test_a_gray_model_refuses_colour() -> None:
     with pytest.raises(UsageError, match="gray images; this image has 3 channels"):
         restore_array(NearestModel(channels=1), make_image(8, 8), Tiling(0, 0))
 
@@ -98,7 +98,7 @@ def test_any_size_through_a_real_network(height: int, width: int, tiny: Network)
     assert out.shape == (2 * height, 2 * width, 3)
 
 
-def test_precision_is_a_matter_of_rounding(tiny: Network) -> None:
+def test_half_precision_differs_only_by_rounding(tiny: Network) -> None:
     pixels = make_image(40, 40)
     exact = restore_array(tiny, pixels, Tiling(0, 0))[0]
     for precision in (torch.bfloat16, torch.float16):
@@ -106,14 +106,14 @@ def test_precision_is_a_matter_of_rounding(tiny: Network) -> None:
         assert psnr(half, exact) > 40
 
 
-def test_gray_through_a_colour_network_is_one_channel(tiny: Network) -> None:
+def test_a_colour_model_restores_gray_to_one_channel(tiny: Network) -> None:
     out, _ = restore_array(tiny, make_image(20, 20, 1), Tiling(0, 0))
     assert out.shape == (40, 40, 1)
 
 
 @pytest.mark.parametrize("architecture", ["swinir", "hat", "restormer", "emt"])
 @pytest.mark.parametrize("size", [(4000, 3000), (4032, 3024), (3464, 3464), (5000, 2400)])
-def test_tiles_of_a_large_picture_compute_at_most_a_quarter_more(architecture: str, size: tuple[int, int]) -> None:
+def test_tiles_of_a_large_picture_add_at_most_a_quarter_of_its_px(architecture: str, size: tuple[int, int]) -> None:
     published = json.loads((GOLDEN / "fingerprints.json").read_text()).values()
     words = next(form["hyperparameters"] for form in published if form["architecture"] == architecture)
     contract = Network(build_on_meta(architecture, convert_config(architecture, words)), CPU, torch.float32).contract
@@ -132,7 +132,7 @@ def low_resolution(shared: Path, name: str, scale: int) -> Path:
 
 
 @pytest.mark.parametrize(("scale", "least"), [(2, 38.28), (3, 34.78), (4, 32.63)])
-def test_the_bundled_weights_give_the_published_numbers(scale: int, least: float, shared: Path) -> None:
+def test_the_bundled_weights_reach_the_published_psnr(scale: int, least: float, shared: Path) -> None:
     """EMT on Set5 (arXiv:2305.11403, table 3; Y of BT.601, `scale` px of border cut): whole, in tiles of 64 px, and
     with the authors' float32 weights instead of the bundled float16."""
     from restore_cli.image.codec import decode
@@ -155,8 +155,8 @@ def test_the_bundled_weights_give_the_published_numbers(scale: int, least: float
     assert abs(mean["whole"] - mean["origin"]) <= 0.002
 
 
-def test_tiles_cannot_be_seen_with_real_weights(shared: Path) -> None:
-    """At least 55 dB between tiled and whole, and no seam: gradients across tile borders are like those elsewhere."""
+def test_tiles_of_real_weights_leave_no_seams(shared: Path) -> None:
+    """At least 55 dB between tiled and whole, and no seam: gradients across tile borders equal those elsewhere."""
     from restore_cli.image.codec import decode
 
     model = load_file(shared / "checkpoints/EMT_LSR_x2.pth", CPU, torch.float32)

@@ -1,4 +1,4 @@
-"""Files through a model: what the model does not change comes out as it went in."""
+"""Files pass through a pipeline: whatever the model does not change stays as it was."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from restore_cli.tiling.geometry import Tiling
 def through(
     model: NearestModel, source: Path, output: Path, options: FileOptions | None = None, tiling: Tiling | None = None
 ) -> None:
-    """The file restored into another, whose suffix says its format. Raises what its Result says."""
+    """Restore a file into another, whose suffix states its format. Raises the error of the Result."""
     options = options or FileOptions()
     job = replace(
         JOB,
@@ -49,14 +49,14 @@ def through(
 
 
 def deep(height: int, width: int, channels: int, kind: str, seed: int = 0) -> NDArray[Any]:
-    """Every value of a kind of sample may occur."""
+    """Return an image in which all values of a sample type may occur."""
     random = np.random.default_rng(seed)
     if kind == "float32":
         return random.random((height, width, channels), np.float32)
     return random.integers(0, int(PEAK[kind]) + 1, (height, width, channels), dtype=kind)
 
 
-def test_profiles_are_understood() -> None:
+def test_profiles_are_converted_or_kept() -> None:
     assert all(make_conversion(icc, 3) is not None for icc in (P3, LINEAR))
     assert make_conversion(GRAY_22, 1) is not None
     assert make_conversion(srgb_profile(), 3) is None  # which it is already
@@ -73,7 +73,7 @@ def test_profiles_are_understood() -> None:
     scale=st.sampled_from([1, 2]),
     size=st.tuples(st.integers(1, 90), st.integers(1, 70)),
 )
-def test_what_the_model_does_not_change_comes_out_to_the_bit(
+def test_values_that_the_model_keeps_stay_equal_to_the_bit(
     tmp_path: Path,
     kind: str,
     channels: int,
@@ -107,7 +107,7 @@ def same(found: NDArray[Any], expected: NDArray[Any]) -> None:
 
 
 class Ringing(NearestModel):
-    """Overshoots everywhere, this way and that."""
+    """A model that overshoots in both directions."""
 
     def __call__(self, x: Tensor) -> Tensor:
         out = super().__call__(x)
@@ -129,7 +129,7 @@ def test_transparency_does_not_ring(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", [1, 2])
-def test_even_transparency_stays_as_it_is(tmp_path: Path, scale: int) -> None:
+def test_constant_alpha_stays_equal_to_the_bit(tmp_path: Path, scale: int) -> None:
     encode(Picture(make_image(40, 40), np.full((40, 40), 77, np.uint8)), tmp_path / "in.png")
     through(Ringing(scale), tmp_path / "in.png", tmp_path / "out.png")
     found = decode(tmp_path / "out.png").alpha
@@ -138,7 +138,7 @@ def test_even_transparency_stays_as_it_is(tmp_path: Path, scale: int) -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 65504.0), (-3.0, 0.5), (1000.0, 1001.0), (2.0, 2.0)])
-def test_values_of_floating_point_files_keep_their_scale(tmp_path: Path, low: float, high: float) -> None:
+def test_floating_point_files_keep_their_range(tmp_path: Path, low: float, high: float) -> None:
     pixels = deep(40, 30, 3, "float32") * np.float32(high - low) + np.float32(low)
     encode(Picture(pixels), tmp_path / "in.tif")
     through(NearestModel(), tmp_path / "in.tif", tmp_path / "out.tif")
@@ -157,7 +157,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         through(NearestModel(), tmp_path / "in.tif", tmp_path / "out.tif")
 
 
-def test_depth_is_the_inputs_unless_asked(tmp_path: Path) -> None:
+def test_the_depth_is_that_of_the_input_unless_requested(tmp_path: Path) -> None:
     encode(Picture(deep(20, 20, 3, "uint16")), tmp_path / "in.png")
     for wish, kind in (("auto", "uint16"), ("8", "uint8"), ("16", "uint16")):
         through(NearestModel(), tmp_path / "in.png", tmp_path / "out.png", FileOptions(OutputOptions(bit_depth=wish)))
@@ -178,7 +178,7 @@ def test_halves_are_rounded_to_even(tmp_path: Path) -> None:
     assert np.array_equal(decode(tmp_path / "out.png").pixels, np.rint(exact).astype(np.uint8))
 
 
-def test_dither_keeps_the_mean_of_what_8_bits_cannot_say(tmp_path: Path) -> None:
+def test_dither_keeps_means_between_two_8_bit_values(tmp_path: Path) -> None:
     level = np.full((64, 64, 3), round(100.25 * 257), np.uint16)
     encode(Picture(level), tmp_path / "in.png")
     means = {}
@@ -202,7 +202,7 @@ def edge() -> Picture:
     return Picture(pixels, np.where(inside, 255, 0).astype(np.uint8))
 
 
-def test_colours_spread_under_what_is_transparent(tmp_path: Path) -> None:
+def test_colours_spread_under_transparent_pixels(tmp_path: Path) -> None:
     encode(edge(), tmp_path / "in.png")
     through(NearestModel(), tmp_path / "in.png", tmp_path / "out.png")
     found, original = decode(tmp_path / "out.png"), edge()
@@ -213,7 +213,7 @@ def test_colours_spread_under_what_is_transparent(tmp_path: Path) -> None:
     assert np.array_equal(found.alpha, original.alpha.repeat(2, 0).repeat(2, 1))
 
 
-def test_tiles_cannot_be_seen_in_spread_colours(tmp_path: Path) -> None:
+def test_tiles_leave_no_seams_in_spread_colours(tmp_path: Path) -> None:
     encode(edge(), tmp_path / "in.png")
     results = []
     for tile in (16, 0):
@@ -223,7 +223,7 @@ def test_tiles_cannot_be_seen_in_spread_colours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alpha", ["model", "lanczos", "drop"])
-def test_what_becomes_of_alpha(tmp_path: Path, alpha: str) -> None:
+def test_alpha_is_restored_resampled_or_dropped(tmp_path: Path, alpha: str) -> None:
     encode(edge(), tmp_path / "in.png")
     model = NearestModel()
     through(model, tmp_path / "in.png", tmp_path / "out.png", FileOptions(OutputOptions(alpha=alpha)))
@@ -257,7 +257,7 @@ def test_colours_outside_of_srgb_are_not_clipped(tmp_path: Path) -> None:
     assert converted.pixels[0, 0].tolist() == [0, 255, 0]  # the nearest that sRGB has
 
 
-def test_light_outside_of_srgb_shows_no_squares(tmp_path: Path) -> None:
+def test_light_outside_of_srgb_is_resampled_smoothly(tmp_path: Path) -> None:
     ramp = np.zeros((16, 64, 3), np.uint16)
     ramp[..., 0] = np.linspace(20_000, 60_000, 64)  # red of Display P3
     encode(Picture(ramp, None, Metadata(P3)), tmp_path / "in.png")
@@ -276,7 +276,7 @@ def test_light_outside_of_srgb_shows_no_squares(tmp_path: Path) -> None:
     ("suffix", "icc", "channels"),
     [(".bmp", P3, 3), (".bmp", GRAY_22, 1), (".bmp", P3, 1), (".webp", make_gray_profile(1.0), 1), (".webp", P3, 3)],
 )
-def test_colours_stay_the_same_where_the_format_holds_no_profile(
+def test_colours_become_srgb_if_the_format_holds_no_profile(
     tmp_path: Path, suffix: str, icc: bytes, channels: int
 ) -> None:
     picture = Picture(make_image(40, 30, channels) // 4 + 90, None, Metadata(icc))  # nothing outside of sRGB
@@ -314,7 +314,7 @@ def test_colours_of_a_cicp_chunk_stay_in_a_png_or_are_refused(
             through(NearestModel(), tmp_path / name, tmp_path / "out.webp")
 
 
-def test_a_profile_that_is_not_understood_is_kept_or_refused(tmp_path: Path) -> None:
+def test_a_profile_that_cannot_be_converted_is_kept_or_refused(tmp_path: Path) -> None:
     table = make_rgb_profile([[0.4, 0.2, 0.0], [0.4, 0.2, 0.0], [0.1, 0.1, 0.7]], 2.2)  # a matrix without an inverse
     encode(Picture(make_image(20, 20), None, Metadata(table)), tmp_path / "in.png")
     through(NearestModel(1), tmp_path / "in.png", tmp_path / "out.png")
@@ -341,7 +341,7 @@ def test_final_size(tmp_path: Path, wish: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png", ".webp", ".avif"])
-def test_every_frame_is_restored_where_the_output_holds_it(tmp_path: Path, suffix: str) -> None:
+def test_every_frame_is_restored_if_the_format_holds_several(tmp_path: Path, suffix: str) -> None:
     from PIL import Image
 
     frames = [Image.fromarray(make_image(24, 32, seed=i)) for i in range(3)]
@@ -362,7 +362,7 @@ def test_every_frame_is_restored_where_the_output_holds_it(tmp_path: Path, suffi
     assert decode(tmp_path / "out.jpg").height == 48
 
 
-def test_the_note_says_what_was_done_and_strip_removes_all(tmp_path: Path) -> None:
+def test_metadata_names_the_model_and_strip_removes_all(tmp_path: Path) -> None:
     metadata = Metadata(P3, None, None, (300.0, 300.0), {"Title": "A picture"})
     encode(Picture(make_image(20, 20), None, metadata), tmp_path / "in.png")
     through(NearestModel(), tmp_path / "in.png", tmp_path / "out.png")
@@ -375,7 +375,7 @@ def test_the_note_says_what_was_done_and_strip_removes_all(tmp_path: Path) -> No
     assert decode(tmp_path / "bare.png").metadata == Metadata(P3)
 
 
-def test_alpha_that_says_nothing_is_no_reason_to_refuse_a_jpeg(tmp_path: Path) -> None:
+def test_a_jpeg_of_an_opaque_picture_drops_alpha(tmp_path: Path) -> None:
     opaque = Picture(make_image(20, 20), np.full((20, 20), 255, np.uint8))
     encode(opaque, tmp_path / "in.png")
     through(NearestModel(), tmp_path / "in.png", tmp_path / "out.jpg")
@@ -398,7 +398,7 @@ def test_a_jpeg_keeps_its_quality_and_subsampling(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("icc", [None, P3])
 @pytest.mark.parametrize("alpha", [False, True])
-def test_how_many_columns_are_computed_at_a_time_changes_nothing(
+def test_the_number_of_columns_per_chunk_changes_nothing(
     alpha: bool, icc: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = (deep(60, 150, 1, "uint16", 1) > 2**15)[..., 0] * np.uint16(2**16 - 1)  # half of it transparent

@@ -1,4 +1,4 @@
-"""Tiles that fit into the memory at hand."""
+"""Tiles fit into the free memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how much
 
 
 class Hungry(NearestModel):
-    """Takes 4 KiB for each px, and 8 MiB."""
+    """A model that takes 4 KiB per px, and 8 MiB."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Hungry(NearestModel):
 
 @pytest.fixture
 def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with 1 TiB, of whose memory a model takes 8 MiB whatever the tile."""
+    """A machine with 1 TiB, on which a model takes 8 MiB for any tile."""
     monkeypatch.setattr(memory, "free_memory", lambda device: 2**40)
     monkeypatch.setattr(memory, "SCRATCH", 8 * MIB // torch.get_num_threads())
 
@@ -53,24 +53,26 @@ def test_a_tile_fits_into_the_memory(limit: int) -> None:
 
 
 @pytest.mark.usefixtures("roomy")
-def test_what_fits_is_left_as_it_was_wished() -> None:
+def test_a_tiling_that_fits_is_kept() -> None:
     assert fit_tiling(Hungry(), Tiling(128, 8, batch=2), 4000, CPU, 1000 * MIB) == Tiling(128, 8, batch=2)
     assert fit_tiling(Hungry(), Tiling(512, 8), 100, CPU, 100 * MIB) == Tiling(512, 8)
 
 
 @pytest.mark.usefixtures("roomy")
-def test_a_limit_below_every_tile_leaves_the_smallest() -> None:
+def test_a_limit_too_small_for_any_tile_gives_the_smallest() -> None:
     assert fit_tiling(Hungry(), Tiling(512, 8), 4000, CPU, MIB) == Tiling(8, 4)
 
 
 @pytest.mark.usefixtures("roomy")
-def test_what_the_machine_has_is_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_is_a_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda device: 100 * MIB)
     assert fit_tiling(Hungry(), Tiling(512, 8), 4000, CPU).tile == 128
     assert fit_tiling(Hungry(), Tiling(512, 8), 4000, CPU, 1000 * MIB).tile == 128
 
 
-def test_nothing_is_changed_where_nobody_can_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_tiling_is_kept_if_the_system_does_not_report_its_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(memory, "PROC", tmp_path)
     assert fit_tiling(Hungry(), Tiling(512, 8), 4000, CPU) == Tiling(512, 8)
     assert fit_tiling(Hungry(), Tiling(512, 8), 4000, CPU, 100 * MIB).tile < 512
@@ -86,10 +88,10 @@ def test_nothing_is_changed_where_nobody_can_tell(monkeypatch: pytest.MonkeyPatc
         (8192, 2**30, Tiling(360, 8)),
     ],
 )
-def test_a_gpu_is_given_several_tiles_within_three_gibibytes_or_what_is_asked_for(
+def test_a_gpu_gets_several_tiles_within_three_gibibytes_or_the_limit(
     per_pixel: int, memory_asked: int | None, found: Tiling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The probes need a GPU, what follows from them does not."""
+    """Only the probes need a GPU, so their result is replaced."""
     monkeypatch.setattr(memory, "measure_demand", lambda model, device: (8 * MIB, per_pixel))
     model, gpu = Hungry(), torch.device("cuda")
     assert (
@@ -102,7 +104,7 @@ def test_a_gpu_is_given_several_tiles_within_three_gibibytes_or_what_is_asked_fo
 
 
 class Full(Hungry):
-    """A model on a GPU that another program fills."""
+    """A model on a GPU whose memory another program has filled."""
 
     def __call__(self, x: Tensor) -> Tensor:
         raise RuntimeError("CUDA error: out of memory")
@@ -110,15 +112,13 @@ class Full(Hungry):
 
 @pytest.mark.usefixtures("roomy")
 @pytest.mark.parametrize(("tile", "found"), [(None, 128), (64, 64), (0, 128)])
-def test_probes_that_find_no_memory_leave_a_small_tile_to_begin_with(tile: int | None, found: int) -> None:
+def test_probes_that_find_no_memory_give_a_small_tile(tile: int | None, found: int) -> None:
     gpu = torch.device("cuda")
     assert choose_tiling(Full(), gpu, 4000, tile=tile, memory=10**9) == Tiling(found, 8)
     assert choose_tiling(Full(), gpu, 100, tile=0, memory=10**9) == Tiling(96, 8)
 
 
-def test_a_device_without_room_for_the_weights_is_said_in_one_line(
-    restore: Run, x1: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_room_for_the_weights_is_one_line(restore: Run, x1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = torch.nn.Module.to
 
     def to(module: torch.nn.Module, *place: Any, **layout: Any) -> torch.nn.Module:  # noqa: ANN401  # as PyTorch's
@@ -153,7 +153,7 @@ def test_measuring_takes_no_random_numbers_from_the_program(monkeypatch: pytest.
 
 @linux
 @pytest.mark.parametrize("name", ["emt-x2", "swinir-lightweight-x4", "lite-denoise", "lite-dejpeg"])
-def test_a_model_takes_what_its_contract_says_at_most(name: str) -> None:
+def test_a_model_takes_at_most_what_its_contract_says(name: str) -> None:
     command = [sys.executable, "-m", "benchmarks.footprint", name, "--one", "--precision", "fp32", "--sides", "192"]
     two = {**os.environ, "OMP_NUM_THREADS": "2"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True, env=two)
@@ -163,12 +163,12 @@ def test_a_model_takes_what_its_contract_says_at_most(name: str) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """A cgroup inside another."""
+    """A cgroup inside another one."""
     (tmp_path / "outer/inner").mkdir(parents=True)
     return tmp_path / "outer", tmp_path / "outer/inner"
 
 
-def test_each_cgroup_around_the_process_may_limit_it(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_each_parent_cgroup_may_limit_memory(folders: tuple[Path, Path], tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.write_text("0::/outer/inner\n")
     assert list(cgroup_folders("memory", tmp_path, own)) == [folders[1], folders[0], tmp_path]
@@ -176,7 +176,7 @@ def test_each_cgroup_around_the_process_may_limit_it(folders: tuple[Path, Path],
     assert list(cgroup_folders("memory", tmp_path / "nowhere", own)) == []
 
 
-def test_memory_that_files_hold_in_a_cgroup_gives_way(folders: tuple[Path, Path]) -> None:
+def test_cached_files_of_a_cgroup_count_as_free(folders: tuple[Path, Path]) -> None:
     outer, inner = folders
     (outer / "memory.max").write_text("max\n")
     (outer / "memory.current").write_text("70\n")
@@ -187,7 +187,7 @@ def test_memory_that_files_hold_in_a_cgroup_gives_way(folders: tuple[Path, Path]
 
 
 @pytest.mark.parametrize(("quota", "count"), [("50000 100000", 1), ("100000 100000", 1), ("max 100000", None)])
-def test_threads_follow_the_time_that_is_granted(quota: str, count: int | None, folders: tuple[Path, Path]) -> None:
+def test_threads_follow_the_cpu_quota(quota: str, count: int | None, folders: tuple[Path, Path]) -> None:
     (folders[1] / "cpu.max").write_text(quota)
     assert count_cores(folders) == (count or count_cores([]))
 
@@ -231,7 +231,7 @@ main()
 
 @linux
 def test_the_command_with_little_memory_goes_on_with_smaller_tiles(tmp_path: Path) -> None:
-    """Memory that really runs out, beside the threads that read and write: no later picture is worse off for it."""
+    """Memory runs out for real, while threads read and write. Later pictures are not affected."""
     make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
     save_image(tmp_path / "in/a.png", make_image(900, 700))
     save_image(tmp_path / "in/b.png", make_image(600, 400, 4))

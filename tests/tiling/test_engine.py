@@ -1,4 +1,4 @@
-"""Tiling cannot be seen."""
+"""Tiled results equal untiled ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TensorRows:
 
 
 class Nearest:
-    """Enlarges each px to a square: what happens at one px depends on that px alone."""
+    """A pointwise model: enlarges each px to a square."""
 
     fp32_fallback = None
 
@@ -59,7 +59,7 @@ class Nearest:
 
 
 class Blur(Nearest):
-    """Sees two px around."""
+    """A local model: sees 2 px to each side."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return super().__call__(torch.nn.functional.avg_pool2d(x, 5, 1, 2, count_include_pad=False))
@@ -71,7 +71,7 @@ def restored(model: Nearest, image: Tensor, tiling: Tiling) -> Tensor:
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (64, 64), (65, 200), (257, 300), (3, 5000), (700, 7)])
 @pytest.mark.parametrize("tiling", [Tiling(0, 0), Tiling(64, 0), Tiling(64, 16, batch=3), Tiling(40, 20)])
-def test_tiling_cannot_be_seen_by_a_pointwise_model(height: int, width: int, tiling: Tiling) -> None:
+def test_a_pointwise_model_gives_the_same_in_tiles(height: int, width: int, tiling: Tiling) -> None:
     image = torch.rand(3, height, width)
     assert torch.equal(restored(Nearest(), image, tiling), image.repeat_interleave(2, 1).repeat_interleave(2, 2))
 
@@ -87,7 +87,7 @@ def test_tiling_cannot_be_seen_by_a_pointwise_model(height: int, width: int, til
     tile_multiple=st.sampled_from([1, 7, 8, 32]),
     pad_multiple=st.sampled_from([None, 1]),
 )
-def test_any_size_any_tiling(
+def test_any_size_and_tiling_give_the_same(
     height: int,
     width: int,
     tile: int,
@@ -102,21 +102,21 @@ def test_any_size_any_tiling(
     assert torch.equal(out, image.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
 
 
-def test_a_last_row_of_tiles_that_is_mostly_reflected() -> None:
-    """Row 32 and its seven reflections are as many rows as lie between the first and the last of them."""
+def test_a_last_row_of_tiles_that_is_mostly_reflection() -> None:
+    """The indices of row 32 and its seven reflections are as many as a continuous range would have."""
     image = torch.rand(3, 33, 33)
     assert torch.equal(restored(Nearest(1), image, Tiling(8, 0)), image)
 
 
 @pytest.mark.parametrize("pad_multiple", [1, 8])
-def test_context_inside_the_overlap_is_enough(pad_multiple: int) -> None:
-    """A model that sees 2 px around differs nowhere when tiles fade 2 px away from their edges."""
+def test_a_local_model_gives_the_same_with_enough_overlap(pad_multiple: int) -> None:
+    """The model sees 2 px to each side, and tiles fade 2 px away from their edges."""
     image, model = torch.rand(3, 130, 171), Blur(pad_multiple=pad_multiple)
     out, whole = restored(model, image, Tiling(32, 8)), restored(model, image, Tiling(0, 0))
     torch.testing.assert_close(out, whole, rtol=0, atol=1e-6)
 
 
-def test_bands_come_top_to_bottom_before_the_picture_is_read_to_its_end() -> None:
+def test_rows_are_yielded_before_the_whole_picture_is_read() -> None:
     seen: list[int] = []
 
     class Watched(TensorRows):
@@ -130,7 +130,7 @@ def test_bands_come_top_to_bottom_before_the_picture_is_read_to_its_end() -> Non
 
 
 @given(st.integers(1, 500), st.integers(0, 100), st.integers(0, 50), st.sampled_from([1, 7, 8, 16, 32]), st.booleans())
-def test_axis_covers_the_side_with_equal_tiles_on_the_grid(
+def test_an_axis_covers_the_side_with_equal_tiles_on_multiples(
     length: int, tile: int, overlap: int, tile_multiple: int, padding: bool
 ) -> None:
     contract = Contract(1, 3, tile_multiple, tile_multiple if padding else 1, tile_multiple, 0, None, 64)
@@ -151,7 +151,7 @@ def test_axis_covers_the_side_with_equal_tiles_on_the_grid(
 
 
 @given(st.integers(1, 60), st.integers(0, 60))
-def test_reflection_repeats_no_edge_unless_it_must(length: int, more: int) -> None:
+def test_the_edge_is_repeated_only_if_the_side_is_too_short_to_reflect(length: int, more: int) -> None:
     index = reflection_indices(length, length + more)
     assert index[:length] == list(range(length))
     assert all(0 <= i < length for i in index)
@@ -160,11 +160,11 @@ def test_reflection_repeats_no_edge_unless_it_must(length: int, more: int) -> No
 
 
 class Overflowing(Nearest):
-    """Gives no finite number in one call out of two, as half precision may."""
+    """Overflows in every second call."""
 
-    def __init__(self, exact: Nearest | None) -> None:
+    def __init__(self, fallback: Nearest | None) -> None:
         super().__init__()
-        self.calls, self.fp32_fallback = 0, exact  # type: ignore[assignment]
+        self.calls, self.fp32_fallback = 0, fallback  # type: ignore[assignment]
 
     def __call__(self, x: Tensor) -> Tensor:
         self.calls += 1
@@ -180,8 +180,8 @@ def test_tiles_that_overflow_run_again_in_float32() -> None:
     assert trace.fp32_tiles == (trace.tiles + 1) // 2
 
 
-class Dark(Nearest):
-    """Gives no finite number for tiles that are black, in a batch with others."""
+class NanForBlack(Nearest):
+    """Returns NaN for black tiles."""
 
     fp32_fallback = Nearest()  # type: ignore[assignment]
 
@@ -192,14 +192,14 @@ class Dark(Nearest):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7])
-def test_only_the_tiles_of_a_batch_that_overflow_run_again(batch: int) -> None:
+def test_only_tiles_that_overflow_run_again(batch: int) -> None:
     image, trace = torch.rand(3, 64, 320), Trace(Tiling(32, 0, batch=batch))
     image[:, :, 96:160] = image[:, 32:, 256:] = 0
-    out = torch.cat(list(restore_rows(Dark(), TensorRows(image), trace)), 1)
+    out = torch.cat(list(restore_rows(NanForBlack(), TensorRows(image), trace)), 1)
     assert torch.equal(out, image.repeat_interleave(2, 1).repeat_interleave(2, 2))
     assert (trace.tiles, trace.fp32_tiles) == (20, 2 * 2 + 2)
 
 
-def test_numbers_that_stay_infinite_are_never_given_out() -> None:
+def test_output_that_is_not_finite_in_float32_is_an_error() -> None:
     with pytest.raises(RestoreError, match="not finite"):
         restored(Overflowing(None), torch.rand(3, 100, 100), Tiling(32, 8))
