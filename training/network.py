@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.plain_emt import PlainEMT
 from restore_cli.errors import WeightsError
 from restore_cli.models.load import COMPUTED_KEYS, drop_keys, find_state_dict, read_tensors
-from restore_cli.models.restormer import Block, Restormer
+from restore_cli.models.restormer import Restormer, TransformerBlock
 from restore_cli.weights.architectures import EMTConfig
 from training.recipe import Recipe
 
@@ -47,7 +47,7 @@ def load_start(network: nn.Module, file: Path) -> None:
     new = {
         f"{name}."
         for name, module in network.named_modules()
-        if isinstance(module, Block) and not any(key.startswith(f"{name}.") for key in state)
+        if isinstance(module, TransformerBlock) and not any(key.startswith(f"{name}.") for key in state)
     }
     missing = [key for key in expected if key not in state and not key.startswith(tuple(new))]
     wrong = [key for key, value in state.items() if key not in expected or expected[key].shape != value.shape]

@@ -15,7 +15,7 @@ from restore_cli.errors import WeightsError
 __all__ = ["detect"]
 
 State = Mapping[str, Tensor]
-BLOCK = "layers.0.residual_group.blocks.0"
+FIRST_BLOCK = "layers.0.residual_group.blocks.0"
 
 
 def detect(state: State, metadata: Mapping[str, str], path: Path) -> tuple[str, dict[str, Any]]:
@@ -29,8 +29,8 @@ def detect(state: State, metadata: Mapping[str, str], path: Path) -> tuple[str, 
         except (ValueError, TypeError, RecursionError) as error:
             raise WeightsError(f"{path}: the configuration in its metadata is not readable: {error}") from None
     readers = {
-        f"{BLOCK}.conv_block.cab.0.weight": ("hat", read_hat),
-        f"{BLOCK}.attn.relative_position_bias_table": ("swinir", read_swinir),
+        f"{FIRST_BLOCK}.conv_block.cab.0.weight": ("hat", read_hat),
+        f"{FIRST_BLOCK}.attn.relative_position_bias_table": ("swinir", read_swinir),
         "encoder_level1.0.attn.temperature": ("restormer", read_restormer),
         "body.0.sa_list.0.attn.0.weight": ("emt", read_emt),
     }
@@ -51,12 +51,12 @@ def explain(error: Exception) -> str:
     return f"has no tensor {error}" if isinstance(error, KeyError) else str(error)
 
 
-def size(state: State, key: str, axis: int) -> int:
+def tensor_size(state: State, key: str, axis: int) -> int:
     """Return the size of a tensor along an axis."""
     return state[key].shape[axis]
 
 
-def count(state: State, prefix: str, suffix: str) -> int:
+def count_blocks(state: State, prefix: str, suffix: str) -> int:
     """Return how many keys prefix.n.suffix exist, with n from 0 without a gap."""
     n = 0
     while f"{prefix}.{n}.{suffix}" in state:
@@ -75,37 +75,37 @@ def find_divisor(whole: int, part: int, what: str) -> int:
 def read_window_config(state: State) -> dict[str, Any]:
     """Read what the configurations of SwinIR and HAT share."""
     depths, heads = [], []
-    for group in range(count(state, "layers", "residual_group.blocks.0.norm1.weight")):
+    for group in range(count_blocks(state, "layers", "residual_group.blocks.0.norm1.weight")):
         blocks = f"layers.{group}.residual_group.blocks"
-        depths.append(count(state, blocks, "norm1.weight"))
-        heads.append(size(state, f"{blocks}.0.attn.relative_position_bias_table", 1))
-    dim = size(state, "conv_first.weight", 0)
+        depths.append(count_blocks(state, blocks, "norm1.weight"))
+        heads.append(tensor_size(state, f"{blocks}.0.attn.relative_position_bias_table", 1))
+    dim = tensor_size(state, "conv_first.weight", 0)
     return {
         "dim": dim,
         "depths": tuple(depths),
         "heads": tuple(heads),
-        "window": (isqrt(size(state, f"{BLOCK}.attn.relative_position_bias_table", 0)) + 1) // 2,
-        "mlp_ratio": size(state, f"{BLOCK}.mlp.fc1.weight", 0) / dim,
+        "window": (isqrt(tensor_size(state, f"{FIRST_BLOCK}.attn.relative_position_bias_table", 0)) + 1) // 2,
+        "mlp_ratio": tensor_size(state, f"{FIRST_BLOCK}.mlp.fc1.weight", 0) / dim,
     }
 
 
 def read_shuffle_scale(state: State) -> int:
     """Read the scale of the published upsampler, which has one step of 3, or steps of 2."""
     steps = [key for key in state if key.startswith("upsample.") and key.endswith(".weight")]
-    if size(state, "upsample.0.weight", 0) == 9 * size(state, "upsample.0.weight", 1):
+    if tensor_size(state, "upsample.0.weight", 0) == 9 * tensor_size(state, "upsample.0.weight", 1):
         return 3
     return int(2 ** len(steps))
 
 
 def read_swinir(state: State) -> dict[str, Any]:
     """Read the configuration of a SwinIR. Only JPEG models have windows of 7 px, and values of 0 to 255."""
-    common, channels = read_window_config(state), size(state, "conv_first.weight", 1)
+    common, channels = read_window_config(state), tensor_size(state, "conv_first.weight", 1)
     if "conv_up1.weight" in state:
         head, scale = "nearest+conv", 4 if "conv_up2.weight" in state else 2
     elif "conv_before_upsample.0.weight" in state:
         head, scale = "pixelshuffle", read_shuffle_scale(state)
     elif "upsample.0.weight" in state:
-        head, scale = "pixelshuffledirect", isqrt(size(state, "upsample.0.weight", 0) // channels)
+        head, scale = "pixelshuffledirect", isqrt(tensor_size(state, "upsample.0.weight", 0) // channels)
     else:
         head, scale = "", 1
     return common | {
@@ -121,12 +121,12 @@ def read_hat(state: State) -> dict[str, Any]:
     """Read the configuration of a HAT. No tensor states the weight of the convolution branch, always 0.01."""
     common = read_window_config(state)
     dim, window = common["dim"], common["window"]
-    cab, cross = f"{BLOCK}.conv_block.cab", "layers.0.residual_group.overlap_attn"
-    wide = isqrt(size(state, f"{cross}.relative_position_bias_table", 0)) - window + 1
+    cab, cross = f"{FIRST_BLOCK}.conv_block.cab", "layers.0.residual_group.overlap_attn"
+    wide = isqrt(tensor_size(state, f"{cross}.relative_position_bias_table", 0)) - window + 1
     return common | {
         "scale": read_shuffle_scale(state),
-        "compress": find_divisor(dim, size(state, f"{cab}.0.weight", 0), "compress"),
-        "squeeze": find_divisor(dim, size(state, f"{cab}.3.attention.1.weight", 0), "squeeze"),
+        "compress": find_divisor(dim, tensor_size(state, f"{cab}.0.weight", 0), "compress"),
+        "squeeze": find_divisor(dim, tensor_size(state, f"{cab}.3.attention.1.weight", 0), "squeeze"),
         "conv_scale": 0.01,
         "overlap_ratio": (wide - window) / window,
     }
@@ -135,19 +135,19 @@ def read_hat(state: State) -> dict[str, Any]:
 def read_restormer(state: State) -> dict[str, Any]:
     """Read the configuration of a Restormer. If several expansions fit, the published 2.66 is preferred."""
     levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
-    dims = [size(state, f"{level}.0.attn.qkv.weight", 1) for level in levels]
-    hidden = [size(state, f"{level}.0.ffn.project_out.weight", 1) for level in levels]
+    dims = [tensor_size(state, f"{level}.0.attn.qkv.weight", 1) for level in levels]
+    hidden = [tensor_size(state, f"{level}.0.ffn.project_out.weight", 1) for level in levels]
     low = max(h / dim for h, dim in zip(hidden, dims, strict=True))
     high = min((h + 1) / dim for h, dim in zip(hidden, dims, strict=True))
     if low >= high:
         raise ValueError(f"{hidden} hidden channels fit no expansion of {dims}")
     return {
-        "channels_in": size(state, "patch_embed.proj.weight", 1),
-        "channels_out": size(state, "output.weight", 0),
+        "channels_in": tensor_size(state, "patch_embed.proj.weight", 1),
+        "channels_out": tensor_size(state, "output.weight", 0),
         "dim": dims[0],
-        "blocks": tuple(count(state, level, "attn.temperature") for level in levels),
-        "refinement": count(state, "refinement", "attn.temperature"),
-        "heads": tuple(size(state, f"{level}.0.attn.temperature", 0) for level in levels),
+        "blocks": tuple(count_blocks(state, level, "attn.temperature") for level in levels),
+        "refinement": count_blocks(state, "refinement", "attn.temperature"),
+        "heads": tuple(tensor_size(state, f"{level}.0.attn.temperature", 0) for level in levels),
         "expansion": 2.66 if low <= 2.66 < high else (low + high) / 2,
         "norm_bias": "encoder_level1.0.norm1.body.bias" in state,
         "dual_pixel": "skip_conv.weight" in state,
@@ -156,18 +156,18 @@ def read_restormer(state: State) -> dict[str, Any]:
 
 def read_emt(state: State) -> dict[str, Any]:
     """Read the configuration of an EMT. No tensor states heads and windows, so only the published width is known."""
-    dim = size(state, "head.weight", 0)
+    dim = tensor_size(state, "head.weight", 0)
     if dim != 60:
         raise ValueError(
             f"the tensors of an EMT with {dim} channels do not state heads and windows; name them in a catalogue"
         )
     return {
-        "scale": isqrt(size(state, "tail.0.weight", 0) // 3),
+        "scale": isqrt(tensor_size(state, "tail.0.weight", 0) // 3),
         "dim": dim,
-        "blocks": count(state, "body", "mlp_list.0.fc1.weight"),
-        "layers": count(state, "body.0.mlp_list", "fc1.weight"),
-        "attention_layers": count(state, "body.0.sa_list", "proj.0.weight"),
+        "blocks": count_blocks(state, "body", "mlp_list.0.fc1.weight"),
+        "layers": count_blocks(state, "body.0.mlp_list", "fc1.weight"),
+        "attention_layers": count_blocks(state, "body.0.sa_list", "proj.0.weight"),
         "heads": 3,
-        "mlp_ratio": size(state, "body.0.mlp_list.0.fc1.weight", 0) // dim,
+        "mlp_ratio": tensor_size(state, "body.0.mlp_list.0.fc1.weight", 0) // dim,
         "windows": ((32, 8), (8, 32)),
     }

@@ -26,7 +26,7 @@ __all__ = ["EMT"]
 DF2K_MEAN = (0.4690, 0.4490, 0.4036)
 """Mean RGB of DF2K in [0, 1]; the published checkpoints expect inputs without it."""
 
-EPSILON = 1e-5
+BATCH_NORM_EPSILON = 1e-5
 """Added to the variance under the root of the batch norm; the published value."""
 
 
@@ -94,7 +94,7 @@ class MixedBlock(nn.Module):
 
 def affine_of_norm(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Return the (scale, offset) that a batch norm with final statistics applies to each channel."""
-    scale = norm.get_parameter("weight") * torch.rsqrt(norm.get_buffer("running_var") + EPSILON)
+    scale = norm.get_parameter("weight") * torch.rsqrt(norm.get_buffer("running_var") + BATCH_NORM_EPSILON)
     return scale, norm.get_parameter("bias") - norm.get_buffer("running_mean") * scale
 
 

@@ -13,7 +13,7 @@ from restore_cli.models.layers import (
     ACTIVATION_FLOATS,
     DIV2K_MEAN,
     HEAD_WIDTH,
-    Blocks,
+    BlockSequence,
     LayerNorm,
     Mlp,
     PatchNorm,
@@ -44,7 +44,7 @@ class HAT(nn.Module):
         self.conv_first = Conv2d(3, dim, 3, padding=1)
         self.patch_embed = PatchNorm(dim)
         groups = zip(config.depths, config.heads, strict=True)
-        self.layers = nn.ModuleList(ResidualGroup(config, depth, heads) for depth, heads in groups)
+        self.layers = nn.ModuleList(ResidualHybridGroup(config, depth, heads) for depth, heads in groups)
         self.norm = LayerNorm(dim)
         self.conv_after_body = Conv2d(dim, dim, 3, padding=1)
         self.conv_before_upsample = nn.Sequential(Conv2d(dim, HEAD_WIDTH, 3, padding=1), nn.LeakyReLU())
@@ -85,7 +85,7 @@ class HAT(nn.Module):
         return channels_first(self.norm(x))
 
 
-class ResidualGroup(nn.Module):
+class ResidualHybridGroup(nn.Module):
     """Hybrid blocks, one overlapping cross-attention, a convolution, and the sum with the input (section 3.2.1)."""
 
     def __init__(self, config: HATConfig, depth: int, heads: int) -> None:
@@ -101,7 +101,7 @@ class ResidualGroup(nn.Module):
         return x + channels_last(self.conv(channels_first(self.residual_group(x))))
 
 
-class HybridBlocks(Blocks):
+class HybridBlocks(BlockSequence):
     """Hybrid blocks, then the cross-attention, under their published names."""
 
     def __init__(self, blocks: list[HybridBlock], overlap_attn: OverlappingCrossAttention) -> None:

@@ -20,7 +20,7 @@ __all__ = [
     "HEAD_WIDTH",
     "MASKED_SCORE",
     "Activation",
-    "Blocks",
+    "BlockSequence",
     "LayerNorm",
     "Mlp",
     "PatchNorm",
@@ -246,7 +246,7 @@ class PatchNorm(nn.Module):
         return self.norm(x)
 
 
-class Blocks(nn.Module):
+class BlockSequence(nn.Module):
     """A sequence of blocks, under its published name."""
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:

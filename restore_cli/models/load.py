@@ -42,7 +42,7 @@ FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_CONFIG_SUM = 4096
 """Largest sum of the integers in a configuration: ten times that of the largest published one."""
 
-CHANNELS = (1, 3, 6)
+INPUT_CHANNELS = (1, 3, 6)
 """Input channels that a network may have: gray, colour, or two colour views."""
 
 
@@ -155,7 +155,7 @@ def build_network(
             if isinstance(layer, nn.Conv2d):
                 layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs require more arguments
         found = Network(module.to(device), device, precision)
-    if (channels := found.contract.channels) not in CHANNELS:
+    if (channels := found.contract.channels) not in INPUT_CHANNELS:
         raise WeightsError(f"{path}: the network has {channels} input channels, expected 1, 3 or 6 (two views)")
     return found
 

@@ -32,7 +32,13 @@ LOG = logging.getLogger(__name__)
 HALF_PRECISION_TILES = 4
 """Tiles that run in half precision before it may be given up."""
 
-REPEATED_BLOCKS = (emt.MixedBlock, hat.HybridBlock, hat.OverlappingCrossAttention, restormer.Block, swinir.Block)
+REPEATED_BLOCKS = (
+    emt.MixedBlock,
+    hat.HybridBlock,
+    hat.OverlappingCrossAttention,
+    restormer.TransformerBlock,
+    swinir.TransformerLayer,
+)
 """Modules that a network repeats. PyTorch's compiler compiles one of each kind."""
 
 

@@ -31,7 +31,7 @@ CHANNEL_MULTIPLE = 16
 MIN_SQUARED_NORM = 1e-24
 """Lower bound of squared channel norms, as published."""
 
-EPSILON = 1e-5
+LAYER_NORM_EPSILON = 1e-5
 """Added to the variance under the root of the layer norm; the published value."""
 
 
@@ -44,7 +44,7 @@ class Restormer(nn.Module):
         dim, blocks, heads = config.dim, config.blocks, config.heads
 
         def level(width: int, count: int, heads: int) -> Level:
-            return Level(*(Block(width, heads, config.expansion, config.norm_bias) for _ in range(count)))
+            return Level(*(TransformerBlock(width, heads, config.expansion, config.norm_bias) for _ in range(count)))
 
         self.patch_embed = PatchEmbedding(config.channels_in, dim)
         self.encoder_level1 = level(dim, blocks[0], heads[0])
@@ -148,7 +148,7 @@ class Level(nn.Sequential):
         return channels_first(x)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Channel attention, then a gated feed-forward part, each after a layer norm and with a shortcut."""
 
     def __init__(self, dim: int, heads: int, expansion: float, norm_bias: bool) -> None:
@@ -175,19 +175,19 @@ class ChannelNorm(nn.Module):
         """(b, h, w, c) -> (b, h, w, c). Without a bias the mean is not subtracted, except in the variance."""
         weight, bias = self.body.weight, self.body.bias
         if x.dtype != torch.float16:
-            return normalise(x, weight, bias)
+            return normalise_channels(x, weight, bias)
         with torch.autocast(x.device.type, enabled=False):
-            return normalise(x, weight.half(), None if bias is None else bias.half())
+            return normalise_channels(x, weight.half(), None if bias is None else bias.half())
 
 
-def normalise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def normalise_channels(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Apply a ChannelNorm, with sums over channels in float32."""
     if bias is not None:
-        return F.layer_norm(x, weight.shape, weight, bias, EPSILON)
+        return F.layer_norm(x, weight.shape, weight, bias, LAYER_NORM_EPSILON)
     # torch.var reads channels one by one; these two passes are vectorised
     centred = x - x.mean(-1, keepdim=True)
     deviation = torch.linalg.vector_norm(centred, dim=-1, keepdim=True, dtype=torch.float32)
-    return x * torch.rsqrt(deviation.square() / x.shape[-1] + EPSILON).to(weight.dtype) * weight
+    return x * torch.rsqrt(deviation.square() / x.shape[-1] + LAYER_NORM_EPSILON).to(weight.dtype) * weight
 
 
 class Affine(nn.Module):

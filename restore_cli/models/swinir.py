@@ -12,7 +12,7 @@ from restore_cli.models.layers import (
     ACTIVATION_FLOATS,
     DIV2K_MEAN,
     HEAD_WIDTH,
-    Blocks,
+    BlockSequence,
     LayerNorm,
     Mlp,
     PatchNorm,
@@ -44,7 +44,7 @@ class SwinIR(nn.Module):
         self.conv_first = Conv2d(channels, dim, 3, padding=1)
         self.patch_embed = PatchNorm(dim)
         groups = zip(config.depths, config.heads, strict=True)
-        self.layers = nn.ModuleList(ResidualGroup(config, depth, heads) for depth, heads in groups)
+        self.layers = nn.ModuleList(ResidualTransformerBlock(config, depth, heads) for depth, heads in groups)
         self.norm = LayerNorm(dim)
         self.conv_after_body = residual_convolution(config)
         self.add_head(config)
@@ -136,13 +136,13 @@ def residual_convolution(config: SwinIRConfig) -> nn.Module:
     )
 
 
-class ResidualGroup(nn.Module):
+class ResidualTransformerBlock(nn.Module):
     """Transformer blocks, a convolution, and the sum with the input (section 3.2, RSTB)."""
 
     def __init__(self, config: SwinIRConfig, depth: int, heads: int) -> None:
         super().__init__()
         shifts = (config.window // 2 * (i % 2) for i in range(depth))
-        self.residual_group = Blocks(Block(config, heads, shift) for shift in shifts)
+        self.residual_group = BlockSequence(TransformerLayer(config, heads, shift) for shift in shifts)
         self.conv = residual_convolution(config)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class ResidualGroup(nn.Module):
         return x + channels_last(self.conv(channels_first(self.residual_group(x))))
 
 
-class Block(nn.Module):
+class TransformerLayer(nn.Module):
     """Window attention, then an MLP, each after a layer norm and with a shortcut (section 3.2, STL)."""
 
     def __init__(self, config: SwinIRConfig, heads: int, shift: int) -> None:

@@ -72,7 +72,7 @@ class PicturePipeline:
     def to_source_colours(self, restored: Iterable[Tensor], rows: ModelRows) -> Iterator[Samples]:
         """Convert blocks (c, n, width·scale) of the model to the colours of the source, (n, width·scale, c)."""
         for block in restored:
-            yield self.convert_back(channels_last(block, self.header.channels), rows.out_of_gamut)
+            yield self.convert_back(to_samples(block, self.header.channels), rows.out_of_gamut)
 
     def convert_back(self, pixels: Samples, out_of_gamut: RowBuffer | None) -> Samples:
         """Convert the output of the model to the colours and the value range of the source."""
@@ -92,7 +92,7 @@ class PicturePipeline:
 
         def pop(count: int) -> Samples:
             while queue.size < count:
-                queue.push(channels_last(next(finished), 1))
+                queue.push(to_samples(next(finished), 1))
             return queue.pop(count)
 
         return pop
@@ -225,7 +225,7 @@ class ModelRows(SourceRows):
     def split_columns(self, rows: Samples) -> tuple[Samples, Samples]:
         """Return (n, w, c) float32 in sRGB and [0, 1], and the linear light that this leaves out, float64."""
         picture, header = self.picture, self.picture.header
-        values = normalise(rows[..., : header.channels], picture.low, picture.high)
+        values = scale_to_unit(rows[..., : header.channels], picture.low, picture.high)
         if header.alpha:
             values = bleed_colours(values, rows[..., -1])
         if picture.colour is None:
@@ -238,7 +238,7 @@ class ModelRows(SourceRows):
     def keep(self, rows: Samples, outside: Samples) -> None:
         """Store the alpha and the out-of-gamut light of new rows until the result needs them."""
         if self.alpha is not None:
-            self.alpha.push(normalise(rows[..., -1:], 0, 1))
+            self.alpha.push(scale_to_unit(rows[..., -1:], 0, 1))
         if self.out_of_gamut is not None:  # enlarging would spread rounding errors to dark neighbours, where they show
             self.out_of_gamut.push(outside if self.scale == 1 else np.where(np.abs(outside) < ROUNDING, 0, outside))
 
@@ -248,7 +248,7 @@ class AlphaRows(SourceRows):
 
     def read(self, top: int, bottom: int) -> Tensor:
         """Return rows top..bottom as (channels, bottom - top, w) float32 in [0, 1]."""
-        return self.tensor(normalise(self.reader.read(top, bottom)[..., -1:], 0, 1))
+        return self.tensor(scale_to_unit(self.reader.read(top, bottom)[..., -1:], 0, 1))
 
 
 class RangeLimitedModel:
@@ -288,13 +288,13 @@ def neighbourhood_max(x: Tensor, scale: int) -> Tensor:
     return F.interpolate(cells, scale_factor=scale, mode="nearest")[:, :, half : half + h, half : half + w]
 
 
-def normalise(rows: Samples, low: float, high: float) -> Samples:
+def scale_to_unit(rows: Samples, low: float, high: float) -> Samples:
     """Convert samples to float32 and map low..high, as fractions of their peak, to 0..1."""
     values = rows.astype(np.float32) / np.float32(PEAK[str(rows.dtype)])
     return values if (low, high) == (0.0, 1.0) else (values - np.float32(low)) / np.float32(high - low)
 
 
-def channels_last(block: Tensor, channels: int) -> Samples:
+def to_samples(block: Tensor, channels: int) -> Samples:
     """Convert (c, n, w) to (n, w, channels). Three channels become one by their mean."""
     block = block if channels == block.shape[0] or channels > 1 else block.mean(0, keepdim=True)
     out: Samples = block.permute(1, 2, 0).numpy()

@@ -20,7 +20,7 @@ AHEAD = 1
 """Batches that a GPU may start before the current one has been collected."""
 
 
-class Event(Protocol):
+class DeviceEvent(Protocol):
     """A point in the work of a device, such as torch.cuda.Event."""
 
     def synchronize(self) -> None:
@@ -35,7 +35,7 @@ class PendingBatch:
     """(b, c, h, w), the input"""
     out: Tensor
     """(b, c, h·scale, w·scale) on the CPU; valid after the event"""
-    event: Event | None
+    event: DeviceEvent | None
     """reached when `out` is valid; None if it already is"""
 
     def result(self) -> Tensor:

@@ -26,6 +26,7 @@ from restore_cli.image.codec import decode, encode
 from restore_cli.image.colour import ColourConversion, decode_srgb, encode_srgb, make_conversion
 from restore_cli.image.picture import PEAK, Metadata, Picture
 from restore_cli.jobs.types import Task
+from restore_cli.pipeline import picture as picture_pipeline
 from restore_cli.pipeline.file import FileOptions, srgb_profile
 from restore_cli.pipeline.output import OutputOptions
 from restore_cli.tiling.geometry import Tiling
@@ -407,7 +408,7 @@ def test_the_number_of_columns_per_chunk_changes_nothing(
     encode(picture, tmp_path / "in.png")
     found = []
     for columns in (1000, 40, 7):
-        monkeypatch.setattr(picture, "CHUNK_COLUMNS", columns)
+        monkeypatch.setattr(picture_pipeline, "CHUNK_COLUMNS", columns)
         through(NearestModel(scale=2), tmp_path / "in.png", tmp_path / "out.png")
         found.append(decode(tmp_path / "out.png"))
     for other in found[1:]:
