@@ -209,7 +209,7 @@ def test_devices_that_are_not_here_are_refused(job: Job, device: str) -> None:
 
 
 def test_processes_on_one_device_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "free", lambda device: 3000)
+    monkeypatch.setattr(memory, "usable_memory", lambda device: 3000)
     assert memory_share(None, "cpu", 3) == 1000
     assert memory_share(None, "cpu", 1) is None
     assert memory_share(2000, "cpu", 3) == 2000
