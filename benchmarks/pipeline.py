@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -24,7 +25,7 @@ from restore_cli.image.metadata.provenance import Provenance
 from restore_cli.image.picture import Picture, Samples
 from restore_cli.jobs.model_cache import ModelCache
 from restore_cli.jobs.paths import InputSpec
-from restore_cli.jobs.types import Job
+from restore_cli.jobs.types import Job, ModelOptions
 from restore_cli.jobs.workers.executors import run_job
 from restore_cli.models.processor import keep_freed_memory
 from restore_cli.pipeline.array import default_tiling
@@ -82,8 +83,11 @@ class Stages:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.round = folder, 0
-        self.job = Job(Request("sr", "emt", scale=4), read_catalogue(), InputSpec((str(folder / "in"),)), device="cpu")
-        self.models = ModelCache(self.job)
+        self.job = Job(
+            ModelOptions(Request("sr", "emt", scale=4), read_catalogue(), device="cpu"),
+            InputSpec((str(folder / "in"),)),
+        )
+        self.models = ModelCache(self.job.model)
         self.paths = sorted((folder / "in").iterdir())
         self.opened = [self.open(path) for path in self.paths]
         _, self.model = self.models.get(self.opened[0].header)
@@ -124,7 +128,7 @@ class Stages:
         """Run the job into a new folder."""
         self.round += 1
         out = str(self.folder / f"out{self.round}")
-        for result in run_job(Job(**{**vars(self.job), "output": out})):
+        for result in run_job(replace(self.job, output=out)):
             assert result.status == "done", result.error
 
 

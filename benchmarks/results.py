@@ -17,7 +17,7 @@ from pathlib import Path
 
 from restore_cli.atomic import atomic_write
 from restore_cli.evaluation.evaluate import EvalOptions, Summary, evaluate, summarize
-from restore_cli.jobs.types import Job
+from restore_cli.jobs.types import ModelOptions
 from restore_cli.weights.catalogue import Catalogue, Entry, Request, read_catalogue
 from restore_cli.weights.fetch import locate
 
@@ -119,8 +119,8 @@ def find_checkpoints(entries: Sequence[Entry], weights: Sequence[Path]) -> Itera
 def measure(entry: Entry, path: Path | None, test: Benchmark) -> Summary:
     """Return the means over the images of a benchmark."""
     alone = Catalogue((entry,), {})
-    job = Job(test.request, alone, weights=path, precision="fp32", offline=True)
-    return summarize(list(evaluate(job, test.options)))
+    options = ModelOptions(test.request, alone, weights=path, precision="fp32", offline=True)
+    return summarize(list(evaluate(options, test.options)))
 
 
 def format_row(entry: Entry, test: Benchmark, found: Summary) -> str:

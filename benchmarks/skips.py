@@ -20,7 +20,7 @@ from restore_cli.jobs.manifest import MANIFEST_NAME
 from restore_cli.jobs.model_cache import ModelCache
 from restore_cli.jobs.paths import IgnoredFiles, InputSpec
 from restore_cli.jobs.run import make_plan
-from restore_cli.jobs.types import Job
+from restore_cli.jobs.types import Job, ModelOptions
 from restore_cli.weights.catalogue import Request, read_catalogue
 
 PER_FOLDER = 1000
@@ -41,9 +41,9 @@ def main() -> None:
 
 def prepare(folder: Path, files: int, per_folder: int) -> None:
     """Write inputs, outputs, and the manifest that a finished run leaves."""
-    job = Job(Request("denoise"), read_catalogue(), InputSpec((str(folder / "in"),)), str(folder / "out"))
-    plan = make_plan(job, ModelCache(job), IgnoredFiles())
-    entry = next(entry for entry in job.catalogue.entries if entry.name == "lite-denoise")
+    job = Job(ModelOptions(Request("denoise"), read_catalogue()), InputSpec((str(folder / "in"),)), str(folder / "out"))
+    plan = make_plan(job, ModelCache(job.model), IgnoredFiles())
+    entry = next(entry for entry in job.model.catalogue.entries if entry.name == "lite-denoise")
     made = {"model": entry.name, "checkpoint": entry.sha256, "options": plan.options_digest, "seconds": 1.0}
     for start in range(0, files, per_folder):
         for side in ("in", "out"):

@@ -20,6 +20,7 @@ from restore_cli.errors import OutOfMemory
 from restore_cli.evaluation.metrics import psnr
 from restore_cli.jobs.paths import InputSpec
 from restore_cli.jobs.run import Job
+from restore_cli.jobs.types import ModelOptions
 from restore_cli.jobs.workers.executors import run_job
 from restore_cli.models import attention
 from restore_cli.models import compile as compile_module
@@ -134,10 +135,16 @@ def test_a_folder_of_small_images_stays_within_its_memory(limit: int, tmp_path: 
     weights = make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
     for i in range(24):
         save_image(tmp_path / f"in/{i}.png", make_image(128, 128, seed=i))
-    job = Job(Request("sr"), read_catalogue(), InputSpec((str(tmp_path / "in"),)), str(tmp_path / "out"))
+    job = Job(ModelOptions(Request("sr"), read_catalogue()), InputSpec((str(tmp_path / "in"),)), str(tmp_path / "out"))
     before = torch.cuda.memory_allocated(CUDA)
     torch.cuda.reset_peak_memory_stats(CUDA)
-    done = list(run_job(replace(job, weights=weights, device="cuda", precision="fp32", memory=limit * 2**20)))
+    done = list(
+        run_job(
+            replace(
+                job, model=replace(job.model, weights=weights, device="cuda", precision="fp32", memory=limit * 2**20)
+            )
+        )
+    )
     assert [result.status for result in done] == ["done"] * 24
     assert torch.cuda.max_memory_allocated(CUDA) - before < 1.1 * limit * 2**20
 

@@ -1,71 +1,80 @@
-"""Turns command-line options into a Job."""
+"""Builds a Job from command-line options: one builder for each group of options."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from restore_cli.cli.inputs import choose_if_exists, read_inputs
-from restore_cli.cli.options import Options, Selection
+from restore_cli.cli.options import InputFlags, ModelFlags, Options, OutputFlags, RunFlags
 from restore_cli.errors import UsageError
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX, SUFFIX_BY_FORMAT
 from restore_cli.image.resize import check_resize
-from restore_cli.jobs.run import Job
+from restore_cli.jobs.types import Job, ModelOptions, RunOptions
+from restore_cli.pipeline.file import FileOptions
 from restore_cli.pipeline.output import OutputOptions
 from restore_cli.weights.catalogue import Request, read_catalogue
 
-__all__ = ["add_files", "build_job"]
+__all__ = ["build_job", "build_model_options"]
 
 
-def build_job(task: str, options: Selection) -> Job:
-    """Return a Job without inputs. Raises UsageError for invalid values."""
-    check_minimum(options, tile=0, overlap=0, batch=1)
-    request = Request(task, options.model, options.variant, options.scale, options.noise, options.quality)
+def build_job(task: str, options: Options) -> Job:
+    """Return the job of a command that restores. Raises UsageError for invalid values."""
     return Job(
-        request=request,
-        catalogue=read_catalogue(options.catalogue),
-        weights=options.weights,
-        device=options.device,
-        precision=options.precision,
-        tile=options.tile,
-        overlap=options.overlap,
-        batch=options.batch,
-        compile=options.compile,
-        memory=parse_memory(options.memory),
-        offline=options.offline,
+        model=build_model_options(task, options.model),
+        file=build_file_options(options.input, options.output),
+        inputs=read_inputs(options.input),
+        output=options.output.output,
+        run=build_run_options(options.run, options.output),
+        format=parse_format(options.output.format),
     )
 
 
-def add_files(job: Job, options: Options) -> Job:
-    """Return the job with its inputs and outputs. Raises UsageError for invalid values."""
-    check_minimum(options, frame=1, jpeg_quality=1, max_pixels=1, workers=1, gpus_per_worker=0)
-    if options.jpeg_quality is not None and options.jpeg_quality > 100:
-        raise UsageError(f"--jpeg-quality {options.jpeg_quality}: expected 1 to 100")
-    if options.resize is not None:
-        check_resize(options.resize, options.max_pixels)
-    return replace(
-        job,
-        inputs=read_inputs(options),
-        output=options.output,
-        if_exists=choose_if_exists(options),
-        compare_by_hash=options.hash,
-        keep_times=options.keep_times,
-        fail_fast=options.fail_fast,
-        watch=options.watch,
-        cluster=options.cluster,
-        workers=options.workers,
-        gpus_per_worker=options.gpus_per_worker,
-        format=parse_format(options.format),
-        frame=options.frame,
-        jpeg_quality=options.jpeg_quality,
-        max_pixels=options.max_pixels,
-        output_options=OutputOptions(
-            options.bit_depth, options.dither, options.alpha, options.icc, options.resize, options.strip
-        ),
+def build_model_options(task: str, flags: ModelFlags) -> ModelOptions:
+    """Return the options of the model. Raises UsageError for invalid values."""
+    check_minimum(flags, tile=0, overlap=0, batch=1)
+    return ModelOptions(
+        request=Request(task, flags.model, flags.variant, flags.scale, flags.noise, flags.quality),
+        catalogue=read_catalogue(flags.catalogue),
+        weights=flags.weights,
+        offline=flags.offline,
+        device=flags.device,
+        precision=flags.precision,
+        tile=flags.tile,
+        overlap=flags.overlap,
+        batch=flags.batch,
+        memory=parse_memory(flags.memory),
+        compile=flags.compile,
     )
 
 
-def check_minimum(options: Selection, **minimum: int) -> None:
+def build_file_options(inputs: InputFlags, outputs: OutputFlags) -> FileOptions:
+    """Return the options of each file. Raises UsageError for invalid values."""
+    check_minimum(inputs, frame=1, max_pixels=1)
+    check_minimum(outputs, jpeg_quality=1)
+    if outputs.jpeg_quality is not None and outputs.jpeg_quality > 100:
+        raise UsageError(f"--jpeg-quality {outputs.jpeg_quality}: expected 1 to 100")
+    if outputs.resize is not None:
+        check_resize(outputs.resize, inputs.max_pixels)
+    output = OutputOptions(outputs.bit_depth, outputs.dither, outputs.alpha, outputs.icc, outputs.resize, outputs.strip)
+    return FileOptions(output, inputs.max_pixels, inputs.frame, outputs.jpeg_quality)
+
+
+def build_run_options(flags: RunFlags, outputs: OutputFlags) -> RunOptions:
+    """Return the options of the batch, without a shard. Raises UsageError for invalid values."""
+    check_minimum(flags, workers=1, gpus_per_worker=0)
+    return RunOptions(
+        if_exists=choose_if_exists(flags),
+        compare_by_hash=flags.hash,
+        keep_times=outputs.keep_times,
+        fail_fast=flags.fail_fast,
+        watch=flags.watch,
+        cluster=flags.cluster,
+        workers=flags.workers,
+        gpus_per_worker=flags.gpus_per_worker,
+    )
+
+
+def check_minimum(options: ModelFlags | InputFlags | OutputFlags | RunFlags, **minimum: int) -> None:
     """Raise UsageError for an option below its minimum."""
     for name, smallest in minimum.items():
         value = getattr(options, name)

@@ -54,17 +54,10 @@ def compare(
     overwrite: Annotated[bool, Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Put images side by side; smaller ones are enlarged so that their pixels line up."""
-    if str(output) == "-":
-        raise UsageError("-o -: a comparison is written to a file, not to standard output", hint="-o sheet.png")
-    refuse_special_file(output)
     from restore_cli.evaluation import comparison
     from restore_cli.image.codec import decode_finite
 
-    if split and html:
-        raise UsageError("--split writes an image and --html writes a page; give one of them")
-    if html != (output.suffix.lower() in (".html", ".htm")):
-        fit = "-o compare.html" if html else f"-o {output.with_suffix('.png')}, or --html"
-        raise UsageError(f"-o {output}: its suffix is not that of {'a page' if html else 'an image'}", hint=fit)
+    check_output(output, split, html)
     if label and len(label) != len(pictures):
         raise UsageError(f"--label is given {len(label)} times for {len(pictures)} images")
     refuse_input(pictures, output)
@@ -74,6 +67,18 @@ def compare(
     make = comparison.make_page if html else comparison.make_split if split else comparison.make_sheet
     write_comparison(output, make(panels, parse_crop(crop), zoom), overwrite)
     say(f"{' | '.join(map(str, pictures))} → {output}")
+
+
+def check_output(output: Path, split: bool, html: bool) -> None:
+    """Raise UsageError or OutputError for an output that does not fit the options."""
+    if str(output) == "-":
+        raise UsageError("-o -: a comparison is written to a file, not to standard output", hint="-o sheet.png")
+    refuse_special_file(output)
+    if split and html:
+        raise UsageError("--split writes an image and --html writes a page; give one of them")
+    if html != (output.suffix.lower() in (".html", ".htm")):
+        fit = "-o compare.html" if html else f"-o {output.with_suffix('.png')}, or --html"
+        raise UsageError(f"-o {output}: its suffix is not that of {'a page' if html else 'an image'}", hint=fit)
 
 
 def shorten_names(paths: list[Path]) -> list[str]:

@@ -23,14 +23,14 @@ __all__ = ["dry_run"]
 
 def dry_run(job: Job, options: Options) -> None:
     """Print the plan and the estimate, and raise the exit code."""
-    models = ModelCache(replace(job, device=measured_device(job)))
+    models = ModelCache(replace(job.model, device=measured_device(job.model.device)))
     plan, sample = plan_dry_run(job, models), InputSample()
     stats = RunStats(plan.ignored)
     for item in plan.items():
         if item is not None:
             count_item(item, sample, stats)
             print_item(item, options)
-    if not stats.total and not sample.count and not job.shard:
+    if not stats.total and not sample.count and not job.run.shard:
         raise no_inputs_error(job, plan.ignored)
     manifests = [Path(path) for manifest in plan.manifests.values() for path in manifest.files]
     if sample.count:
@@ -41,10 +41,10 @@ def dry_run(job: Job, options: Options) -> None:
         print_item(result, options)
     stats.planned = sample.count - len(found.refused)
     if not sample.count:
-        stats.conclude(job, stopped=False)
-    if options.json:
+        stats.conclude(job.run, stopped=False)
+    if options.run.json:
         say_json({"summary": estimate_to_json(found, stats)})
-    elif not options.quiet:
+    elif not options.run.quiet:
         for line in describe_estimate(found, stats):
             note(line)
     if stats.ended is not None:
@@ -53,9 +53,9 @@ def dry_run(job: Job, options: Options) -> None:
         raise typer.Exit(stats.code)
 
 
-def measured_device(job: Job) -> str:
+def measured_device(device: str) -> str:
     """Return the device on which a tile is measured: the first of those that would restore."""
-    return "auto" if job.device == "all" else job.device.partition(",")[0]
+    return "auto" if device == "all" else device.partition(",")[0]
 
 
 def count_item(item: Task | Result, sample: InputSample, stats: RunStats) -> None:
@@ -68,14 +68,14 @@ def count_item(item: Task | Result, sample: InputSample, stats: RunStats) -> Non
 
 def print_item(item: Task | Result, options: Options) -> None:
     """Print one line or one JSON object for one input."""
-    if options.json:
+    if options.run.json:
         say_json(result_to_json(item if isinstance(item, Result) else Result(item.input, item.output, "planned")))
     elif isinstance(item, Task):
-        if not options.quiet:
+        if not options.run.quiet:
             say(f"{item.input} → {item.output}")
     elif item.error is not None:
         complain(item.error)
-    elif not options.quiet:
+    elif not options.run.quiet:
         say(f"{item.input}: skipped: {item.output} {item.notes[0]}")
 
 

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +19,7 @@ from rich.table import Table
 from typer import Argument, Option
 
 from restore_cli.cli.console import Downloads, can_draw, escape_controls, note, say, say_json, say_table
-from restore_cli.cli.options import INPUT, MEASUREMENT, REPORTING, Selection, command
+from restore_cli.cli.options import INPUT, MEASUREMENT, REPORTING, ModelFlags, command, list_options
 from restore_cli.cli.own_files import refuse_other_content
 from restore_cli.cli.parsing import Command, examples
 from restore_cli.errors import Interrupted, OutputError, UsageError
@@ -48,9 +48,10 @@ EXAMPLES = examples(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(Selection):
+class Evaluation:
     """The options of `restore eval`."""
 
+    model: ModelFlags
     task: Annotated[
         str | None,
         Argument(
@@ -172,7 +173,7 @@ def refuse_unusable(table: Path, overwrite: bool) -> None:
 
 def measure_images(options: Evaluation) -> Iterator[Row]:
     """Yield a row for each image, restored or given, with a live display on a terminal."""
-    from restore_cli.cli.build_job import build_job
+    from restore_cli.cli.build_job import build_model_options
     from restore_cli.cli.display import Display, show_display
     from restore_cli.evaluation.evaluate import evaluate, evaluate_folders
     from restore_cli.models.processor import use_granted_cores
@@ -185,10 +186,10 @@ def measure_images(options: Evaluation) -> Iterator[Row]:
         return
     if options.task is None:
         raise UsageError("eval needs a task, or --restored", hint="restore eval sr --reference HR/")
-    job = build_job(options.task, options)
+    model = build_model_options(options.task, options.model)
     live = can_draw() and not options.json
-    downloads = Downloads(job.catalogue.entry, options.json, live)
-    display = Display(downloads, options.device)
+    downloads = Downloads(model.catalogue.entry, options.json, live)
+    display = Display(downloads, model.device)
 
     def on_event(event: Event) -> None:
         downloads.handle(event)
@@ -198,7 +199,7 @@ def measure_images(options: Evaluation) -> Iterator[Row]:
 
     with show_display(display, live):
         use_granted_cores()
-        for row in evaluate(job, eval_options(options), on_event):
+        for row in evaluate(model, eval_options(options), on_event):
             for text in row.notes:
                 note(f"{row.image}: {text}")
             yield row
@@ -207,10 +208,11 @@ def measure_images(options: Evaluation) -> Iterator[Row]:
 def refuse_model(options: Evaluation) -> None:
     """Raise UsageError for the first option that has no effect on given results."""
     apart = {"reference", "restored", "border", "json", "csv", "overwrite"}
-    for field in fields(options):
-        if field.name not in apart and getattr(options, field.name) != field.default:
-            name = "a task" if field.name == "task" else f"--{field.name}"
-            raise UsageError(f"--restored measures existing results, {name} is for restoring")
+    values = vars(options) | vars(options.model)
+    for name, (field, _) in list_options(Evaluation).items():
+        if name not in apart and values[name] != field.default:
+            shown = "a task" if name == "task" else f"--{name}"
+            raise UsageError(f"--restored measures existing results, {shown} is for restoring")
 
 
 def eval_options(options: Evaluation) -> EvalOptions:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from glob import has_magic
 from pathlib import Path
 
-from restore_cli.cli.options import Options
+from restore_cli.cli.options import InputFlags, Options, RunFlags
 from restore_cli.cli.standard_streams import ClosedStream
 from restore_cli.errors import UsageError
 from restore_cli.jobs.paths import InputSpec
@@ -26,19 +26,19 @@ RANK_VARIABLES = (
 """variables with the number of this process, the number of processes, the first number, and the step"""
 
 
-def read_inputs(options: Options) -> InputSpec:
+def read_inputs(flags: InputFlags) -> InputSpec:
     """Return the inputs that the options name. Raises UsageError if there are none or they contradict each other."""
-    paths = tuple(options.inputs or ())
-    if options.null and options.files_from is None:
+    paths = tuple(flags.inputs or ())
+    if flags.null and flags.files_from is None:
         raise UsageError("-0 needs a list", hint="--files-from FILE")
-    if options.files_from is None and not paths:
+    if flags.files_from is None and not paths:
         raise UsageError("no inputs", hint="restore denoise photos/, or --files-from FILE")
-    if STANDARD in paths and (len(paths) > 1 or options.files_from is not None):
+    if STANDARD in paths and (len(paths) > 1 or flags.files_from is not None):
         raise UsageError(
             "- is one image from standard input and excludes other inputs", hint="./- for a file of that name"
         )
-    listed = None if options.files_from is None else read_list(options.files_from, options.null)
-    return InputSpec(paths, listed, options.recursive, options.follow_links)
+    listed = None if flags.files_from is None else read_list(flags.files_from, flags.null)
+    return InputSpec(paths, listed, flags.recursive, flags.follow_links)
 
 
 def read_list(name: str, null: bool) -> tuple[str, ...]:
@@ -55,9 +55,9 @@ def read_list(name: str, null: bool) -> tuple[str, ...]:
     return tuple(os.fsdecode(part) for part in parts if part)
 
 
-def choose_if_exists(options: Options) -> str:
-    """Return what to do with existing outputs. Raises UsageError for contradicting options."""
-    chosen = [word for word in ("resume", "skip-existing", "overwrite") if getattr(options, word.replace("-", "_"))]
+def choose_if_exists(flags: RunFlags) -> str:
+    """Return what to do with existing outputs. Raises UsageError for contradicting flags."""
+    chosen = [word for word in ("resume", "skip-existing", "overwrite") if getattr(flags, word.replace("-", "_"))]
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other; give one of them")
     return chosen[0] if chosen else "resume"
@@ -68,12 +68,12 @@ def choose_shard(options: Options, environment: Mapping[str, str]) -> tuple[tupl
 
     Variables count only for several inputs: a folder, a pattern, a list or several files.
     """
-    if options.shard is not None:
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", options.shard)
+    if options.run.shard is not None:
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", options.run.shard)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise UsageError(f"--shard {options.shard}: expected I/N with I from 1 to N", hint="--shard 1/8")
+            raise UsageError(f"--shard {options.run.shard}: expected I/N with I from 1 to N", hint="--shard 1/8")
         return shard_or_none(int(found[1]), int(found[2])), None
-    if options.cluster is not None or is_one_file(options):
+    if options.run.cluster is not None or is_one_file(options.input):
         return None, None
     for rank, size, first, step in RANK_VARIABLES:
         if rank in environment and size in environment:
@@ -96,10 +96,10 @@ def shard_from_variables(
     return shard_or_none(index, count)
 
 
-def is_one_file(options: Options) -> bool:
+def is_one_file(flags: InputFlags) -> bool:
     """Whether the options name a single file, and no folder, pattern or list."""
-    names = options.inputs or []
-    if options.files_from is not None or len(names) != 1:
+    names = flags.inputs or []
+    if flags.files_from is not None or len(names) != 1:
         return False
     return not Path(names[0]).is_dir() and (Path(names[0]).exists() or not has_magic(names[0]))
 

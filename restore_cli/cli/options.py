@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeGuard, TypeVar, get_type_hints
 
 from typer import Argument, Option
 
-__all__ = ["OF_TASK", "Options", "Selection", "command"]
+__all__ = ["OF_TASK", "InputFlags", "ModelFlags", "Options", "OutputFlags", "RunFlags", "command", "list_options"]
 
 Taken = TypeVar("Taken")
 
@@ -38,8 +38,8 @@ def variants(incomplete: str) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Which model restores, and how it runs; each field is an option of that name."""
+class ModelFlags:
+    """Options of the model. Each field is an option of the same name."""
 
     model: Annotated[
         str | None,
@@ -148,8 +148,8 @@ class Selection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Selection):
-    """What a task command takes."""
+class InputFlags:
+    """Options of the inputs."""
 
     inputs: Annotated[
         list[str] | None,
@@ -198,6 +198,12 @@ class Options(Selection):
             rich_help_panel=INPUT,
         ),
     ] = 2_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFlags:
+    """Options of the outputs."""
+
     output: Annotated[
         str | None,
         Option(
@@ -266,6 +272,12 @@ class Options(Selection):
     strip: Annotated[
         bool, Option("--strip", help="Write no metadata except the colour profile.", rich_help_panel=IMAGE)
     ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFlags:
+    """Options of the batch and of its reports."""
+
     resume: Annotated[
         bool,
         Option(
@@ -342,25 +354,55 @@ class Options(Selection):
     quiet: Annotated[bool, Option("--quiet", "-q", help="Print only errors.", rich_help_panel=REPORTING)] = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of the commands that restore."""
+
+    model: ModelFlags
+    input: InputFlags
+    output: OutputFlags
+    run: RunFlags
+
+
+def is_group(hint: object) -> TypeGuard[type[Any]]:
+    """Whether the annotation of a field is a group of options."""
+    return isinstance(hint, type) and is_dataclass(hint)
+
+
+def list_options(kind: type[Any]) -> dict[str, tuple[Field[Any], Any]]:
+    """Return the field and the annotation of each option of `kind` and of its groups, by name."""
+    hints, found = get_type_hints(kind, include_extras=True), dict[str, tuple[Field[Any], Any]]()
+    for field in fields(kind):
+        hint = hints[field.name]
+        found |= list_options(hint) if is_group(hint) else {field.name: (field, hint)}
+    return found
+
+
 def command(kind: type[Taken], perform: Callable[[Taken], None], without: Collection[str] = ()) -> Callable[..., None]:
-    """Return `perform` as a function that typer reads: its parameters are the fields of `kind`, less `without`."""
+    """Return `perform` as a function that typer reads: its parameters are the options of `kind`, less `without`."""
+    options = {name: option for name, option in list_options(kind).items() if name not in without}
+    groups = {name: hint for name, hint in get_type_hints(kind).items() if is_group(hint)}
 
     def execute(**given: object) -> None:
-        perform(kind(**given))  # typer has checked the types
+        built = {
+            name: group(**{n: given.pop(n) for n in list_options(group) if n in given})
+            for name, group in groups.items()
+        }
+        perform(kind(**built, **given))  # typer has checked the types
 
-    hints = get_type_hints(kind, include_extras=True)
-    taken = [field for field in fields(kind) if field.name not in without]  # type: ignore[arg-type]  # a dataclass
-    taken.sort(key=lambda field: PANELS.index(hints[field.name].__metadata__[0].rich_help_panel))
+    def panel(name: str) -> int:
+        return PANELS.index(options[name][1].__metadata__[0].rich_help_panel)
+
     execute.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(
-                field.name,
+                name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=inspect.Parameter.empty if field.default is MISSING else field.default,
-                annotation=hints[field.name],
+                annotation=hint,
             )
-            for field in taken
+            for name, (field, hint) in sorted(options.items(), key=lambda option: panel(option[0]))
         ]
     )
-    execute.__annotations__ = hints
+    execute.__annotations__ = {name: hint for name, (_, hint) in options.items()}
     return execute

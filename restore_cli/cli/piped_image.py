@@ -68,8 +68,9 @@ class Streams:
 
 def uses_streams(options: Options) -> tuple[bool, bool]:
     """Return whether the image comes from standard input, and whether it goes to standard output."""
-    incoming = options.inputs is not None and len(options.inputs) == 1 and names_stream(options.inputs[0], 0)
-    return incoming, incoming if options.output is None else names_stream(options.output, 1)
+    inputs, output = options.input.inputs or [], options.output.output
+    incoming = len(inputs) == 1 and names_stream(inputs[0], 0)
+    return incoming, incoming if output is None else names_stream(output, 1)
 
 
 def names_stream(name: str, descriptor: int) -> bool:
@@ -80,14 +81,16 @@ def names_stream(name: str, descriptor: int) -> bool:
 def check_streams(options: Options) -> None:
     """Raise UsageError for options that standard streams exclude."""
     incoming, outgoing = uses_streams(options)
-    if outgoing and not incoming and not is_one_file(options):
-        raise UsageError(f"-o {options.output}: standard output takes one image", hint="-o with a folder")
-    if outgoing and options.log is not None and find_descriptor(options.log) == 1:
-        raise UsageError(f"--log {options.log}: standard output is for the image", hint="--log with a file")
-    for word in ("json", "compare", "dry_run", "watch"):
-        if getattr(options, word) and (outgoing or (incoming and word != "json")):
-            raise UsageError(f"--{word.replace('_', '-')} cannot be used with - for an image", hint="name files")
-    if options.cluster and (incoming or outgoing):
+    if outgoing and not incoming and not is_one_file(options.input):
+        raise UsageError(f"-o {options.output.output}: standard output takes one image", hint="-o with a folder")
+    if outgoing and options.run.log is not None and find_descriptor(options.run.log) == 1:
+        raise UsageError(f"--log {options.run.log}: standard output is for the image", hint="--log with a file")
+    run = options.run
+    excluded = {"--compare": options.output.compare, "--dry-run": run.dry_run, "--watch": run.watch}
+    for option, given in ({"--json": run.json and outgoing} | excluded).items():
+        if given and (incoming or outgoing):
+            raise UsageError(f"{option} cannot be used with - for an image", hint="name files")
+    if options.run.cluster and (incoming or outgoing):
         raise UsageError("--cluster cannot be used with - for an image", hint="name files")
     if outgoing and isinstance(sys.stdout, ClosedStream):
         raise UsageError("standard output is closed, the image cannot be written", hint="> out.png, or -o out.png")
@@ -113,7 +116,7 @@ def replace_streams(job: Job, options: Options, cleanups: list[Callable[[], None
     cleanups.append(clear)
     try:
         if incoming:
-            job = replace(job, inputs=InputSpec((str(save_stdin(folder)),)), shard=None)
+            job = replace(job, inputs=InputSpec((str(save_stdin(folder)),)), run=replace(job.run, shard=None))
         if outgoing:
             job = replace(job, output=f"{folder}/out/")
         yield Streams(job, folder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from restore_cli.errors import Interrupted, NothingToDo, OutputError, RestoreError
 from restore_cli.jobs.paths import IgnoredFiles
-from restore_cli.jobs.types import Job, Result
+from restore_cli.jobs.types import Result, RunOptions
 
 __all__ = [
     "MAX_LISTED_ERRORS",
@@ -56,18 +56,18 @@ class RunStats:
             self.done += 1
             self.pixels += result.pixels
 
-    def conclude(self, job: Job, stopped: bool) -> None:
+    def conclude(self, run: RunOptions, stopped: bool) -> None:
         """Set `ended` after the last Result. A run that watches folders always ends by an interrupt, and well."""
         if self.ended is not None:
             return
-        if job.watch:
+        if run.watch:
             self.ended = self.unprinted
         elif stopped:
             self.ended = Interrupted(
                 f"interrupted after {count_pictures(self.done)}", "the same command again continues"
             )
-        elif not self.total and job.shard is not None:
-            self.ended = NothingToDo(f"nothing to do: no input is of shard {job.shard[0]}/{job.shard[1]}")
+        elif not self.total and run.shard is not None:
+            self.ended = NothingToDo(f"nothing to do: no input belongs to shard {run.shard[0]}/{run.shard[1]}")
         elif not self.done and not self.failed:
             self.ended = NothingToDo("nothing to do: every output exists already", hint="--overwrite")
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from restore_cli.cli.build_job import add_files, build_job
+from restore_cli.cli.build_job import build_job
 from restore_cli.cli.console import Downloads, PipeClosed, can_draw, note, out, say, say_above_display
 from restore_cli.cli.display import Display, show_display
 from restore_cli.cli.dry_run import dry_run
@@ -32,12 +32,12 @@ __all__ = ["run_task"]
 def run_task(task: str, options: Options) -> None:
     """Restore, report each image, and raise the exit code."""
     check_streams(options)
-    job = add_files(build_job(task, options), options)
-    shard, whence = choose_shard(options, os.environ)
-    job = replace(job, shard=shard)
-    if shard is not None and whence is not None and not options.quiet:
-        note(f"shard {shard[0]}/{shard[1]} of the inputs, by {whence}; --shard 1/1 for all of them")
-    if options.dry_run:
+    job = build_job(task, options)
+    shard, variables = choose_shard(options, os.environ)
+    job = replace(job, run=replace(job.run, shard=shard))
+    if shard is not None and variables is not None and not options.run.quiet:
+        note(f"shard {shard[0]}/{shard[1]} of the inputs, because of {variables}; --shard 1/1 for all")
+    if options.run.dry_run:
         dry_run(job, options)
     else:
         run_and_report(job, options)
@@ -45,9 +45,9 @@ def run_task(task: str, options: Options) -> None:
 
 def run_and_report(job: Job, options: Options) -> None:
     """Run the job, report what happens, and raise the exit code."""
-    live = can_draw() and not options.quiet
-    downloads, in_flight, stats = Downloads(job.catalogue.entry, options.quiet, live), InFlight(), RunStats()
-    display, reporters = Display(downloads, job.device), list(make_reporters(options, live))
+    live = can_draw() and not options.run.quiet
+    downloads, in_flight, stats = Downloads(job.model.catalogue.entry, options.run.quiet, live), InFlight(), RunStats()
+    display, reporters = Display(downloads, job.model.device), list(make_reporters(options, live))
     handlers = [downloads.handle, in_flight.handle, *([display.handle] if live else [])]
     handlers += [reporter.handle for reporter in reporters]  # last, because they can fail
 
@@ -61,7 +61,7 @@ def run_and_report(job: Job, options: Options) -> None:
             stack.enter_context(show_display(display, live))
             stack.enter_context(stop_on_signals(stop))
             stream = stack.enter_context(replace_streams(job, options, stop.cleanups))
-            count_inputs = live and not job.watch
+            count_inputs = live and not job.run.watch
             results = run_job(
                 stream.job, stream.rename_events(on_event), lambda: stop.requested, stats.ignored, count_inputs
             )
@@ -70,7 +70,7 @@ def run_and_report(job: Job, options: Options) -> None:
         stop.requested = True
     except (RestoreError, PipeClosed) as error:
         stats.ended = error
-    stats.conclude(job, stop.requested)
+    stats.conclude(job.run, stop.requested)
     for reporter in reporters:
         reporter.finish(stats)
     if stats.ended is not None:
@@ -82,8 +82,8 @@ def run_and_report(job: Job, options: Options) -> None:
 def report_results(results: Iterable[Result], on_event: OnEvent, stats: RunStats, options: Options) -> None:
     """Count and report each Result. A report that cannot be written does not end the run."""
     for result in results:
-        if options.compare and result.status == "done":
-            write_sheet(result, options.overwrite)
+        if options.output.compare and result.status == "done":
+            write_sheet(result, options.run.overwrite)
         stats.add(result)
         try:
             on_event(PictureFinished(result))
@@ -94,12 +94,12 @@ def report_results(results: Iterable[Result], on_event: OnEvent, stats: RunStats
 def make_reporters(options: Options, live: bool) -> Iterator[Reporter]:
     """Yield the log and what is printed. Raises OutputError."""
     outgoing = uses_streams(options)[1]
-    if options.log is not None:
-        yield Log(options.log)
+    if options.run.log is not None:
+        yield Log(options.run.log)
     on_screen = say_above_display if live and out.is_terminal else say
-    lines = None if options.json else note if outgoing else on_screen
-    yield Lines(lines, [STANDARD, *(options.inputs or ())], options.quiet)
-    if options.json:
+    lines = None if options.run.json else note if outgoing else on_screen
+    yield Lines(lines, [STANDARD, *(options.input.inputs or ())], options.run.quiet)
+    if options.run.json:
         yield Json()
 
 

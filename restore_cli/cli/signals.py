@@ -62,7 +62,7 @@ class Stop:
 def handle_signals(handler: Callable[[int, FrameType | None], object], *numbers: signal.Signals) -> Iterator[None]:
     """Call `handler` for signals while the block runs.
 
-    SIGHUP stays ignored where it was, which is what `nohup` is for.
+    SIGHUP stays ignored if it was, as `nohup` requires.
     """
     previous = {}
     for number in numbers:

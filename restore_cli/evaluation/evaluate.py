@@ -31,7 +31,7 @@ from restore_cli.jobs.discovery import collect_inputs
 from restore_cli.jobs.events import OnEvent, PictureStarted, TileDone, ignore_event
 from restore_cli.jobs.model_cache import ModelCache, check_request, describe_fallbacks, request_for
 from restore_cli.jobs.paths import Input
-from restore_cli.jobs.types import Job
+from restore_cli.jobs.types import ModelOptions
 from restore_cli.tiling.geometry import WHOLE, Tiling, padded_side, plan_axis
 from restore_cli.weights.catalogue import Request
 from restore_cli.weights.store import compute_sha256
@@ -141,7 +141,7 @@ class Case:
 class Evaluator:
     """Evaluates cases with the same models and options."""
 
-    job: Job
+    options: ModelOptions
     eval_options: EvalOptions
     models: ModelCache
     hashes: dict[Path, str] = field(default_factory=dict)
@@ -150,7 +150,7 @@ class Evaluator:
         """Degrade or decode, restore, measure. Raises RestoreError."""
         from restore_cli.pipeline.array import restore_array
 
-        job, header = self.job, probe(case.source)
+        options, header = self.options, probe(case.source)
         name, model = self.models.get(header)
         scale = model.contract.scale
         given, reference = self.load_pair(case, scale)
@@ -160,8 +160,11 @@ class Evaluator:
         seconds = time.perf_counter() - start
         if trace.tiling != tiling:
             self.models.tilings[name] = trace.tiling
-        border = scale if job.request.task == "sr" else 0
-        how = self.eval_options.border if self.eval_options.border is not None else border, job.request.task == "dejpeg"
+        border = scale if options.request.task == "sr" else 0
+        how = (
+            self.eval_options.border if self.eval_options.border is not None else border,
+            options.request.task == "dejpeg",
+        )
         base = make_baseline(self.eval_options.baseline, given, scale)
         return Row(
             image=case.reference.relative,
@@ -171,7 +174,9 @@ class Evaluator:
             megapixels=given.shape[0] * given.shape[1] / 1e6,
             checkpoint=name,
             sha256=self.hash_checkpoint(header),
-            tiles=tuple(compare_tiles(model, given, self.eval_options.tiles, job)) if self.eval_options.tiles else (),
+            tiles=tuple(compare_tiles(model, given, self.eval_options.tiles, options))
+            if self.eval_options.tiles
+            else (),
             notes=describe_fallbacks(trace, tiling),
         )
 
@@ -192,27 +197,27 @@ class Evaluator:
                 f"{case.reference.file}: {format_size(whole)} is less than one pixel at a scale of {scale}"
             )
         reference = whole[:height, :width]
-        return degrade(self.job.request, self.eval_options, reference, scale), reference
+        return degrade(self.options.request, self.eval_options, reference, scale), reference
 
     def hash_checkpoint(self, header: Header) -> str:
         """Return the sha256 of the checkpoint that restores images with this header."""
-        path = self.job.weights or self.models.fetch_entry(request_for(self.job.request, header))[1]
+        path = self.options.weights or self.models.fetch_entry(request_for(self.options.request, header))[1]
         if path not in self.hashes:
             self.hashes[path] = compute_sha256(path)
         return self.hashes[path]
 
 
-def evaluate(job: Job, eval_options: EvalOptions, on_event: OnEvent = ignore_event) -> Iterator[Row]:
-    """Yield one Row for each reference, restored by the chosen model.
+def evaluate(options: ModelOptions, eval_options: EvalOptions, on_event: OnEvent = ignore_event) -> Iterator[Row]:
+    """Yield one Row for each reference, restored by the model of `options`.
 
     Raises UsageError for contradicting options and for files without a partner, and ImageError for pairs whose sizes do
     not fit, both before the first restoration. Later it raises the first RestoreError; no image is skipped.
     """
-    check_request(job)
-    check_eval_options(job.request, eval_options)
+    check_request(options)
+    check_eval_options(options.request, eval_options)
     cases = list(find_cases(eval_options))
-    models = ModelCache(job, on_event)
-    evaluator = Evaluator(job, eval_options, models)
+    models = ModelCache(options, on_event)
+    evaluator = Evaluator(options, eval_options, models)
     if eval_options.input is not None:
         scale = models.get(probe(cases[0].source))[1].contract.scale
         for case in cases:
@@ -353,7 +358,7 @@ def format_size(image: Array) -> str:
     return f"{image.shape[1]}×{image.shape[0]} px"
 
 
-def compare_tiles(model: Network, given: Array, sides: Sequence[int], job: Job) -> Iterator[TileRow]:
+def compare_tiles(model: Network, given: Array, sides: Sequence[int], options: ModelOptions) -> Iterator[TileRow]:
     """Compare the result of each tile side smaller than the image with the untiled one. Raises OutOfMemory."""
     from restore_cli.pipeline.array import default_tiling, restore_array
 
@@ -362,7 +367,7 @@ def compare_tiles(model: Network, given: Array, sides: Sequence[int], job: Job) 
     if trace.tiling.tile != WHOLE:
         raise OutOfMemory("out of memory: the untiled result for --tiles does not fit", "leave out --tiles")
     for side in sides:
-        tiling = default_tiling(model.contract, side, job.overlap, job.batch)
+        tiling = default_tiling(model.contract, side, options.overlap, options.batch)
         across, down = (find_tile_borders(pixels.shape[axis], tiling, model) for axis in (1, 0))
         if across or down:
             found = restore_array(model, pixels, tiling)[0]

@@ -1,4 +1,4 @@
-"""What a job would take: megapixels from headers, checkpoints to fetch, seconds from earlier runs or from one tile."""
+"""Estimates a run: megapixels from headers, downloads, seconds from earlier runs or from one measured tile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from restore_cli.errors import RestoreError, UsageError, stating_lack_of_memory
 from restore_cli.image.codec import probe
 from restore_cli.image.picture import Header
 from restore_cli.jobs.model_cache import ModelCache, request_for
-from restore_cli.jobs.types import Job, Result, Task
+from restore_cli.jobs.types import Job, ModelOptions, Result, Task
 from restore_cli.pipeline.output import check_final_size
 from restore_cli.weights.catalogue import Entry
 from restore_cli.weights.fetch import locate
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 __all__ = ["MAX_PROBED", "Estimate", "InputSample", "estimate_run"]
 
 MAX_PROBED = 1000
-"""headers that are read; what the other files hold is reckoned from these"""
+"""headers that are read; the values of the other files are extrapolated"""
 TILE_SIDE = 128
-"""of the tile that is measured, px"""
+"""side of the measured tile, px"""
 TAIL_BYTES = 1 << 18
-"""bytes at the end of a manifest that are looked at for how long pictures took"""
+"""bytes at the end of a manifest that are searched for earlier times"""
 
 
 @dataclass
 class InputSample:
-    """At most MAX_PROBED of the inputs, each as likely as any other; the same at every run."""
+    """A random sample of at most MAX_PROBED tasks. Equal inputs give equal samples."""
 
     count: int = 0
     kept: list[Task] = field(default_factory=list)
     generator: random.Random = field(default_factory=lambda: random.Random(0))
 
     def add(self, task: Task) -> None:
-        """One more input."""
+        """Add a task."""
         self.count += 1
         if len(self.kept) < MAX_PROBED:
             self.kept.append(task)
@@ -52,33 +52,33 @@ class InputSample:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the inputs that are to be restored would take."""
+    """What a run would take."""
 
     count: int
     probed: int
     pixels: int
-    """of all inputs; reckoned where there are more than were probed"""
+    """of all inputs; extrapolated if there are more than were probed"""
     unreadable: int
-    """of those that were probed"""
+    """of the probed inputs"""
     refused: tuple[Result, ...]
-    """of those that were probed: inputs whose final size is not allowed"""
+    """of the probed inputs: those whose final size is not allowed"""
     missing: tuple[Entry, ...]
-    """checkpoints that would be fetched"""
+    """checkpoints that would be downloaded"""
     seconds: float | None
     basis: str
-    """where the seconds come from, or why there are none"""
+    """how the seconds were estimated, or why they are unknown"""
 
 
 def estimate_run(job: Job, models: ModelCache, sample: InputSample, manifests: Iterable[Path]) -> Estimate:
-    """Reads headers, the ends of manifests, and where those tell nothing, runs a tile through the model."""
+    """Return the estimate. Reads headers and manifests, and runs a tile through the model if no manifest has times."""
     headers, refused = read_headers(sample.kept, job)
     share = sample.count / len(sample.kept) if sample.kept else 1.0
-    entries = [select_entry(job, header) for header in headers]
+    entries = [select_entry(job.model, header) for header in headers]
     needed = {entry.name: entry for entry in entries if entry is not None}
     missing = tuple(entry for entry in needed.values() if locate(entry) is None)
     seconds, basis = None, "nothing would be restored"
     if headers:
-        usual = Counter(entry.name if entry else str(job.weights and job.weights.name) for entry in entries)
+        usual = Counter(entry.name if entry else str(job.model.weights and job.model.weights.name) for entry in entries)
         seconds, basis = estimate_seconds(job, models, headers, usual.most_common(1)[0][0], missing, manifests)
     return Estimate(
         count=sample.count,
@@ -93,12 +93,12 @@ def estimate_run(job: Job, models: ModelCache, sample: InputSample, manifests: I
 
 
 def read_headers(tasks: Iterable[Task], job: Job) -> tuple[list[Header], tuple[Result, ...]]:
-    """The headers that can be read, and a Result for each input whose final size is not allowed."""
+    """Return the readable headers, and a failed Result for each input whose final size is not allowed."""
     headers, refused = [], []
     for task in tasks:
         try:
-            header = probe(Path(task.input), max_pixels=job.max_pixels)
-            check_final_size(job.output_options, header, job.max_pixels)
+            header = probe(Path(task.input), max_pixels=job.file.max_pixels)
+            check_final_size(job.file.output, header, job.file.max_pixels)
         except UsageError as error:
             error = UsageError(f"{task.input}: {error.message}", error.hint)
             refused.append(Result(task.input, task.output, "failed", error=error))
@@ -110,19 +110,19 @@ def read_headers(tasks: Iterable[Task], job: Job) -> tuple[list[Header], tuple[R
 
 
 def count_pixels(header: Header) -> int:
-    """Px of all pictures in a file."""
+    """Return the pixels of all pictures of a file."""
     return header.width * header.height * header.frames
 
 
-def select_entry(job: Job, header: Header) -> Entry | None:
-    """The checkpoint for a picture; None where a file is named or none fits. Without a network, one that is here."""
-    if job.weights is not None:
+def select_entry(options: ModelOptions, header: Header) -> Entry | None:
+    """Return the checkpoint for a picture, None if --weights names a file or none fits. Offline: one on this disk."""
+    if options.weights is not None:
         return None
     try:
-        entries = job.catalogue.select(request_for(job.request, header))
+        entries = options.catalogue.select(request_for(options.request, header))
     except RestoreError:
         return None
-    here = [entry for entry in entries if locate(entry) is not None] if job.offline else []
+    here = [entry for entry in entries if locate(entry) is not None] if options.offline else []
     return (here or entries)[0]
 
 
@@ -134,34 +134,35 @@ def estimate_seconds(
     missing: tuple[Entry, ...],
     manifests: Iterable[Path],
 ) -> tuple[float | None, str]:
-    """Seconds for those headers, and where that is from."""
+    """Return the seconds for these headers, None if unknown, and the basis of the estimate."""
     if rate := past_seconds_per_pixel(manifests, model):
-        return sum(map(count_pixels, headers)) * rate, "as long as earlier ones here"
+        return sum(map(count_pixels, headers)) * rate, "from earlier images in this folder"
     if any(entry.name == model for entry in missing):
         return None, f"unknown until {model} is fetched"
-    if job.cluster is not None:
-        return None, "unknown on a cluster that has not restored any yet"
+    if job.run.cluster is not None:
+        return None, "unknown, because the cluster has not restored any image yet"
     header = next(
-        header for header in headers if job.weights is not None or name_of(select_entry(job, header)) == model
+        header
+        for header in headers
+        if job.model.weights is not None or name_of(select_entry(job.model, header)) == model
     )
     try:
         network = models.get(header)[1]
         rate = measure_seconds_per_pixel(network)
     except RestoreError as error:
         return None, f"unknown: {error}"
-    workers = count_devices(job.device)
+    workers = count_devices(job.model.device)
     return rate * sum(
-        count_processed_pixels(network, job, header) for header in headers
+        count_processed_pixels(network, job.model, header) for header in headers
     ) / workers, f"one tile of {model} measured"
 
 
 def name_of(entry: Entry | None) -> str | None:
-    """The name of an entry, if there is one."""
     return None if entry is None else entry.name
 
 
 def past_seconds_per_pixel(manifests: Iterable[Path], model: str) -> float | None:
-    """Seconds per px of the pictures that were restored last with that model; None where no manifest tells."""
+    """Return the seconds per pixel of the last images restored with this model, None if there are none."""
     done = deque(
         (
             event
@@ -176,7 +177,7 @@ def past_seconds_per_pixel(manifests: Iterable[Path], model: str) -> float | Non
 
 
 def read_recent_events(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The events at the end of a manifest."""
+    """Yield the events at the end of a manifest."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         for line in file:
@@ -189,7 +190,7 @@ def read_recent_events(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def measure_seconds_per_pixel(network: Network) -> float:
-    """Seconds per px of a tile, the second time it is run. Raises OutOfMemory where it does not fit."""
+    """Return the seconds per pixel of the second run of a tile. Raises OutOfMemory."""
     import torch
 
     from restore_cli.tiling.geometry import padded_side
@@ -204,20 +205,19 @@ def measure_seconds_per_pixel(network: Network) -> float:
     return (time.perf_counter() - start) / side**2
 
 
-def count_processed_pixels(network: Network, job: Job, header: Header) -> float:
-    """Px that go through the model for a picture: more than it has, for tiles overlap."""
+def count_processed_pixels(network: Network, options: ModelOptions, header: Header) -> float:
+    """Return the pixels that go through the model. They are more than those of the image, because tiles overlap."""
     from restore_cli.pipeline.array import default_tiling
     from restore_cli.tiling.geometry import padded_side, plan_axis
 
     contract = network.contract
-    tiling = default_tiling(contract, job.tile, job.overlap, job.batch)
+    tiling = default_tiling(contract, options.tile, options.overlap, options.batch)
     sides = (padded_side(side, contract) for side in (header.height, header.width))
     down, across = (plan_axis(side, tiling.tile, tiling.overlap, contract.tile_multiple) for side in sides)
     return float(len(down.starts) * down.tile * len(across.starts) * across.tile * header.frames)
 
 
 def count_devices(device: str) -> int:
-    """How many devices restore at once."""
     if device != "all":
         return device.count(",") + 1
     import torch

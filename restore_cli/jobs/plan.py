@@ -57,11 +57,11 @@ class Plan:
     def __post_init__(self) -> None:
         self.pixel_options = select_pixel_options(self.job, self.weights_sha256)
         self.options_digest = options_digest(self.pixel_options)
-        self.published = {entry.name: entry.sha256 for entry in self.job.catalogue.entries if entry.sha256}
+        self.published = {entry.name: entry.sha256 for entry in self.job.model.catalogue.entries if entry.sha256}
         self.by_folder = self.job.inputs.one_folder and not self.naming.is_template
         self.folder = self.naming.find_folder(several=self.by_folder or self.has_several_inputs)
         self.manifest_folder = self.find_manifest_folder()
-        self.watcher = StableFileWatcher() if self.job.watch else None
+        self.watcher = StableFileWatcher() if self.job.run.watch else None
 
     @property
     def has_several_inputs(self) -> bool:
@@ -119,7 +119,7 @@ class Plan:
 
     def accept(self, item: Input) -> bool:
         """Whether an input belongs to this shard and is complete. Counts it if so."""
-        shard = self.job.shard
+        shard = self.job.run.shard
         if (shard is not None and not in_shard(item, shard)) or (self.watcher and not self.watcher.is_stable(item)):
             return False
         self.found += 1
@@ -131,7 +131,7 @@ class Plan:
             existing = file_state(output)
             if (
                 existing is not None
-                and self.job.if_exists != "overwrite"
+                and self.job.run.if_exists != "overwrite"
                 and (result := self.check_existing(item, output, existing))
             ):
                 return result
@@ -142,7 +142,9 @@ class Plan:
     def check_existing(self, item: Input, output: str, existing: FileState) -> Result | None:
         """Return a skipped Result if the existing output is kept, None if it is restored again. Raises OutputError."""
         manifest, name = self.manifest_for(item, output)
-        known = None if manifest is None or self.job.if_exists == "skip-existing" else manifest.find_fingerprint(name)
+        known = (
+            None if manifest is None or self.job.run.if_exists == "skip-existing" else manifest.find_fingerprint(name)
+        )
         if manifest is None or known is None:
             return Result(item.path, output, "skipped", notes=("it exists already; --overwrite replaces it",))
         if known in (STARTED, FAILED):
@@ -184,7 +186,7 @@ class Plan:
             started.manifest.append({**event, "error": str(result.error)})
             return
         event |= {"source": canonical_path(item.path), "bytes": item.bytes, "modified": item.modified}
-        if self.job.compare_by_hash:
+        if self.job.run.compare_by_hash:
             event["sha256"] = started.stamp
         event |= {"options": self.options_digest, "model": result.model, "checkpoint": result.sha256}
         event["pixels"] = result.pixels
@@ -192,7 +194,7 @@ class Plan:
 
     def change_stamp(self, item: Input) -> int | str:
         """Return what shows that an input has changed: its modification time, or its sha256."""
-        if not self.job.compare_by_hash:
+        if not self.job.run.compare_by_hash:
             return item.modified
         try:
             with open(item.path, "rb") as file:
@@ -206,7 +208,9 @@ class Plan:
         if folder is None or is_remote(folder):  # remote files cannot be appended to: existing outputs count as done
             return None, output
         if (manifest := self.manifests.get(folder)) is None:
-            manifest = Manifest(folder, self.pixel_options, self.is_current, self.job.shard, self.job.compare_by_hash)
+            manifest = Manifest(
+                folder, self.pixel_options, self.is_current, self.job.run.shard, self.job.run.compare_by_hash
+            )
             self.manifests[folder] = manifest
         return manifest, output.removeprefix(folder.rstrip("/") + "/")
 
@@ -215,7 +219,7 @@ class Plan:
         return event["checkpoint"] in (self.published.get(event["model"]), None) or event["model"] not in self.published
 
     def count_inputs(self) -> int:
-        total, shard = 0, self.job.shard
+        total, shard = 0, self.job.run.shard
         for group in self.make_search(IgnoredFiles()).find_groups():
             pairs = assign_outputs(group, self.naming, self.folder).pairs
             total += len(pairs) if shard is None else sum(in_shard(item, shard) for item, _ in pairs)
@@ -252,9 +256,9 @@ def in_shard(item: Input, shard: tuple[int, int]) -> bool:
     return zlib.crc32(item.relative.encode("utf-8", "surrogateescape")) % shard[1] == shard[0] - 1
 
 
-def select_pixel_options(job: Job, weights: str | None) -> dict[str, Any]:
+def select_pixel_options(job: Job, weights_sha256: str | None) -> dict[str, Any]:
     """Return the options that change the pixels. The manifest compares them with those of earlier runs."""
-    request = {name: value for name, value in asdict(job.request).items() if name != "channels"}
-    words = ("precision", "tile", "overlap", "format", "frame", "jpeg_quality")
-    given = {name: getattr(job, name) for name in words}
-    return {**request, **given, **asdict(job.output_options), "weights": weights}
+    request = {name: value for name, value in asdict(job.model.request).items() if name != "channels"}
+    model = {name: getattr(job.model, name) for name in ("precision", "tile", "overlap")}
+    file = {"format": job.format, "frame": job.file.frame, "jpeg_quality": job.file.jpeg_quality}
+    return {**request, **model, **file, **asdict(job.file.output), "weights": weights_sha256}

@@ -30,7 +30,7 @@ Stopping = Callable[[], bool]
 
 def run(
     job: Job,
-    choose_executor: Callable[[ModelCache, Stopping], Executor],
+    choose_executor: Callable[[Job, ModelCache, Stopping], Executor],
     on_event: OnEvent = ignore_event,
     stopping: Stopping = lambda: False,
     ignored: IgnoredFiles | None = None,
@@ -45,20 +45,20 @@ def run(
     Raises, before the first Result: UsageError for an invalid request. At any time: WeightsError, because without its
     checkpoint no picture can be restored. At the end: NothingToDo if there is no input.
     """
-    check_request(job)
+    check_request(job.model)
     check_remote(job)
-    models = ModelCache(job, on_event)
+    models = ModelCache(job.model, on_event)
     ignored = IgnoredFiles() if ignored is None else ignored
     with closing(make_plan(job, models, ignored)) as plan:
         if count_inputs:
             threading.Thread(target=report_count, args=(plan, on_event), daemon=True).start()
         halted = threading.Event()
         items = take_until(lambda: halted.is_set() or stopping(), plan.items())
-        for result in execute(items, lambda: choose_executor(models, stopping)):
-            if job.fail_fast and result.status == "failed":
+        for result in execute(items, lambda: choose_executor(job, models, stopping)):
+            if job.run.fail_fast and result.status == "failed":
                 halted.set()
             yield record_result(plan, result)
-        if not (plan.found or job.shard or job.watch or stopping()):  # another shard may have found some
+        if not (plan.found or job.run.shard or job.run.watch or stopping()):  # another shard may have found some
             raise no_inputs_error(job, ignored)
 
 
@@ -70,7 +70,7 @@ def report_count(plan: Plan, on_event: OnEvent) -> None:
 
 def plan_dry_run(job: Job, models: ModelCache) -> Plan:
     """Return the plan that `run` would follow. Reading its items writes nothing. Raises UsageError as `run` does."""
-    check_request(job)
+    check_request(job.model)
     return make_plan(job, models, IgnoredFiles(), dry_run=True)
 
 
@@ -107,7 +107,7 @@ def execute(items: Iterator[PlanItem], make_executor: Callable[[], Executor]) ->
 def check_remote(job: Job) -> None:
     """Raise UsageError for options that work with local files only, if a path is remote."""
     paths = [path for path in (*job.inputs.paths, *(job.inputs.listed or ()), job.output or "") if is_remote(path)]
-    local_only = {"--watch": job.watch, "--hash": job.compare_by_hash, "--keep-times": job.keep_times}
+    local_only = {"--watch": job.run.watch, "--hash": job.run.compare_by_hash, "--keep-times": job.run.keep_times}
     if paths and (option := next((name for name, given in local_only.items() if given), None)):
         raise UsageError(f"{option} works with local files only, and {paths[0]} is remote")
 
@@ -129,13 +129,13 @@ def make_plan(job: Job, models: ModelCache, ignored: IgnoredFiles, dry_run: bool
     """
     if job.output is not None and job.output.lower().endswith(READ_ONLY_SUFFIXES):
         infer_format(Path(job.output))  # raises the reason
-    task = job.request.task
+    task = job.model.request.task
     forced = SUFFIX_BY_FORMAT[job.format] if job.format else None
-    if job.weights is not None:
-        here = ModelCache(replace(job, device="cpu"), models.on_event) if job.uses_other_processes else models
-        scale = here.get_custom(job.weights).contract.scale
-        naming = Naming(task, job.weights.stem, scale, job.output, FORMAT_BY_SUFFIX, forced)
-        return Plan(job, naming, here.sha256(job.weights.name), ignored, dry_run)
-    entry = job.catalogue.select(job.request)[0]
+    if job.model.weights is not None:
+        here = ModelCache(replace(job.model, device="cpu"), models.on_event) if job.uses_other_processes else models
+        scale = here.get_custom(job.model.weights).contract.scale
+        naming = Naming(task, job.model.weights.stem, scale, job.output, FORMAT_BY_SUFFIX, forced)
+        return Plan(job, naming, here.sha256(job.model.weights.name), ignored, dry_run)
+    entry = job.model.catalogue.select(job.model.request)[0]
     naming = Naming(task, entry.model, entry.scale, job.output, FORMAT_BY_SUFFIX, forced)
     return Plan(job, naming, None, ignored, dry_run)

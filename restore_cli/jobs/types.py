@@ -8,41 +8,47 @@ from pathlib import Path
 from typing import Protocol
 
 from restore_cli.errors import RestoreError
-from restore_cli.image.source import MAX_PIXELS
 from restore_cli.jobs.paths import FileState, InputSpec
-from restore_cli.pipeline.output import OutputOptions
+from restore_cli.pipeline.file import FileOptions
 from restore_cli.weights.catalogue import Catalogue, Request
 
-__all__ = ["Executor", "Job", "PlanItem", "Result", "Task"]
+__all__ = ["Executor", "Job", "ModelOptions", "PlanItem", "Result", "RunOptions", "Task"]
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything that the user asked for."""
+class ModelOptions:
+    """Which model restores, and how it runs."""
 
     request: Request
     catalogue: Catalogue
-    inputs: InputSpec = field(default_factory=InputSpec)
-    output: str | None = None
-    """a file, a folder, a template, or None for beside the input"""
     weights: Path | None = None
     """a checkpoint file instead of a catalogue entry"""
+    offline: bool = False
+    """whether checkpoints must be on this disk"""
     device: str = "auto"
     """one name, several with commas between them, or all"""
-    cluster: str | None = None
-    """address of a Ray cluster, or auto"""
-    workers: int | None = None
-    """number of workers on the cluster; None for as many as fit"""
-    gpus_per_worker: float | None = None
-    """on the cluster; None for 1 if it has GPUs"""
     precision: str = "auto"
     tile: int | None = None
+    """longest side of a tile, input px; 0 for no tiling, None for what memory allows"""
     overlap: int | None = None
+    """of neighbouring tiles, input px; None for the model's"""
     batch: int | None = None
-    compile: bool = False
-    """whether to try PyTorch's compiler"""
+    """tiles per batch; None for 4 on a GPU and 1 elsewhere"""
     memory: int | None = None
     """bytes that a model may use on its device; None for most of what is free"""
+    compile: bool = False
+    """whether to try PyTorch's compiler"""
+
+    @property
+    def several_devices(self) -> bool:
+        """Whether `device` names more than one device."""
+        return self.device == "all" or "," in self.device
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a batch of inputs is processed."""
+
     if_exists: str = "resume"
     """what to do with existing outputs: resume, skip-existing or overwrite"""
     shard: tuple[int, int] | None = None
@@ -52,26 +58,34 @@ class Job:
     keep_times: bool = False
     """whether outputs get the modification time of their inputs"""
     fail_fast: bool = False
+    """whether to stop after the first failure"""
     watch: bool = False
     """whether to wait for new files in the folders until stopped"""
-    offline: bool = False
+    cluster: str | None = None
+    """address of a Ray cluster, or auto"""
+    workers: int | None = None
+    """number of workers on the cluster; None for as many as fit"""
+    gpus_per_worker: float | None = None
+    """on the cluster; None for 1 if it has GPUs"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that the user asked for."""
+
+    model: ModelOptions
+    inputs: InputSpec = field(default_factory=InputSpec)
+    output: str | None = None
+    """a file, a folder, a template, or None for beside the input"""
     format: str | None = None
     """a name of FORMAT_BY_SUFFIX; None for the input's"""
-    frame: int | None = None
-    """counted from 1; None for all"""
-    jpeg_quality: int | None = None
-    max_pixels: int = MAX_PIXELS
-    output_options: OutputOptions = field(default_factory=OutputOptions)
-
-    @property
-    def several_devices(self) -> bool:
-        """Whether `device` names more than one device."""
-        return self.device == "all" or "," in self.device
+    file: FileOptions = field(default_factory=FileOptions)
+    run: RunOptions = field(default_factory=RunOptions)
 
     @property
     def uses_other_processes(self) -> bool:
         """Whether the models run in other processes."""
-        return self.cluster is not None or self.several_devices
+        return self.run.cluster is not None or self.model.several_devices
 
 
 @dataclass(frozen=True, slots=True)

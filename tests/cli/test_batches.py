@@ -1,4 +1,4 @@
-"""Many pictures: which are meant, what is said of them, and to whom."""
+"""Batches: which inputs are restored, and what is printed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEYS = ["input", "output", "status", "seconds", "size", "model", "sha256", "tile
 
 @pytest.fixture
 def photos(restore: Run) -> list[str]:
-    """Five pictures, one of them broken, in a tree with a hidden file and a text."""
+    """Make five images in a tree, one of them broken, with a hidden file and a text file."""
     good = ["photos/a.png", "photos/b [final].png", "photos/sub/c.png", "photos/sub/猫.png"]
     for name in good:
         save_image(Path(name), make_image(9, 12))
@@ -35,21 +35,21 @@ def photos(restore: Run) -> list[str]:
 
 
 def found(folder: str) -> list[str]:
-    """Results in a folder."""
+    """Return the results in a folder."""
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("[!.]*") if path.is_file())
 
 
 def objects(ran: CommandResult) -> list[dict[str, Any]]:
-    """What --json said."""
+    """Return the JSON objects of standard output."""
     return [json.loads(line) for line in ran.out.splitlines()]
 
 
 def standard_input(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    """Something to read from standard input."""
+    """Put `content` on standard input."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
 
 
-def test_json_is_an_object_for_each_picture_and_a_summary(restore: Run, x1: Path, photos: list[str]) -> None:
+def test_json_has_one_object_per_image_and_a_summary(restore: Run, x1: Path, photos: list[str]) -> None:
     ran = restore("denoise", "--weights", x1, "photos", "-o", "out", "--json", "--precision", "fp32")
     assert ran.code == 1
     *each, last = objects(ran)
@@ -67,7 +67,7 @@ def test_json_is_an_object_for_each_picture_and_a_summary(restore: Run, x1: Path
     assert sorted(one["status"] for one in again[:-1]) == ["failed", *["skipped"] * 4]
 
 
-def test_json_has_its_summary_where_the_run_could_not_begin(restore: Run, x1: Path) -> None:
+def test_json_has_a_summary_if_the_run_cannot_start(restore: Run, x1: Path) -> None:
     Path("empty").mkdir()
     ran = restore("denoise", "--weights", x1, "empty", "--json")
     assert ran.code == 3
@@ -75,9 +75,7 @@ def test_json_has_its_summary_where_the_run_could_not_begin(restore: Run, x1: Pa
     assert "no image in empty" in objects(ran)[-1]["summary"]["error"]
 
 
-def test_found_pictures_that_are_skipped_are_counted_and_named_ones_told(
-    restore: Run, x1: Path, photos: list[str]
-) -> None:
+def test_skipped_inputs_are_counted_and_listed_if_they_were_named(restore: Run, x1: Path, photos: list[str]) -> None:
     Path("photos/x.png").unlink()
     assert restore("denoise", "--weights", x1, "photos", "-o", "out").code == 0
     ran = restore("denoise", "--weights", x1, "photos", "-o", "out")
@@ -87,7 +85,7 @@ def test_found_pictures_that_are_skipped_are_counted_and_named_ones_told(
     assert [line.partition(" → ")[0] for line in ran.err.splitlines()[:2]] == photos[:2]
 
 
-def test_failures_are_listed_again_twenty_of_them(restore: Run, x1: Path) -> None:
+def test_the_first_twenty_failures_are_listed_again(restore: Run, x1: Path) -> None:
     for i in range(25):
         Path(f"bad{i}.png").write_text("no image")
     ran = restore("denoise", "--weights", x1, *(f"bad{i}.png" for i in range(25)), "-o", "out")
@@ -98,7 +96,7 @@ def test_failures_are_listed_again_twenty_of_them(restore: Run, x1: Path) -> Non
     assert restore("denoise", "--weights", x1, "bad1.png", "-o", "out").err.count("not an image") == 1
 
 
-def test_the_log_is_appended_to_and_tells_everything(restore: Run, x1: Path, photos: list[str]) -> None:
+def test_the_log_is_appended_to_and_has_every_event(restore: Run, x1: Path, photos: list[str]) -> None:
     for _ in range(2):
         restore("denoise", "--weights", x1, "photos", "-o", "out", "--log", "run.log", "-q")
     lines = [line.split(" ", 2) for line in Path("run.log").read_text().splitlines()]
@@ -119,12 +117,12 @@ def test_a_list_of_files(restore: Run, x1: Path, photos: list[str], monkeypatch:
     assert found("nul") == photos
 
 
-def test_folders_in_folders_only_where_wanted(restore: Run, x1: Path, photos: list[str]) -> None:
+def test_no_recursive_ignores_sub_folders(restore: Run, x1: Path, photos: list[str]) -> None:
     restore("denoise", "--weights", x1, "photos", "-o", "out", "--no-recursive")
     assert found("out") == ["a.png", "b [final].png"]
 
 
-def test_what_is_there_is_resumed_skipped_or_written_over(restore: Run, x1: Path) -> None:
+def test_existing_outputs_are_resumed_skipped_or_overwritten(restore: Run, x1: Path) -> None:
     save_image(Path("in/a.png"), make_image(9, 9))
     save_image(Path("in/b.png"), make_image(9, 9))
     command = ("denoise", "--weights", x1, "in", "-o", "out", "--json")
@@ -152,14 +150,14 @@ def test_shards_are_disjoint_and_complete(restore: Run, x1: Path, photos: list[s
         {"RANK": "1", "WORLD_SIZE": "3"},
     ],
 )
-def test_the_shard_of_the_environment(
+def test_variables_set_the_shard(
     variables: dict[str, str], restore: Run, x1: Path, photos: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     restore("denoise", "--weights", x1, "photos", "-o", "second", "--shard", "2/3")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     ran = restore("denoise", "--weights", x1, "photos", "-o", "out")
-    assert f"shard 2/3 of the inputs, by {next(iter(variables))}" in ran.err
+    assert f"shard 2/3 of the inputs, because of {next(iter(variables))}" in ran.err
     assert found("out") == found("second")
     restore("denoise", "--weights", x1, "photos", "-o", "all", "--shard", "1/1")
     assert len(found("all")) == 4
@@ -180,12 +178,12 @@ def test_the_shard_of_the_environment(
         (["-0"], {}, "--files-from"),
         (["--files-from", "none.txt"], {}, "none.txt"),
         (["-"], {}, "excludes other inputs"),
-        (["-o", "-"], {}, "one picture"),
+        (["-o", "-"], {}, "takes one image"),
         (["--workers", "0", "--cluster", "auto"], {}, "expected 1 or more"),
         (["--log", "none/run.log"], {}, "none/run.log"),
     ],
 )
-def test_what_cannot_be_meant(
+def test_contradicting_options_are_usage_errors(
     arguments: list[str],
     variables: dict[str, str],
     word: str,
@@ -203,13 +201,13 @@ def test_what_cannot_be_meant(
     assert found("photos") == ["a.png", "b [final].png", "notes.txt", "sub/c.png", "sub/猫.png", "x.png"]
 
 
-def test_without_inputs_it_says_what_to_type(restore: Run, x1: Path) -> None:
+def test_no_inputs_is_an_error_with_a_hint(restore: Run, x1: Path) -> None:
     ran = restore("denoise", "--weights", x1)
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert "--files-from" in ran.err
 
 
-def test_one_failure_ends_the_run_if_wanted(restore: Run, x1: Path) -> None:
+def test_fail_fast_ends_the_run_after_one_failure(restore: Run, x1: Path) -> None:
     Path("in").mkdir()
     Path("in/a.png").write_text("no image")
     for i in range(30):
@@ -219,14 +217,14 @@ def test_one_failure_ends_the_run_if_wanted(restore: Run, x1: Path) -> None:
     assert len(found("out")) < 30
 
 
-def test_outputs_get_the_times_of_their_inputs(restore: Run, x1: Path) -> None:
+def test_keep_times_copies_the_modification_time(restore: Run, x1: Path) -> None:
     save_image(Path("a.png"), make_image(9, 9))
     os.utime("a.png", (1e9, 1e9))
     assert restore("denoise", "--weights", x1, "a.png", "--keep-times").code == 0
     assert Path("a_denoise.png").stat().st_mtime == 1e9
 
 
-def test_a_dry_run_says_what_would_be_and_writes_nothing(restore: Run, x1: Path, photos: list[str]) -> None:
+def test_a_dry_run_shows_the_plan_and_writes_nothing(restore: Run, x1: Path, photos: list[str]) -> None:
     restore("denoise", "--weights", x1, photos[0], "-o", "out/")
     before = sorted(Path().rglob("*"))
     ran = restore("denoise", "--weights", x1, "photos", "-o", "out", "--dry-run")
@@ -241,15 +239,13 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(restore: Run, x1: Path,
     assert f"one tile of {x1.name} measured" in ran.err
 
 
-def test_a_dry_run_learns_from_earlier_runs_and_knows_what_is_missing(
-    restore: Run, x1: Path, photos: list[str]
-) -> None:
+def test_a_dry_run_estimates_from_earlier_runs_and_lists_downloads(restore: Run, x1: Path, photos: list[str]) -> None:
     command = ("denoise", "--weights", x1, "photos", "-o", "out")
     restore(*command)
     *each, last = objects(restore(*command, "--overwrite", "--dry-run", "--json"))
     assert {one["status"] for one in each} == {"planned"}
     assert last["summary"]["planned"] == 5
-    assert last["summary"]["basis"] == "as long as earlier ones here"
+    assert last["summary"]["basis"] == "from earlier images in this folder"
     assert restore(*command, "--dry-run", "photos/sub", "--no-recursive", "-q").out == ""
     Path("photos/x.png").unlink()
     assert restore(*command, "--dry-run").code == 3
@@ -261,13 +257,13 @@ def test_a_dry_run_learns_from_earlier_runs_and_knows_what_is_missing(
 
 
 def piped(*arguments: object, given: bytes, cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    """`restore` with real pipes."""
+    """Run `restore` with real pipes."""
     command = [sys.executable, "-m", "restore_cli", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(cwd)}
     return subprocess.run(command, input=given, capture_output=True, check=False, env=environment, cwd=cwd)
 
 
-def test_one_picture_from_pipe_to_pipe(tmp_path: Path, x1: Path, x2: Path) -> None:
+def test_an_image_passes_from_pipe_to_pipe(tmp_path: Path, x1: Path, x2: Path) -> None:
     (tmp_path / "tmp").mkdir()
     work = tmp_path / "tmp"
     for suffix, start in ((".png", b"\x89PNG"), (".jpg", b"\xff\xd8"), (".tif", b"II")):
@@ -285,7 +281,7 @@ def test_one_picture_from_pipe_to_pipe(tmp_path: Path, x1: Path, x2: Path) -> No
     assert not list(work.iterdir())
 
 
-def test_a_bad_picture_in_a_pipe_is_one_line(tmp_path: Path, x1: Path) -> None:
+def test_a_bad_image_in_a_pipe_is_one_line(tmp_path: Path, x1: Path) -> None:
     for given, word in ((b"", b"empty"), (b"no image", b"not an image")):
         ran = piped("denoise", "--weights", x1, "-", given=given, cwd=tmp_path)
         assert (ran.returncode, ran.stdout, ran.stderr.count(b"\n")) == (1, b"", 1)
@@ -294,7 +290,7 @@ def test_a_bad_picture_in_a_pipe_is_one_line(tmp_path: Path, x1: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_name_cannot_write_on_the_screen(tmp_path: Path, x1: Path) -> None:
+def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path: Path, x1: Path) -> None:
     save_image(tmp_path / "a.png", make_image(9, 9)).rename(tmp_path / "\x1b[31m\n[b].png")
     lines = piped("denoise", "--weights", x1, ".", "-o", "out", given=b"", cwd=tmp_path)
     assert lines.stdout.decode().startswith("./\\x1b[31m\\n[b].png → out/\\x1b[31m\\n[b].png  (")
@@ -302,7 +298,7 @@ def test_a_name_cannot_write_on_the_screen(tmp_path: Path, x1: Path) -> None:
     assert json.loads(ran.stdout.splitlines()[0])["output"] == "out/\x1b[31m\n[b].png"
 
 
-def test_a_name_of_any_bytes_is_said(tmp_path: Path, x1: Path) -> None:
+def test_a_name_of_any_bytes_is_printed(tmp_path: Path, x1: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_text("no image")
     ran = piped("denoise", "--weights", x1, ".", "-o", "out", "--json", "--log", "log", given=b"", cwd=tmp_path)
     assert os.fsencode(json.loads(ran.stdout.splitlines()[0])["input"]) == b"./\xff.png"
@@ -346,7 +342,7 @@ def test_pages_that_cannot_be_written_are_one_line(arguments: list[str]) -> None
     assert ran.stderr.startswith("restore: standard output: cannot be written")
 
 
-def test_linked_folders_are_reported_and_followed_where_that_is_asked_for(restore: Run, x1: Path) -> None:
+def test_linked_folders_are_reported_and_followed_on_request(restore: Run, x1: Path) -> None:
     save_image(Path("elsewhere/a.png"), make_image(9, 9))
     Path("elsewhere/loop").symlink_to(".")
     Path("photos").mkdir()
@@ -368,10 +364,10 @@ def test_linked_folders_are_reported_and_followed_where_that_is_asked_for(restor
 
 
 @pytest.mark.parametrize("quiet", [True, False])
-def test_a_warning_of_the_networks_is_a_note_said_once(
+def test_a_warning_of_a_network_is_printed_once(
     quiet: bool, restore: Run, x1: Path, photos: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a GPU without the attention kernel gives one."""
+    """A GPU without the attention kernel logs such a warning."""
     usual = Network.__call__
 
     def call(network: Network, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What ships with the package works at once, without a network and without a cache."""
+"""Bundled checkpoints work without a network and without a cache."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_bundled_file_has_its_entry_and_is_small() -> None:
 
 
 @pytest.mark.parametrize("entry", BUNDLED_ENTRIES, ids=lambda entry: entry.name)
-def test_the_catalogue_says_what_is_in_the_file(entry: Entry) -> None:
+def test_the_catalogue_agrees_with_the_bundled_file(entry: Entry) -> None:
     data = (BUNDLED / f"{entry.name}.safetensors").read_bytes()
     assert hashlib.sha256(data).hexdigest() == entry.sha256
     assert len(data) == entry.bytes
@@ -84,13 +84,13 @@ def test_a_model_that_is_named_is_not_replaced_by_a_bundled_one(restore: Run) ->
     assert not Path("in_sr4.png").exists()
 
 
-def test_a_bundled_model_by_name_says_nothing_more(restore: Run) -> None:
+def test_naming_a_bundled_model_prints_no_advice(restore: Run) -> None:
     save_image(Path("in.png"), make_image(16, 24))
     ran = restore("sr", "in.png", "--model", "emt")
     assert (ran.code, ran.err) == (0, "")
 
 
-def test_an_unsafe_cache_is_one_line_and_what_ships_with_restore_works_without_it(restore: Run) -> None:
+def test_an_unsafe_cache_is_one_line_and_bundled_models_work_without_it(restore: Run) -> None:
     Path(".cache").mkdir()
     Path(".cache").chmod(0o777)
     save_image(Path("in.png"), make_image(8, 8))

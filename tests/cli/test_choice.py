@@ -1,4 +1,4 @@
-"""Which checkpoint is taken for a picture."""
+"""The choice of the checkpoint for an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 
 def entry(name: str, toy: str, **facts: object) -> str:
-    """A catalogue entry for a golden network, its file already in the cache."""
+    """Return a catalogue entry for a golden network. Its file is in the cache."""
     file = make_checkpoint(Path(".cache", f"{name}.safetensors"), toy)
     architecture, config, *_ = read_golden(toy)
     source = '{ url = "http://127.0.0.1:9/x.safetensors" }'
@@ -27,7 +27,7 @@ def entry(name: str, toy: str, **facts: object) -> str:
 
 @pytest.fixture
 def toys(restore: Run) -> Run:
-    """The command with a catalogue of small networks that are all on disk."""
+    """Return the command with a catalogue of small networks that are all on disk."""
     Path(".cache").mkdir()
     Path("toys.toml").write_text(
         entry("toy-color", "swinir_color_denoise", task="denoise", noise="25")
@@ -38,7 +38,7 @@ def toys(restore: Run) -> Run:
     return lambda *argv: restore(*argv, "--model", "toy", "--catalogue", "toys.toml")
 
 
-def test_a_gray_picture_takes_the_gray_checkpoint(toys: Run) -> None:
+def test_gray_images_use_the_gray_checkpoint(toys: Run) -> None:
     save_image(Path("gray.png"), make_image(9, 9, 1))
     save_image(Path("color.png"), make_image(9, 9))
     ran = toys("denoise", "gray.png", "color.png")
@@ -49,24 +49,26 @@ def test_a_gray_picture_takes_the_gray_checkpoint(toys: Run) -> None:
 
 
 @pytest.mark.parametrize(("quality", "taken"), [(5, 10), (18, 10), (30, 40), (95, 40)])
-def test_jpeg_repair_takes_the_checkpoint_nearest_to_the_file(quality: int, taken: int, toys: Run) -> None:
+def test_jpeg_repair_uses_the_checkpoint_nearest_to_the_quality_of_the_file(
+    quality: int, taken: int, toys: Run
+) -> None:
     Image.fromarray(make_image(40, 40)).save("in.jpg", quality=quality)
     assert f"toy-jpeg-{taken}" in toys("dejpeg", "in.jpg").out
 
 
-def test_a_quality_that_is_named_goes_before_the_file_s(toys: Run) -> None:
+def test_quality_overrides_the_quality_of_the_file(toys: Run) -> None:
     Image.fromarray(make_image(40, 40)).save("in.jpg", quality=95)
     assert "toy-jpeg-10" in toys("dejpeg", "in.jpg", "--quality", "12").out
 
 
 @pytest.mark.parametrize("size", ["1.5", "G", "0G", "-1G", "1.5X", "nanG", "infG", f"{10**400}G"])
-def test_a_memory_that_is_no_size_is_refused(size: str, restore: Run, x1: Path) -> None:
+def test_memory_must_be_a_size(size: str, restore: Run, x1: Path) -> None:
     ran = restore("denoise", "--weights", x1, "in.png", "--memory", size)
     assert (ran.code, ran.out) == (2, "")
     assert "expected a size (try: --memory 1.5G)" in ran.err
 
 
-def test_a_model_keeps_to_its_memory(restore: Run, x1: Path) -> None:
+def test_a_model_stays_within_memory(restore: Run, x1: Path) -> None:
     save_image(Path("in.png"), make_image(700, 700))
     tiles = []
     for words in (("--memory", "30M"), ()):

@@ -55,7 +55,7 @@ def test_a_sheet_a_split_and_a_page_are_written(restore: Run) -> None:
 
 
 @pytest.mark.usefixtures("pair")
-def test_nothing_is_written_over_unasked(restore: Run) -> None:
+def test_existing_files_are_replaced_only_with_overwrite(restore: Run) -> None:
     Path("sheet.png").write_text("mine")
     ran = restore("compare", "before.png", "after.png", "-o", "sheet.png")
     assert (ran.code, ran.err) == (1, "restore: sheet.png: exists already (try: --overwrite)\n")
@@ -81,7 +81,7 @@ def test_nothing_is_written_over_unasked(restore: Run) -> None:
     ],
 )
 @pytest.mark.usefixtures("pair")
-def test_what_is_wrong_is_one_line(arguments: list[str], code: int, words: str, restore: Run) -> None:
+def test_errors_are_one_line(arguments: list[str], code: int, words: str, restore: Run) -> None:
     save_image(Path("odd.png"), make_image(70, 90))
     ran = restore("compare", *arguments)
     assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1), ran.err
@@ -90,7 +90,7 @@ def test_what_is_wrong_is_one_line(arguments: list[str], code: int, words: str, 
 
 
 def save_as(kind: str, path: Path, samples: Pixels) -> None:
-    """A TIFF, in samples of that kind, of (h, w, c + alpha) in 8 bits."""
+    """Write a TIFF of this sample type from 8-bit (h, w, c + alpha)."""
     path.parent.mkdir(exist_ok=True)
     values: Samples = samples / np.float32(255) if kind == "float32" else samples.astype(kind)
     values = values * 257 if kind == "uint16" else values
@@ -100,7 +100,7 @@ def save_as(kind: str, path: Path, samples: Pixels) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("how", [["-o", "made.png"], ["-o", "made.png", "--split"], ["-o", "made.html", "--html"]])
-def test_pictures_of_any_depth_look_the_same(channels: int, how: list[str], restore: Run) -> None:
+def test_images_of_any_depth_look_the_same(channels: int, how: list[str], restore: Run) -> None:
     found = set()
     for kind in PEAK:
         for name, seed in (("a.tif", 0), ("b.tif", 1)):
@@ -111,7 +111,7 @@ def test_pictures_of_any_depth_look_the_same(channels: int, how: list[str], rest
     assert len(found) == 1
 
 
-def test_a_picture_of_12_bits_looks_like_its_8_bits(restore: Run) -> None:
+def test_a_12_bit_image_looks_like_its_8_bit_version(restore: Run) -> None:
     deep = pyvips.Image.new_from_array(make_image(24, 30).astype(np.uint16) * 257).copy(interpretation="rgb16")
     Path("deep.avif").write_bytes(deep.heifsave_buffer(compression="av1", bitdepth=12, lossless=True))
     save_image(Path("flat.png"), ((decode(Path("deep.avif")).pixels + 128.0) // 257).astype(np.uint8))
@@ -139,7 +139,7 @@ def test_a_result_of_any_depth_gets_its_sheet(kind: str, restore: Run, x1: Path)
         assert (made.mode, made.width > 60) == ("RGB", True)
 
 
-def test_same_names_are_told_apart_by_their_folders(restore: Run) -> None:
+def test_labels_of_equal_names_include_folders(restore: Run) -> None:
     for name in ("in/a/x.png", "out/a/x.png"):
         save_image(Path(name), make_image(9, 9))
     assert restore("compare", "in/a/x.png", "out/a/x.png", "-o", "p.html", "--html").code == 0
@@ -161,7 +161,7 @@ def test_task_commands_write_the_sheet_beside_the_result(restore: Run, x2: Path,
     assert sorted(path.name for path in Path("photos").glob("*_*")) == made_now
 
 
-def test_a_sheet_that_is_there_is_kept_and_the_result_stands(restore: Run, x2: Path) -> None:
+def test_an_existing_sheet_is_kept_and_the_result_is_written(restore: Run, x2: Path) -> None:
     save_image(Path("in.png"), make_image(20, 30))
     Path("in_sr2_compare.png").write_text("mine")
     ran = restore("sr", "--weights", x2, "in.png", "--compare")
@@ -175,7 +175,7 @@ def test_a_sheet_that_is_there_is_kept_and_the_result_stands(restore: Run, x2: P
 @pytest.mark.parametrize("at", [20, 75])
 def test_the_page_shows_before_left_of_the_line_and_after_right_of_it(at: int, restore: Run) -> None:
     assert restore("compare", "before.png", "after.png", "-o", "page.html", "--html").code == 0
-    picture = photographed(Path("page.html"), f"#at={at}")
+    picture = take_screenshot(Path("page.html"), f"#at={at}")
     stage = np.argwhere((picture == BEFORE).all(2) | (picture == AFTER).all(2))
     (top, left), (bottom, right) = stage.min(0), stage.max(0)
     line = picture[top + 20 : bottom - 20, left : right + 1]
@@ -186,8 +186,8 @@ def test_the_page_shows_before_left_of_the_line_and_after_right_of_it(at: int, r
     assert (line[:, middle + 25 :] == AFTER).all()
 
 
-def photographed(file: Path, fragment: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(h, w, 3): the page as Chromium draws it in a window of 1000×800 px."""
+def take_screenshot(file: Path, fragment: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return (h, w, 3): the page as Chromium draws it in a window of 1000×800 px."""
     shot = file.with_suffix(".shot.png").absolute()
     address = f"{file.absolute().as_uri()}{fragment}"
     profile = f"--user-data-dir={file.absolute().parent / 'profile'}"
@@ -204,14 +204,14 @@ class Driver:
         self.address, self.session = f"http://127.0.0.1:{port}", ""
 
     def ask(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401  # JSON
-        """The value that a command answers."""
+        """Return the answer to a command."""
         data = json.dumps(body).encode()
         request = urllib.request.Request(f"{self.address}{path}", data, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)["value"]
 
     def open(self, page: Path, profile: Path) -> None:
-        """A new window of 900×800 px with the page."""
+        """Open the page in a new window of 900×800 px."""
         flags = [*FLAGS, f"--user-data-dir={profile}", "--window-size=900,800"]
         options = {"binary": CHROMIUM, "args": flags}
         wanted = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}
@@ -219,16 +219,16 @@ class Driver:
         self.ask(f"{self.session}/url", {"url": page.absolute().as_uri()})
 
     def run(self, script: str) -> Any:  # noqa: ANN401  # JSON
-        """What JavaScript gives."""
+        """Return the value of JavaScript."""
         return self.ask(f"{self.session}/execute/sync", {"script": script, "args": []})
 
     def act(self, kind: str, actions: list[dict[str, Any]]) -> None:
-        """Keys or a mouse, as a person uses them."""
+        """Use the keyboard or the mouse."""
         self.ask(f"{self.session}/actions", {"actions": [{"type": kind, "id": kind, "actions": actions}]})
 
     @property
     def at(self) -> float:
-        """Where the line is, in percent of the stage; read from what is drawn."""
+        """Return the position of the line as it is drawn, in percent of the stage."""
         script = """const stage = document.querySelector('#stage').getBoundingClientRect();
         const line = document.querySelector('#line').getBoundingClientRect();
         return 100 * (line.left + line.width / 2 - stage.left) / stage.width"""

@@ -1,4 +1,4 @@
-"""What is drawn on a terminal."""
+"""The live display on a terminal."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from restore_cli.weights.catalogue import read_catalogue
 ROOT = Path(__file__).parents[2]
 
 
-def drawn(display: Display, width: int) -> list[str]:
-    """The lines of a display on a screen of that width."""
+def draw_lines(display: Display, width: int) -> list[str]:
+    """Return the lines of a display on a terminal of this width."""
     screen = Console(file=io.StringIO(), width=width, color_system=None)
     with screen.capture() as text:
         screen.print(display.render())
@@ -48,14 +48,14 @@ def display() -> Display:
 
 @pytest.mark.parametrize("width", [40, 60, 120])
 @pytest.mark.parametrize("path", ["photo [final] [b].png", "写真/猫の写真.png" * 9, "a/" * 99 + "b.png"])
-def test_lines_are_as_wide_as_the_screen_and_names_keep_their_end(
+def test_lines_fit_the_terminal_and_names_keep_their_end(
     width: int, path: str, display: Display, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(err, "_width", width)
     display.handle(InputsCounted(1000))
     display.handle(PictureStarted(path))
     display.handle(TileDone(3, 12))
-    lines = drawn(display, width)
+    lines = draw_lines(display, width)
     assert len(lines) == 3
     assert all(cell_len(line) <= width for line in lines)
     assert "0/1000" in lines[0]
@@ -65,24 +65,24 @@ def test_lines_are_as_wide_as_the_screen_and_names_keep_their_end(
         assert path in lines[1]
 
 
-def test_it_counts_what_happens(display: Display) -> None:
+def test_events_are_counted(display: Display) -> None:
     display.handle(InputsCounted(4))
     for status in ("done", "skipped"):
         display.handle(PictureStarted(status))
         result = Result(status, "out", status, model="lite", pixels=2_000_000)
         display.handle(PictureFinished(result))
-    lines = drawn(display, 100)
+    lines = draw_lines(display, 100)
     assert lines[0].startswith("2/4 ")
     assert lines[0].rstrip().endswith("left")
     assert "1 skipped" in lines[1]
     assert "MP/s" in lines[1]
     display.handle(StopRequested(1))
-    assert drawn(display, 100)[0].rstrip().endswith("stopping")
+    assert draw_lines(display, 100)[0].rstrip().endswith("stopping")
     display.downloads.quiet = True
     display.downloads.handle(DownloadStarted("emt-x4", 10_000_000))
     display.downloads.handle(DownloadProgress(2_500_000))
-    assert "fetching emt-x4" in drawn(display, 100)[1]
-    assert "2.5/10.0 MB" in drawn(display, 100)[1]
+    assert "fetching emt-x4" in draw_lines(display, 100)[1]
+    assert "2.5/10.0 MB" in draw_lines(display, 100)[1]
 
 
 @pytest.mark.parametrize(
@@ -96,24 +96,24 @@ def test_it_counts_what_happens(display: Display) -> None:
     ],
 )
 def test_the_memory_shown_is_that_of_the_gpu_in_use(device: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine with two GPUs, of which the first is current."""
+    """The machine has two GPUs, and the first is current."""
     first, second = (7 * 2**30, 8 * 2**30), (60 * 2**30, 80 * 2**30)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: second if device == "cuda:1" else first)
-    assert facts(device) == shown
-    assert facts("cpu").startswith("memory ")
+    assert draw_last_line(device) == shown
+    assert draw_last_line("cpu").startswith("memory ")
 
 
-def facts(device: str) -> str:
-    """The line below the bars, as a run on that device begins."""
+def draw_last_line(device: str) -> str:
+    """Return the last line at the start of a run on this device."""
     display = Display(Downloads(read_catalogue().entry, quiet=True, displayed=True), device)
     display.handle(PictureStarted("a.png"))
-    return drawn(display, 80)[-1].strip()
+    return draw_lines(display, 80)[-1].strip()
 
 
 @pytest.mark.parametrize("text", ["", "a", "猫" * 20, "ab猫" * 20])
 @pytest.mark.parametrize("width", [2, 3, 10, 200])
-def test_what_is_shortened_fits(text: str, width: int) -> None:
+def test_shortened_text_fits(text: str, width: int) -> None:
     short = shorten(text, width)
     assert cell_len(short) <= width
     assert text.endswith(short.removeprefix("…"))
@@ -130,7 +130,7 @@ def test_what_is_shortened_fits(text: str, width: int) -> None:
         (9e4, "1 d 1 h"),
     ],
 )
-def test_times(seconds: float, text: str) -> None:
+def test_durations_have_two_units(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
@@ -138,7 +138,7 @@ def test_times(seconds: float, text: str) -> None:
     ("variables", "live"),
     [({"TERM": "xterm-256color"}, True), ({"TERM": "dumb"}, False), ({"TERM": "xterm", "NO_COLOR": "1"}, False)],
 )
-def test_a_terminal_is_drawn_on_unless_it_says_no(
+def test_the_display_is_drawn_unless_the_terminal_forbids_it(
     variables: dict[str, str], live: bool, tmp_path: Path, x1: Path
 ) -> None:
     for name in "ab":
@@ -163,7 +163,7 @@ def test_a_terminal_is_drawn_on_unless_it_says_no(
 
 
 def read(terminal: int) -> str:
-    """What was written, "" at the end."""
+    """Return what was written, "" at the end."""
     try:
         return os.read(terminal, 4096).decode(errors="replace")
     except OSError:  # Linux says so where nobody has the other end any more

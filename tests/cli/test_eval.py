@@ -1,4 +1,4 @@
-"""`restore eval`: a table for people, JSON lines and CSV for programs, one line for what went wrong."""
+"""`restore eval`: a table, JSON lines, a CSV file, and errors of one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from restore_cli.image.picture import PEAK, Picture, Pixels, Samples
 
 @pytest.fixture
 def folders(restore: Run) -> None:
-    """hr/ and lr/ with two pictures of ×2, [b] among them."""
+    """Make hr/ and lr/ with two images of ×2, one of them named [b]."""
     for name, seed in (("a", 0), ("[b]", 1)):
         whole = make_image(40, 48, seed=seed)
         save_image(Path(f"hr/{name}.png"), whole)
@@ -27,7 +27,7 @@ def folders(restore: Run) -> None:
 
 
 @pytest.mark.usefixtures("folders")
-def test_the_table_has_a_row_for_each_picture_the_mean_and_the_baseline(restore: Run, x2: Path) -> None:
+def test_the_table_has_a_row_for_each_image_the_mean_and_the_baseline(restore: Run, x2: Path) -> None:
     ran = restore("eval", "sr", "--weights", x2, "--reference", "hr", "--input", "lr")
     assert (ran.code, ran.err) == (0, "")
     first, *rows = ran.out.splitlines()
@@ -38,7 +38,7 @@ def test_the_table_has_a_row_for_each_picture_the_mean_and_the_baseline(restore:
 
 
 @pytest.mark.usefixtures("folders")
-def test_json_is_an_object_for_each_picture_and_a_last_one(restore: Run, x2: Path) -> None:
+def test_json_has_one_object_per_image_and_a_last_one(restore: Run, x2: Path) -> None:
     ran = restore("eval", "sr", "-s", 2, "--weights", x2, "--reference", "hr", "--json", "--tiles", "8,16")
     *rows, small, large, last = [json.loads(line) for line in ran.out.splitlines()]
     measures = ["psnr", "ssim", "psnr_y", "ssim_y"]
@@ -52,7 +52,7 @@ def test_json_is_an_object_for_each_picture_and_a_last_one(restore: Run, x2: Pat
 
 
 @pytest.mark.usefixtures("folders")
-def test_csv_says_the_same_and_is_not_written_over(restore: Run, x2: Path) -> None:
+def test_csv_has_the_same_values_and_is_not_overwritten(restore: Run, x2: Path) -> None:
     asked = ["eval", "sr", "--weights", x2, "--reference", "hr", "--csv", "out.csv", "--json"]
     ran = restore(*asked)
     with Path("out.csv").open(newline="", encoding="utf-8") as file:
@@ -90,14 +90,14 @@ def test_two_folders_need_no_model(restore: Run) -> None:
 
 
 def save_as(kind: str, path: str, pixels: Pixels) -> None:
-    """A TIFF of the same picture in samples of that kind, which all stand for the same 8 bits."""
+    """Write a TIFF of this sample type whose values equal the same 8-bit values."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     samples: Samples = pixels / np.float32(255) if kind == "float32" else pixels.astype(kind)
     encode(Picture(samples * 257 if kind == "uint16" else samples), Path(path))
 
 
 def lines(out: str) -> list[dict[str, object]]:
-    """The JSON lines without the times, which differ from run to run."""
+    """Return the JSON lines without the times, which differ between runs."""
     rows = [json.loads(line) for line in out.splitlines()]
     for row in [*rows, *(row.get("mean", {}) for row in rows)]:
         row.pop("seconds", None), row.pop("seconds_per_megapixel", None)
@@ -140,7 +140,7 @@ def test_inputs_of_any_depth_are_restored_the_same(restore: Run, x2: Path) -> No
     assert found[1:] == found[:1] * 2
 
 
-def test_what_8_bits_do_not_hold_is_rounded_and_clipped(restore: Run) -> None:
+def test_values_beyond_8_bits_are_rounded_and_clipped(restore: Run) -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (20, 20, 3)).astype(np.uint16)
     floats = np.random.default_rng(0).uniform(-0.1, 1.2, (20, 20, 3)).astype(np.float32)
     rounded = {"deep": (deep + 128.0) // 257, "floats": np.rint(floats.clip(0, 1) * 255)}
@@ -151,7 +151,7 @@ def test_what_8_bits_do_not_hold_is_rounded_and_clipped(restore: Run) -> None:
         assert (ran.code, lines(ran.out)[0]["psnr"]) == (0, None)
 
 
-def test_values_that_are_not_finite_are_named_and_not_measured(restore: Run) -> None:
+def test_values_that_are_not_finite_are_an_error(restore: Run) -> None:
     save_image(Path("good.png"), make_image(20, 20))
     values = make_image(20, 20) / np.float32(255)
     values[3, 4, 1] = np.nan
@@ -162,7 +162,7 @@ def test_values_that_are_not_finite_are_named_and_not_measured(restore: Run) -> 
         assert (ran.code, ran.out, ran.err) == (1, "", line)
 
 
-def test_jpeg_repair_has_a_column_more(restore: Run, x1: Path) -> None:
+def test_jpeg_repair_has_one_more_column(restore: Run, x1: Path) -> None:
     save_image(Path("hr/a.png"), make_image(40, 48))
     ran = restore("eval", "dejpeg", "--quality", 10, "--weights", x1, "--reference", "hr")
     assert "PSNR-B" in ran.out.splitlines()[0]
@@ -186,7 +186,7 @@ def test_jpeg_repair_has_a_column_more(restore: Run, x1: Path) -> None:
     ],
 )
 @pytest.mark.usefixtures("folders")
-def test_what_is_wrong_is_one_line(arguments: list[str], code: int, words: list[str], restore: Run) -> None:
+def test_errors_are_one_line(arguments: list[str], code: int, words: list[str], restore: Run) -> None:
     ran = restore("eval", *arguments)
     assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1), ran.err
     assert all(word in ran.err for word in words), ran.err
@@ -203,7 +203,7 @@ def test_what_is_wrong_is_one_line(arguments: list[str], code: int, words: list[
         (("denoise", "--sigma", "25", "--seed", "4294967296"), "--seed 4294967296: expected 0 to 4294967295"),
     ],
 )
-def test_words_that_mean_nothing_are_refused_with_a_checkpoint_too(
+def test_invalid_options_are_refused_with_a_checkpoint_too(
     arguments: tuple[str, ...], message: str, restore: Run, x1: Path
 ) -> None:
     save_image(Path("hr/a.png"), make_image(12, 12))

@@ -1,4 +1,4 @@
-"""`--resize`: what is too large or nothing is refused before any work, whatever is too small for it is not."""
+"""`--resize`: sizes that are not allowed are refused before any work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIMIT = ("--max-pixels", "2000")
     ],
 )
 @pytest.mark.parametrize("dry", [False, True])
-def test_a_size_that_cannot_be_is_one_line_and_code_2(
+def test_an_invalid_size_is_one_line_and_exit_code_2(
     wish: str, message: str, dry: bool, restore: Run, x1: Path
 ) -> None:
     save_image(Path("in.png"), make_image(32, 40))
@@ -42,7 +42,7 @@ def test_a_size_that_cannot_be_is_one_line_and_code_2(
     assert not Path("out/in.png").exists()
 
 
-def test_the_limit_is_about_the_final_size_whatever_the_scale(restore: Run, x2: Path) -> None:
+def test_the_limit_is_for_the_final_size_and_not_for_the_scale(restore: Run, x2: Path) -> None:
     save_image(Path("in.png"), make_image(32, 40))
     command = ("sr", "--weights", x2, "in.png", "--overwrite", *LIMIT)
     assert restore(*command, "--resize", "1.25x").code == 0  # 50×40 px: exactly the limit, though ×2 makes 80×64
@@ -51,7 +51,7 @@ def test_the_limit_is_about_the_final_size_whatever_the_scale(restore: Run, x2: 
     assert restore(*command, "--resize", "1.3x").code == 2
 
 
-def test_a_side_that_no_memory_holds_is_refused(restore: Run, x1: Path) -> None:
+def test_a_side_too_large_for_memory_is_refused(restore: Run, x1: Path) -> None:
     save_image(Path("in.png"), make_image(1, 1))
     for wish in ("2000000x1", "1x2000000", "x1000001"):
         ran = restore("denoise", "--weights", x1, "in.png", "--resize", wish, "--dry-run")
@@ -60,14 +60,14 @@ def test_a_side_that_no_memory_holds_is_refused(restore: Run, x1: Path) -> None:
 
 
 @pytest.mark.parametrize(("wish", "size"), [("0.5x", (20, 16)), ("0.1x", (4, 3)), ("0.03x", (1, 1)), ("1x1", (1, 1))])
-def test_images_are_made_smaller(wish: str, size: tuple[int, int], restore: Run, x1: Path) -> None:
+def test_resize_can_shrink(wish: str, size: tuple[int, int], restore: Run, x1: Path) -> None:
     save_image(Path("in.png"), make_image(32, 40))
     assert restore("denoise", "--weights", x1, "in.png", "--resize", wish).code == 0
     with Image.open("in_denoise.png") as image:
         assert image.size == size
 
 
-def test_each_image_of_a_folder_is_judged_by_itself(restore: Run, x1: Path) -> None:
+def test_the_limit_is_checked_for_each_image_of_a_folder(restore: Run, x1: Path) -> None:
     save_image(Path("photos/large.png"), make_image(32, 40))
     save_image(Path("photos/small.png"), make_image(8, 10))
     command = ("denoise", "--weights", x1, "photos", "-o", "out", "--resize", "2x", *LIMIT, "--json")

@@ -1,4 +1,4 @@
-"""The help pages: panels in one order, examples that the program itself can read, nothing heavy imported."""
+"""Help pages: the order of panels, examples that the program accepts, no slow imports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TASKS = ["sr", "denoise", "deblur", "derain", "dejpeg"]
 
 
 def page(*words: str) -> str:
-    """The help page of a command in a terminal of 80 columns, from a process that imports nothing heavy for it."""
+    """Return the help page of a command in a terminal of 80 columns. Its process must not import slow modules."""
     code = (
         f"import sys; sys.argv = ['restore', *{words!r}, '--help']\n"
         "from restore_cli.cli.main import main\n"

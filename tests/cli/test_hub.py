@@ -1,4 +1,4 @@
-"""From an empty cache to a written image, against a real hub server with the real client."""
+"""From an empty cache to a written image, with a real hub server and the real client."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def checkpoint() -> bytes:
-    """A small HAT as its authors would publish it: a pickle with the averaged weights, buffers included."""
+    """Return a small HAT as its authors publish it: a pickle with the averaged weights and buffers."""
     buffer = io.BytesIO()
     torch.save({"params_ema": read_golden("hat_x4")[2]}, buffer)
     return buffer.getvalue()
 
 
 def catalogue(payload: bytes, url: str) -> str:
-    """`hat-x4` with a small configuration, on a hub that lacks it and on one that has it."""
+    """Write `hat-x4` with a small configuration. One hub lacks the file, the other has it."""
     config = read_golden("hat_x4")[1]
     table = "\n".join(f"{key} = {json.dumps(value)}" for key, value in config.items())
     return f"""
@@ -55,7 +55,7 @@ sources = [
 
 
 def environment(folder: Path, hub: HubServer) -> dict[str, str]:
-    """Empty caches, the catalogue own.toml, and that hub."""
+    """Return variables for empty caches, the catalogue own.toml, and the hub."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "RESTORE_"))} | {
         "HF_HOME": str(folder / "hf"),
         "HF_ENDPOINT": hub.url,
@@ -66,7 +66,7 @@ def environment(folder: Path, hub: HubServer) -> dict[str, str]:
 
 
 def restore(folder: Path, hub: HubServer, *argv: str) -> subprocess.CompletedProcess[str]:
-    """The command, in a process of its own."""
+    """Run the command in a process."""
     return subprocess.run(
         [sys.executable, "-m", "restore_cli", *argv],
         cwd=folder,
@@ -101,7 +101,7 @@ def test_hat_from_an_empty_cache_to_a_written_image(tmp_path: Path, device: str)
         assert hub.count("GET", "HAT.pth") == requests
 
 
-def test_where_every_source_fails_each_has_its_line_and_the_error_lists_them(tmp_path: Path) -> None:
+def test_if_every_source_fails_each_has_a_line_and_the_error_lists_them(tmp_path: Path) -> None:
     payload = checkpoint()
     with HubServer() as hub:
         (tmp_path / "own.toml").write_text(catalogue(payload, hub.add_url("HAT.pth", payload, "page")))

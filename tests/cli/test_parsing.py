@@ -1,10 +1,10 @@
-"""What holds for the value of every option of every command."""
+"""Rules for the values of all options of all commands."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import get_args
 
 import pytest
 import typer
@@ -13,11 +13,11 @@ from images import make_image, save_image
 
 from restore_cli.cli.evaluate import Evaluation
 from restore_cli.cli.main import app
-from restore_cli.cli.options import OF_TASK, Options
+from restore_cli.cli.options import OF_TASK, Options, list_options
 
 
-def valued() -> Iterator[tuple[list[str], str]]:
-    """Each command, and each of its options that takes a value."""
+def options_with_values() -> Iterator[tuple[list[str], str]]:
+    """Yield each command with each of its options that takes a value."""
     tree: list[tuple[list[str], typer.core.TyperGroup | typer.core.TyperCommand]]
     tree = [([], typer.main.get_command(app))]  # type: ignore[list-item]  # typer's own commands
     while tree:
@@ -39,7 +39,7 @@ ARGUMENTS = {
 """what a command needs; for the tasks an image"""
 
 
-@pytest.mark.parametrize(("words", "option"), list(valued()), ids=lambda part: str(part))
+@pytest.mark.parametrize(("words", "option"), list(options_with_values()), ids=lambda part: str(part))
 def test_an_empty_value_is_a_usage_error(words: list[str], option: str, restore: Run) -> None:
     save_image(Path("a.png"), make_image(8, 8))
     save_image(Path("b.png"), make_image(8, 8))
@@ -60,11 +60,11 @@ def test_an_empty_argument_is_a_usage_error(words: list[str], restore: Run) -> N
     assert not Path("out").exists()
 
 
-def numeric() -> Iterator[tuple[list[str], str]]:
-    """The commands' options that take a number."""
+def numeric_options() -> Iterator[tuple[list[str], str]]:
+    """Yield each command with each of its options that takes a number."""
     for words, kind in ((["denoise"], Options), (["eval"], Evaluation)):
-        for name, hint in get_type_hints(kind).items():
-            if {int, float} & {hint, *get_args(hint)}:
+        for name, (_, hint) in list_options(kind).items():
+            if {int, float} & {get_args(hint)[0], *get_args(get_args(hint)[0])}:
                 task = [OF_TASK[name]] if name in OF_TASK and words == ["denoise"] else words
                 yield task, f"--{name.replace('_', '-')}"
     yield ["compare"], "--zoom"
@@ -75,7 +75,7 @@ NAMED_NUMBERS = [(["denoise"], "--memory"), (["denoise"], "--resize"), (["denois
 
 
 @pytest.mark.parametrize("value", ["nan", "-nan", "inf", "-inf", "Infinity", "1e999", "-1e999"])
-@pytest.mark.parametrize(("words", "option"), [*numeric(), *NAMED_NUMBERS], ids=lambda part: str(part))
+@pytest.mark.parametrize(("words", "option"), [*numeric_options(), *NAMED_NUMBERS], ids=lambda part: str(part))
 def test_a_number_that_is_not_finite_is_a_usage_error(words: list[str], option: str, value: str, restore: Run) -> None:
     save_image(Path("a.png"), make_image(8, 8))
     save_image(Path("b.png"), make_image(8, 8))

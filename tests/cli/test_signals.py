@@ -1,4 +1,4 @@
-"""Signals to a real process, while it restores."""
+"""Signals to a real process while it restores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def hangup_is_not_ignored() -> Iterator[None]:
-    """Under `nohup` the test run itself ignores SIGHUP, and its children would inherit that."""
+    """Restore the handling of SIGHUP, which child processes of a test run under `nohup` would ignore."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -32,7 +32,7 @@ def hangup_is_not_ignored() -> Iterator[None]:
 
 @contextmanager
 def running(*arguments: object, cwd: Path, before: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
-    """`restore` in a process of its own."""
+    """Start `restore` in a process."""
     command = [*before, sys.executable, "-m", "restore_cli", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
@@ -43,27 +43,27 @@ def running(*arguments: object, cwd: Path, before: Sequence[str] = ()) -> Iterat
         process.kill()
 
 
-def until(process: subprocess.Popen[str], happened: Callable[[], object]) -> None:
-    """Waits for something that a process does."""
+def wait_until(process: subprocess.Popen[str], happened: Callable[[], object]) -> None:
+    """Wait for something that a process does."""
     while not happened():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
 
 
-def parts(folder: Path) -> list[Path]:
-    """Results that are being written."""
+def partial_files(folder: Path) -> list[Path]:
+    """Return the results that are being written."""
     return list(folder.rglob(".restore-*.part"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_finishes_what_is_at_hand_and_the_same_command_goes_on(
+def test_the_first_signal_finishes_images_in_flight_and_the_same_command_continues(
     number: signal.Signals, tmp_path: Path, x1: Path
 ) -> None:
     for name in "abcdefgh":
         save_image(tmp_path / f"in/{name}.png", make_image(500, 500))
     command = ("denoise", "--weights", x1, "in", "-o", "out")
     with running(*command, cwd=tmp_path) as process:
-        until(process, lambda: parts(tmp_path))
+        wait_until(process, lambda: partial_files(tmp_path))
         process.send_signal(number)
         out, err = process.communicate()
     assert process.returncode == 130, err
@@ -73,7 +73,7 @@ def test_the_first_signal_finishes_what_is_at_hand_and_the_same_command_goes_on(
     done = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
     assert 0 < len(done) < 8
     assert len(out.splitlines()) == len(done)
-    assert not parts(tmp_path)
+    assert not partial_files(tmp_path)
     for name in done:
         with Image.open(tmp_path / "out" / name) as image:
             image.load()
@@ -86,7 +86,7 @@ def test_the_first_signal_finishes_what_is_at_hand_and_the_same_command_goes_on(
 def test_a_second_signal_ends_at_once_and_leaves_nothing(tmp_path: Path, x1: Path) -> None:
     save_image(tmp_path / "in.png", make_image(3000, 3000))
     with running("denoise", "--weights", x1, "in.png", "--tile", "0", cwd=tmp_path) as process:
-        until(process, lambda: parts(tmp_path))
+        wait_until(process, lambda: partial_files(tmp_path))
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         assert process.stderr.readline().startswith("stopping: finishing 1 picture")
@@ -100,7 +100,7 @@ def test_a_second_signal_ends_at_once_and_leaves_nothing(tmp_path: Path, x1: Pat
 def test_a_second_lost_session_ends_at_once_and_leaves_nothing(tmp_path: Path, x1: Path) -> None:
     save_image(tmp_path / "in.png", make_image(3000, 3000))
     with running("denoise", "--weights", x1, "in.png", "--tile", "0", cwd=tmp_path) as process:
-        until(process, lambda: parts(tmp_path))
+        wait_until(process, lambda: partial_files(tmp_path))
         process.send_signal(signal.SIGHUP)
         assert process.stderr is not None
         assert process.stderr.readline().startswith("stopping: finishing 1 picture")
@@ -110,8 +110,8 @@ def test_a_second_lost_session_ends_at_once_and_leaves_nothing(tmp_path: Path, x
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
 
 
-def test_a_lost_terminal_finishes_what_is_at_hand(tmp_path: Path, x1: Path) -> None:
-    """The session's leader gets SIGHUP, and can write to its terminal no more."""
+def test_a_lost_terminal_finishes_images_in_flight(tmp_path: Path, x1: Path) -> None:
+    """The leader of the session gets SIGHUP and cannot write to its terminal any more."""
     for name in "abcdefgh":
         save_image(tmp_path / f"in/{name}.png", make_image(500, 500))
     master, slave = pty.openpty()
@@ -122,7 +122,7 @@ def test_a_lost_terminal_finishes_what_is_at_hand(tmp_path: Path, x1: Path) -> N
     ) as process:
         os.close(slave)
         try:
-            until(process, lambda: read_waiting(master) and parts(tmp_path))
+            wait_until(process, lambda: read_waiting(master) and partial_files(tmp_path))
             os.close(master)
             process.wait()
         finally:
@@ -131,7 +131,7 @@ def test_a_lost_terminal_finishes_what_is_at_hand(tmp_path: Path, x1: Path) -> N
     log = (tmp_path / "log").read_text()
     assert " stopping finishing " in log
     assert "exit code 130; " in log
-    assert not parts(tmp_path)
+    assert not partial_files(tmp_path)
     done = list((tmp_path / "out").glob("[!.]*"))
     assert 0 < len(done) < 8
     for path in done:
@@ -144,14 +144,14 @@ def test_workers_leave_a_lost_session_to_their_parent(tmp_path: Path, x1: Path) 
         save_image(tmp_path / f"in/{number}.png", make_image(500, 500))
     command = ("denoise", "--weights", x1, "in", "-o", "out", "--device", "cpu,cpu")
     with running(*command, cwd=tmp_path, before=["setsid"]) as process:
-        until(process, lambda: parts(tmp_path))
+        wait_until(process, lambda: partial_files(tmp_path))
         os.killpg(process.pid, signal.SIGHUP)
         out, err = process.communicate()
     assert process.returncode == 130, err
     assert "died" not in err
     done = list((tmp_path / "out").glob("[!.]*"))
     assert 0 < len(done) == len(out.splitlines()) < 16
-    assert not parts(tmp_path)
+    assert not partial_files(tmp_path)
 
 
 def read_waiting(terminal: int) -> bool:
@@ -161,10 +161,10 @@ def read_waiting(terminal: int) -> bool:
     return True
 
 
-def test_nohup_keeps_a_run_from_hearing_of_a_lost_session(tmp_path: Path, x1: Path) -> None:
+def test_nohup_makes_a_run_ignore_a_lost_session(tmp_path: Path, x1: Path) -> None:
     save_image(tmp_path / "in.png", make_image(500, 500))
     with running("denoise", "--weights", x1, "in.png", cwd=tmp_path, before=["nohup"]) as process:
-        until(process, lambda: parts(tmp_path))
+        wait_until(process, lambda: partial_files(tmp_path))
         process.send_signal(signal.SIGHUP)
         out, err = process.communicate()
     assert process.returncode == 0, err
@@ -176,18 +176,20 @@ def test_a_signal_to_a_command_without_batch_leaves_no_temporary_file(number: si
     for name in "ab":
         save_image(tmp_path / f"{name}.png", make_image(1500, 1500))
     with running("compare", "a.png", "b.png", "-o", "sheet.png", "--zoom", "4", cwd=tmp_path) as process:
-        until(process, lambda: parts(tmp_path))
+        wait_until(process, lambda: partial_files(tmp_path))
         process.send_signal(number)
         _, err = process.communicate()
     assert (process.returncode, err) == (130, "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 
-def test_with_nothing_at_hand_the_first_signal_ends(tmp_path: Path, x1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waits for a picture on standard input."""
+def test_without_images_in_flight_the_first_signal_ends_the_run(
+    tmp_path: Path, x1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command waits for an image on standard input."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with running("denoise", "--weights", x1, "-", "-o", "out.png", cwd=tmp_path) as process:
-        until(process, lambda: list(tmp_path.glob("restore-*")))
+        wait_until(process, lambda: list(tmp_path.glob("restore-*")))
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate()
     assert process.returncode == 130
@@ -195,18 +197,18 @@ def test_with_nothing_at_hand_the_first_signal_ends(tmp_path: Path, x1: Path, mo
     assert not list(tmp_path.iterdir())
 
 
-def test_watching_is_ended_well_by_a_signal(tmp_path: Path, x1: Path) -> None:
+def test_a_signal_ends_a_watching_run_with_success(tmp_path: Path, x1: Path) -> None:
     (tmp_path / "in").mkdir()
     with running("denoise", "--weights", x1, "in", "-o", "out", "--watch", cwd=tmp_path) as process:
         save_image(tmp_path / "new.png", make_image(9, 9)).rename(tmp_path / "in/new.png")
-        until(process, (tmp_path / "out/new.png").exists)
+        wait_until(process, (tmp_path / "out/new.png").exists)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate()
     assert process.returncode == 0, err
     assert "in/new.png → out/new.png" in out
 
 
-def test_nobody_reads_the_lines(tmp_path: Path, x1: Path) -> None:
+def test_a_closed_pipe_ends_the_run(tmp_path: Path, x1: Path) -> None:
     for name in "abcdefgh":
         save_image(tmp_path / f"in/{name}.png", make_image(300, 300))
     with running("denoise", "--weights", x1, "in", "-o", "out", "--log", "log.txt", cwd=tmp_path) as process:
@@ -217,6 +219,6 @@ def test_nobody_reads_the_lines(tmp_path: Path, x1: Path) -> None:
         err = process.stderr.read()
     assert process.wait() == 141
     assert err == ""
-    assert not parts(tmp_path)
+    assert not partial_files(tmp_path)
     assert "exit code 141" in (tmp_path / "log.txt").read_text()
     assert (tmp_path / "out" / MANIFEST_NAME).exists()

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, broken or narrow: images are finished all the same, and the exit code tells."""
+"""Standard streams that are closed, broken or narrow: all images are written, and the exit code is right."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ALL = "<&- >&- 2>&-"
 
 
 def environment(cwd: Path) -> dict[str, str]:
-    """Variables of a process with an empty cache."""
+    """Return variables of a process with an empty cache."""
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RESTORE_CACHE": str(cwd / ".cache")}
 
 
 def shell(*arguments: object, streams: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """`restore` with its standard streams as a shell redirects them."""
+    """Run `restore` with standard streams redirected by a shell."""
     words = [sys.executable, "-m", "restore_cli", *map(str, arguments)]
     command = f"exec {shlex.join(words)} {streams}"
     pipe = subprocess.PIPE
@@ -34,20 +34,20 @@ def shell(*arguments: object, streams: str, cwd: Path) -> subprocess.CompletedPr
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three images in `in`."""
+    """Make three images in `in`."""
     for number, name in enumerate(NAMES):
         save_image(tmp_path / "in" / name, make_image(24, 30, seed=number))
     return tmp_path
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """What lies in the folder of outputs, but for the manifest."""
+    """Return the files in the folder of outputs without the manifest."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".restore-manifest.jsonl"}
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, x1: Path) -> dict[str, bytes]:
-    """The same images restored with all streams open."""
+    """Return the same images restored with all streams open."""
     folder = tmp_path_factory.mktemp("whole")
     for number, name in enumerate(NAMES):
         save_image(folder / "in" / name, make_image(24, 30, seed=number))
@@ -67,7 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, x1: Path) -> dict[str, bytes
         (["--log", "log.txt"], "2>/dev/full"),
     ],
 )
-def test_a_closed_stream_ends_no_batch(
+def test_a_closed_stream_does_not_end_a_batch(
     options: list[str], streams: str, folder: Path, x1: Path, whole: dict[str, bytes]
 ) -> None:
     ran = shell("denoise", "--weights", x1, "in", "-o", "out", *options, streams=streams, cwd=folder)
@@ -77,7 +77,7 @@ def test_a_closed_stream_ends_no_batch(
     assert len(ran.stdout.splitlines()) == (0 if ">&-" in streams.split() else 3)
 
 
-def test_the_exit_code_tells_where_nothing_can_be_printed(folder: Path, x1: Path, whole: dict[str, bytes]) -> None:
+def test_the_exit_code_is_right_if_nothing_can_be_printed(folder: Path, x1: Path, whole: dict[str, bytes]) -> None:
     (folder / "in/bad.png").write_text("no image")
     ran = shell("denoise", "--weights", x1, "in", "-o", "out", streams=ALL, cwd=folder)
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", "")
@@ -87,7 +87,7 @@ def test_the_exit_code_tells_where_nothing_can_be_printed(folder: Path, x1: Path
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_lines_that_no_disk_takes_end_no_batch(
+def test_a_full_disk_behind_a_stream_does_not_end_a_batch(
     options: list[str], folder: Path, x1: Path, whole: dict[str, bytes]
 ) -> None:
     ran = shell("denoise", "--weights", x1, "in", "-o", "out", *options, streams=">/dev/full", cwd=folder)
@@ -140,14 +140,14 @@ NARROW_NAMES = ["in/caf\udce9.png", "in/日本.png"]
 
 
 def printed(*arguments: object, variables: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    """`restore` where standard output and error have another encoding than UTF-8."""
+    """Run `restore` with another encoding than UTF-8 of standard output and error."""
     command = [sys.executable, "-m", "restore_cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, check=False, env=environment(cwd) | variables, cwd=cwd)
 
 
 @pytest.fixture
 def named(tmp_path: Path) -> Path:
-    """A folder with an image whose name is no text, and one whose name ASCII cannot express."""
+    """Make one image whose name is not valid text, and one whose name ASCII cannot express."""
     for name in NARROW_NAMES:
         save_image(tmp_path / name, make_image(24, 30))
     return tmp_path
@@ -171,7 +171,7 @@ def named(tmp_path: Path) -> Path:
         ("--version", b"restore 0"),
     ],
 )
-def test_a_stream_that_cannot_encode_stops_no_command(
+def test_a_stream_that_cannot_encode_does_not_stop_a_command(
     command: str, word: bytes, variables: dict[str, str], named: Path
 ) -> None:
     ran = printed(*command.split(), variables=variables, cwd=named)

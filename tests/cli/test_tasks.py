@@ -1,4 +1,4 @@
-"""One line typed, restored pictures out; or one line that says why not, and its exit code."""
+"""The commands that restore: images are written, and errors are one line with an exit code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def one_line(text: str) -> str:
     return text
 
 
-def test_a_picture_is_enlarged_beside_itself(restore: Run, x2: Path) -> None:
+def test_sr_writes_beside_the_input(restore: Run, x2: Path) -> None:
     save_image(Path("in.png"), make_image(20, 30))
     ran = restore("sr", "--weights", x2, "in.png")
     assert (ran.code, ran.err) == (0, "")
@@ -35,7 +35,7 @@ def test_a_picture_is_enlarged_beside_itself(restore: Run, x2: Path) -> None:
     assert size("in_sr2.png") == (60, 40)
 
 
-def test_a_lossy_picture_is_enlarged_to_png(restore: Run, x2: Path) -> None:
+def test_sr_writes_lossy_inputs_as_png(restore: Run, x2: Path) -> None:
     save_image(Path("in.jpg"), make_image(20, 30))
     assert restore("sr", "--weights", x2, "in.jpg").code == 0
     assert size("in_sr2.png") == (60, 40)
@@ -58,7 +58,7 @@ def test_a_folder_keeps_its_tree(restore: Run, x1: Path) -> None:
     assert found == [MANIFEST_NAME, "a.png", "sub/b.webp", "sub/deep/c.tif"]
 
 
-def test_inputs_of_one_stem_both_come_out(restore: Run, x2: Path) -> None:
+def test_inputs_of_one_stem_get_different_outputs(restore: Run, x2: Path) -> None:
     save_image(Path("in/a.jpg"), make_image(8, 8))
     save_image(Path("in/a.png"), make_image(10, 10))
     assert restore("sr", "--weights", x2, "in", "-o", "out").code == 0
@@ -66,7 +66,7 @@ def test_inputs_of_one_stem_both_come_out(restore: Run, x2: Path) -> None:
     assert size("out/a.jpg.png") == (16, 16)
 
 
-def test_a_second_run_does_nothing_and_says_so(restore: Run, x1: Path) -> None:
+def test_a_second_run_has_nothing_to_do(restore: Run, x1: Path) -> None:
     save_image(Path("photos/a.png"), make_image(8, 8))
     assert restore("denoise", "--weights", x1, "photos").code == 0
     before = Path("photos/a_denoise.png").stat().st_mtime_ns
@@ -99,16 +99,16 @@ def test_templates(restore: Run, x2: Path) -> None:
         (["-o", "{}.png"], "{} is none of"),
         (["-o", "{0}.png"], "{0} is none of"),
         (["-o", "in.png"], "which is an input"),
-        (["-s", "4"], "enlarges ×2, ×4 was asked for"),
-        (["--device", "gpu"], "none of auto, cpu"),
-        (["--precision", "fp8"], "none of auto, fp32"),
+        (["-s", "4"], "enlarges ×2, not ×4"),
+        (["--device", "gpu"], "expected auto, cpu"),
+        (["--precision", "fp8"], "expected auto, fp32"),
         (["--tile", "-1"], "expected 0 or more"),
         (["--batch", "0"], "expected 1 or more"),
-        (["--model", "hat"], "is of swinir, hat was asked for"),
-        (["--variant", "real"], "--weights names the checkpoint"),
+        (["--model", "hat"], "is a checkpoint of swinir, not of hat"),
+        (["--variant", "real"], "--weights names a checkpoint file"),
     ],
 )
-def test_what_cannot_be_meant_is_said_in_one_line(arguments: list[str], word: str, restore: Run, x2: Path) -> None:
+def test_invalid_options_are_one_line(arguments: list[str], word: str, restore: Run, x2: Path) -> None:
     save_image(Path("in.png"), make_image(8, 8))
     before = Path("in.png").read_bytes()
     ran = restore("sr", "--weights", x2, "in.png", *arguments)
@@ -135,7 +135,9 @@ def test_what_cannot_be_meant_is_said_in_one_line(arguments: list[str], word: st
         (["sr", "in.png", "--catalogue", "none.toml"], 2, ["none.toml"]),
     ],
 )
-def test_failures_before_the_first_picture(arguments: list[str], code: int, words: list[str], restore: Run) -> None:
+def test_errors_before_the_first_image_have_their_exit_codes(
+    arguments: list[str], code: int, words: list[str], restore: Run
+) -> None:
     save_image(Path("in.png"), make_image(8, 8))
     Path("empty").mkdir()
     ran = restore(*arguments)
@@ -143,7 +145,7 @@ def test_failures_before_the_first_picture(arguments: list[str], code: int, word
     assert all(word in one_line(ran.err) for word in words), ran.err
 
 
-def test_bad_pictures_are_named_and_the_others_restored(restore: Run, x1: Path) -> None:
+def test_bad_images_are_named_and_the_others_restored(restore: Run, x1: Path) -> None:
     save_image(Path("photos/a.png"), make_image(8, 8))
     Path("photos/b.png").write_text("text")
     Path("photos/c.jpg").write_bytes(save_image(Path("whole.jpg"), make_image(80, 80)).read_bytes()[:900])
@@ -183,7 +185,7 @@ def test_an_output_that_cannot_be_written_is_one_line(restore: Run, x1: Path) ->
     assert "file" in one_line(ran.err)
 
 
-def test_a_gray_picture_and_an_alpha_channel_come_out(restore: Run, x2: Path) -> None:
+def test_gray_images_and_alpha_channels_are_kept(restore: Run, x2: Path) -> None:
     save_image(Path("gray.png"), make_image(8, 8, 1))
     rgba = np.concatenate([make_image(8, 8), make_image(8, 8, 1, seed=3)], 2)
     save_image(Path("alpha.png"), rgba)
@@ -192,26 +194,26 @@ def test_a_gray_picture_and_an_alpha_channel_come_out(restore: Run, x2: Path) ->
         assert (gray.mode, alpha.mode, alpha.size) == ("L", "RGBA", (16, 16))
 
 
-def test_names_print_whole(restore: Run, x2: Path) -> None:
+def test_long_names_are_not_cut(restore: Run, x2: Path) -> None:
     save_image(Path("photo [final] [b].png"), make_image(8, 8))
     ran = restore("sr", "--weights", x2, "photo [final] [b].png")
     assert "photo [final] [b].png → photo [final] [b]_sr2.png" in ran.out
 
 
-def test_quiet_says_nothing(restore: Run, x2: Path) -> None:
+def test_quiet_prints_nothing(restore: Run, x2: Path) -> None:
     save_image(Path("in.png"), make_image(8, 8))
     ran = restore("sr", "--weights", x2, "in.png", "-q")
     assert (ran.code, ran.out, ran.err) == (0, "", "")
 
 
-def test_a_traceback_only_when_asked_for(restore: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracebacks_are_shown_only_for_debugging(restore: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESTORE_DEBUG", "1")
     save_image(Path("in.png"), make_image(8, 8))
     with pytest.raises(Exception, match="no model 'x'"):
         restore("sr", "--model", "x", "in.png")
 
 
-def test_help_and_version_load_nothing_that_takes_long() -> None:
+def test_help_and_version_import_no_slow_module() -> None:
     code = "import sys; sys.argv = ['restore', {!r}]\nfrom restore_cli.cli.main import main\n" + (
         "try: main()\nexcept SystemExit as e: assert not e.code\n"
         "assert not {{'torch', 'numpy', 'PIL', 'pyvips'}} & set(sys.modules)"
@@ -230,21 +232,21 @@ def test_help_and_version_load_nothing_that_takes_long() -> None:
         (["denos", "a.png"], "Did you mean 'denoise'?"),
     ],
 )
-def test_a_command_line_that_cannot_be_read_is_one_line(words: list[str], said: str, restore: Run) -> None:
+def test_an_invalid_command_line_is_one_line(words: list[str], said: str, restore: Run) -> None:
     ran = restore(*words)
     assert (ran.code, ran.out) == (2, "")
     assert said in one_line(ran.err)
     assert "--help)" in ran.err
 
 
-def test_no_words_at_all_are_answered_with_help(restore: Run) -> None:
+def test_no_arguments_show_the_help(restore: Run) -> None:
     ran = restore()
     assert ran.code == 2
     assert "Usage: restore" in ran.out + ran.err
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the compiler's own
-def test_the_compiler_is_tried_and_the_picture_stays(restore: Run, x2: Path) -> None:
+def test_the_compiler_is_tried_and_the_image_does_not_change(restore: Run, x2: Path) -> None:
     save_image(Path("in.png"), make_image(60, 70))
     ran = restore("sr", "--weights", x2, "in.png", "-o", "compiled.png", "--tile", 32, "--compile")
     assert ran.code == 0
@@ -254,7 +256,7 @@ def test_the_compiler_is_tried_and_the_picture_stays(restore: Run, x2: Path) -> 
     assert abs(pictures[0] - pictures[1]).max() <= 1
 
 
-def test_a_picture_of_one_tile_is_not_compiled_for(restore: Run, x2: Path) -> None:
+def test_an_image_of_one_tile_is_not_compiled_for(restore: Run, x2: Path) -> None:
     save_image(Path("in.png"), make_image(20, 30))
     ran = restore("sr", "--weights", x2, "in.png", "--compile")
     assert (ran.code, ran.err) == (0, "")

@@ -24,12 +24,12 @@ from restore_cli.evaluation.pairing import pair_files
 from restore_cli.image.codec import decode, encode
 from restore_cli.image.picture import Picture
 from restore_cli.jobs.paths import Input
-from restore_cli.jobs.types import Job
+from restore_cli.jobs.types import ModelOptions
 from restore_cli.weights.catalogue import Request, read_catalogue
 
 
-def job(task: str, weights: Path, noise: str | None = None, quality: int | None = None) -> Job:
-    return Job(Request(task, noise=noise, quality=quality), read_catalogue(), weights=weights, device="cpu")
+def options(task: str, weights: Path, noise: str | None = None, quality: int | None = None) -> ModelOptions:
+    return ModelOptions(Request(task, noise=noise, quality=quality), read_catalogue(), weights=weights, device="cpu")
 
 
 def items(root: str, *names: str) -> list[Input]:
@@ -92,8 +92,8 @@ def test_degraded_pictures_and_those_made_here_measure_the_same(tmp_path: Path, 
         save_image(tmp_path / f"hr/{name}.png", whole)
         save_image(tmp_path / f"lr/{name}x2.png", imresize(whole[:40, : sides[1] // 2 * 2], 0.5))
     given = EvalOptions(tmp_path / "hr", tmp_path / "lr")
-    rows = list(evaluate(job("sr", x2), given))
-    made = list(evaluate(job("sr", x2), replace(given, input=None)))
+    rows = list(evaluate(options("sr", x2), given))
+    made = list(evaluate(options("sr", x2), replace(given, input=None)))
     assert [(r.image, r.measures, r.baseline) for r in rows] == [(r.image, r.measures, r.baseline) for r in made]
     assert [row.image for row in rows] == ["a.png", "b.png"]
 
@@ -102,12 +102,12 @@ def test_a_row_is_what_the_measures_say_of_the_result(tmp_path: Path, x2: Path) 
     whole = save_image(tmp_path / "a.png", make_image(40, 44))
     low = imresize(decode(whole).pixels, 0.5)
     out = restored(load(x2, "cpu"), low)
-    (row,) = evaluate(job("sr", x2), EvalOptions(whole))
+    (row,) = evaluate(options("sr", x2), EvalOptions(whole))
     assert row.measures == expected(out, decode(whole).pixels, 2)
     assert row.baseline == expected(imresize(low, 2), decode(whole).pixels, 2)
     assert row.sha256 == hashlib.sha256(x2.read_bytes()).hexdigest()
     assert (row.checkpoint, row.megapixels) == (x2.name, 20 * 22 / 1e6)
-    (cut,) = evaluate(job("sr", x2), EvalOptions(whole, border=5, baseline="none"))
+    (cut,) = evaluate(options("sr", x2), EvalOptions(whole, border=5, baseline="none"))
     assert cut.measures == expected(out, decode(whole).pixels, 5)
     assert cut.baseline is None
 
@@ -116,7 +116,7 @@ def test_a_deep_input_is_restored_unrounded_and_its_result_rounded_once(tmp_path
     whole = save_image(tmp_path / "a.png", make_image(40, 44))
     deep = np.random.default_rng(0).integers(0, 65536, (20, 22, 3)).astype(np.uint16)
     encode(Picture(deep), tmp_path / "low.png")
-    (row,) = evaluate(job("sr", x2), EvalOptions(whole, tmp_path / "low.png"))
+    (row,) = evaluate(options("sr", x2), EvalOptions(whole, tmp_path / "low.png"))
     out = restored(load(x2, "cpu"), deep.astype(np.float32) / np.float32(65535))
     assert out.dtype == np.float32
     assert row.measures == expected(np.rint(out.clip(0, 1) * 255).astype(np.uint8), decode(whole).pixels, 2)
@@ -135,18 +135,18 @@ def test_noise_goes_in_unrounded_and_unclipped_and_is_measured_in_8_bits(tmp_pat
     white = save_image(tmp_path / "a.png", np.full((24, 24, 3), 250, np.uint8))
     noisy = add_noise(decode(white).pixels, 25, seed=3)
     assert noisy.max() > 1
-    (row,) = evaluate(job("denoise", x1, noise="25"), EvalOptions(white, seed=3))
+    (row,) = evaluate(options("denoise", x1, noise="25"), EvalOptions(white, seed=3))
     out = restored(load(x1, "cpu"), noisy)
     assert row.measures["psnr"] == psnr(np.rint(out.clip(0, 1) * 255), decode(white).pixels)
     assert row.baseline is not None
     assert row.baseline["psnr"] == psnr(np.rint(noisy.clip(0, 1) * 255), decode(white).pixels)
-    (other,) = evaluate(job("denoise", x1, noise="blind"), EvalOptions(white, seed=3, sigma=25))
+    (other,) = evaluate(options("denoise", x1, noise="blind"), EvalOptions(white, seed=3, sigma=25))
     assert other.measures == row.measures
 
 
 def test_jpeg_has_psnr_b(tmp_path: Path, x1: Path) -> None:
     whole = save_image(tmp_path / "a.png", make_image(40, 48))
-    (row,) = evaluate(job("dejpeg", x1, quality=10), EvalOptions(whole))
+    (row,) = evaluate(options("dejpeg", x1, quality=10), EvalOptions(whole))
     spoiled = compress_jpeg(decode(whole).pixels, 10)
     assert row.baseline is not None
     assert row.baseline["psnrb"] == psnr_b(spoiled, decode(whole).pixels)
@@ -166,7 +166,7 @@ def test_gray_counts_as_three_equal_channels() -> None:
 
 def test_a_gray_reference_is_restored_as_gray(tmp_path: Path, x1: Path) -> None:
     whole = save_image(tmp_path / "a.bmp", make_image(32, 32, 1))
-    (row,) = evaluate(job("dejpeg", x1, quality=30), EvalOptions(whole))
+    (row,) = evaluate(options("dejpeg", x1, quality=30), EvalOptions(whole))
     assert math.isfinite(row.measures["psnrb"])
 
 
@@ -193,7 +193,7 @@ def test_a_reference_may_be_larger_by_less_than_the_scale(
     save_image(tmp_path / "lr/a.png", make_image(20, 20))
     whole = save_image(tmp_path / "hr/b.png", make_image(40 + over[0], 40 + over[1]))
     save_image(tmp_path / "lr/b.png", make_image(20, 20))
-    rows = evaluate(job("sr", x2), EvalOptions(tmp_path / "hr", tmp_path / "lr"))
+    rows = evaluate(options("sr", x2), EvalOptions(tmp_path / "hr", tmp_path / "lr"))
     if fits:
         assert len(list(rows)) == 2
     else:
@@ -204,13 +204,13 @@ def test_a_reference_may_be_larger_by_less_than_the_scale(
 def test_what_is_too_small_to_measure_is_named(tmp_path: Path, x2: Path) -> None:
     whole = save_image(tmp_path / "a.png", make_image(14, 40))
     with pytest.raises(ImageError, match=r"a\.png: 40×14 px without a border of 2 px: SSIM needs at least 11 px"):
-        list(evaluate(job("sr", x2), EvalOptions(whole)))
+        list(evaluate(options("sr", x2), EvalOptions(whole)))
     Image.new("RGB", (1, 40)).save(tmp_path / "b.png")
     with pytest.raises(ImageError, match="less than one pixel"):
-        list(evaluate(job("sr", x2), EvalOptions(tmp_path / "b.png")))
+        list(evaluate(options("sr", x2), EvalOptions(tmp_path / "b.png")))
     (tmp_path / "empty").mkdir()
     with pytest.raises(NothingToDo):
-        list(evaluate(job("sr", x2), EvalOptions(tmp_path / "empty")))
+        list(evaluate(options("sr", x2), EvalOptions(tmp_path / "empty")))
 
 
 @pytest.mark.parametrize(
@@ -232,13 +232,13 @@ def test_what_cannot_be_meant_is_refused(
     asked = Request(task, noise=request_words.get("noise"))
     baseline, sigma = str(options_words.get("baseline", "auto")), options_words.get("sigma")
     with pytest.raises(UsageError, match=words):
-        next(evaluate(replace(job(task, x1), request=asked), EvalOptions(tmp_path, sigma=sigma, baseline=baseline)))
+        next(evaluate(replace(options(task, x1), request=asked), EvalOptions(tmp_path, sigma=sigma, baseline=baseline)))
 
 
 def test_tiles_are_compared_with_the_whole(tmp_path: Path, x2: Path) -> None:
     save_image(tmp_path / "large.png", make_image(96, 140))
     save_image(tmp_path / "small.png", make_image(32, 32))
-    large, small = evaluate(job("sr", x2), EvalOptions(tmp_path, tiles=(16, 32, 256)))
+    large, small = evaluate(options("sr", x2), EvalOptions(tmp_path, tiles=(16, 32, 256)))
     assert [tile.tile for tile in large.tiles] == [16, 32]  # nothing is cut at 256
     assert small.tiles == ()
     assert large.tiles[0].psnr < large.tiles[1].psnr < math.inf
@@ -260,7 +260,7 @@ def test_the_seam_measure_is_the_step_at_borders_over_the_step_elsewhere() -> No
 
 def test_the_published_weights_on_set5_from_both_kinds_of_input(shared: Path) -> None:
     """EMT ×4 (arXiv:2305.11403, table 3): 32.64 dB on Y; own bicubic gives the same as the official one."""
-    wanted = replace(job("sr", shared / "checkpoints/EMT_LSR_x4.pth"), precision="fp32")
+    wanted = replace(options("sr", shared / "checkpoints/EMT_LSR_x4.pth"), precision="fp32")
     given = EvalOptions(shared / "bench/Set5/HR", shared / "bench/Set5/LR_bicubic/X4")
     found = [summarize(list(evaluate(wanted, trial))) for trial in (given, replace(given, input=None))]
     assert found[0].mean["psnr_y"] == pytest.approx(32.639, abs=1e-3)

@@ -1,4 +1,4 @@
-"""An FTP server on this machine, until standard input ends: `python ftp_server.py FOLDER`. Prints its port."""
+"""An FTP server that runs until standard input ends: `python ftp_server.py FOLDER`. Prints its port."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyftpdlib.servers import FTPServer
 
 
 def main() -> None:
-    """Anybody may read and write."""
+    """Allow everyone to read and write."""
     logging.disable()
     people = DummyAuthorizer()
     people.add_user("me", "secret", sys.argv[1], perm="elradfmwMT")

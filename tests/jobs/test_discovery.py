@@ -1,4 +1,4 @@
-"""Which files are meant: every one of them once, in natural order, nothing else."""
+"""Finding inputs: each once, in natural order, and nothing else."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_order_is_natural_hidden_and_other_files_are_passed_over_and_counted(tree: Path) -> None:
+def test_order_is_natural_and_hidden_and_other_files_are_counted(tree: Path) -> None:
     passed = IgnoredFiles()
     groups = list(Search(InputSpec((str(tree),)), FORMAT_BY_SUFFIX, passed).find_groups())
     assert [[item.relative for item in group] for group in groups] == [
@@ -53,11 +53,11 @@ def test_without_sub_folders(tree: Path) -> None:
     assert found(InputSpec((str(tree),), recursive=False)) == ["page2.png", "Page3.png", "page10.png"]
 
 
-def test_the_folder_of_the_outputs_is_not_looked_into(tree: Path) -> None:
+def test_the_folder_of_the_outputs_is_not_searched(tree: Path) -> None:
     assert found(InputSpec((str(tree),)), f"{tree}/b/") == ["page2.png", "Page3.png", "page10.png", "z/page1.JPG"]
 
 
-def test_linked_folders_pipes_and_sockets_are_no_images_and_are_counted(tree: Path) -> None:
+def test_linked_folders_pipes_and_sockets_are_counted_as_ignored(tree: Path) -> None:
     (tree / "loop").symlink_to(tree)
     (tree / "link.png").symlink_to(tree / "page2.png")
     (tree / "folder.png").symlink_to(tree)
@@ -70,7 +70,7 @@ def test_linked_folders_pipes_and_sockets_are_no_images_and_are_counted(tree: Pa
     assert (passed.linked_folders, passed.others) == (2, 3)
 
 
-def test_linked_folders_are_followed_once_each_behind_the_others(tree: Path, tmp_path: Path) -> None:
+def test_linked_folders_are_followed_once_each_after_the_others(tree: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "deep").mkdir(parents=True)
     (elsewhere / "one.png").touch()
@@ -93,7 +93,7 @@ def test_linked_folders_are_followed_once_each_behind_the_others(tree: Path, tmp
     assert found(InputSpec((str(tree), str(elsewhere)), follow_links=True)) == items
 
 
-def test_links_in_a_circle_are_harmless_in_patterns(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patterns_end_in_spite_of_links_in_a_circle(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("loop1", "loop2", "b/loop3", "b/c/loop4"):
         (tree / name).symlink_to(tree)
     expected = ["b/c/d.tif", "page2.png", "Page3.png", "page10.png", "z/page1.JPG"]
@@ -135,7 +135,7 @@ def test_a_file_named_twice_is_restored_once(tree: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
-def test_a_folder_that_cannot_be_looked_into_is_told(tree: Path) -> None:
+def test_an_unreadable_folder_is_reported(tree: Path) -> None:
     (tree / "z").chmod(0)
     passed = IgnoredFiles()
     list(Search(InputSpec((str(tree),)), FORMAT_BY_SUFFIX, passed).find_groups())
@@ -159,5 +159,5 @@ def test_a_folder_without_images_is_nothing_to_do(tmp_path: Path) -> None:
 
 
 @given(st.text(alphabet="a.B-", min_size=1, max_size=8))
-def test_names_split_as_everywhere(name: str) -> None:
+def test_names_split_as_os_path_does(name: str) -> None:
     assert split_suffix(name) == os.path.splitext(name)  # noqa: PTH122

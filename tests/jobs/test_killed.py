@@ -1,4 +1,4 @@
-"""Killed at any moment and started again, a batch comes out as if nothing had happened."""
+"""A batch that is killed again and again gives the same results as one that is not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 
-def test_killed_and_started_again() -> None:
+def test_killed_runs_give_the_same_results() -> None:
     words = ("--pictures", "36", "--kills", "3")
     ran = subprocess.run([sys.executable, "-m", "benchmarks.killed", *words], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -1,4 +1,4 @@
-"""No input is written over, and no two inputs share an output."""
+"""No input is overwritten, and no two inputs get the same output."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ names = st.builds(
     st.sampled_from([None, "out/", "out/{stem}.png", "{stem}_{task}", "out/{model}"]),
     st.sampled_from(["sr", "denoise"]),
 )
-def test_outputs_are_all_different_and_no_inputs(found: list[str], output: str | None, task: str) -> None:
+def test_outputs_differ_from_each_other_and_from_inputs(found: list[str], output: str | None, task: str) -> None:
     items = inputs(*found)
     wanted = naming(output, task)
     pairs, refused = assign_outputs(items, wanted, wanted.find_folder(several=True))
@@ -47,27 +47,27 @@ def test_outputs_are_all_different_and_no_inputs(found: list[str], output: str |
         assert {item for item, _ in pairs} | {item for item, _, _ in refused} == set(items)
 
 
-def placed(output: str | None, task: str, *names: str) -> list[str]:
+def output_paths(output: str | None, task: str, *names: str) -> list[str]:
     wanted = naming(output, task)
     return [path for _, path in assign_outputs(inputs(*names), wanted, wanted.find_folder(len(names) > 1)).pairs]
 
 
 def test_beside_the_input() -> None:
-    assert placed(None, "sr", "in.jpg") == ["photos/in_sr4.png"]
-    assert placed(None, "dejpeg", "in.jpg") == ["photos/in_dejpeg.jpg"]
+    assert output_paths(None, "sr", "in.jpg") == ["photos/in_sr4.png"]
+    assert output_paths(None, "dejpeg", "in.jpg") == ["photos/in_dejpeg.jpg"]
 
 
-def test_results_of_an_earlier_run_are_no_inputs() -> None:
-    assert placed(None, "denoise", "a.png", "a_denoise.png") == ["photos/a_denoise.png"]
+def test_results_of_an_earlier_run_are_not_inputs() -> None:
+    assert output_paths(None, "denoise", "a.png", "a_denoise.png") == ["photos/a_denoise.png"]
 
 
 def test_one_name_in_two_formats() -> None:
-    assert placed("out/", "sr", "a.jpg", "a.png", "a.webp") == ["out/a.jpg.png", "out/a.png", "out/a.webp.png"]
+    assert output_paths("out/", "sr", "a.jpg", "a.png", "a.webp") == ["out/a.jpg.png", "out/a.png", "out/a.webp.png"]
 
 
 def test_several_inputs_for_one_file_are_refused() -> None:
     with pytest.raises(UsageError, match="one file for several inputs"):
-        placed("one.png", "sr", "a.png", "b.png")
+        output_paths("one.png", "sr", "a.png", "b.png")
     wanted = naming("{task}.png")
     pairs, refused = assign_outputs(inputs("a.png", "b.png"), wanted, None)
     assert [item.relative for item, _ in pairs] == ["a.png"]
@@ -76,7 +76,7 @@ def test_several_inputs_for_one_file_are_refused() -> None:
     ]
 
 
-def test_an_input_is_never_written_over() -> None:
+def test_an_input_is_never_overwritten() -> None:
     wanted = naming("photos/", "denoise")
     pairs, refused = assign_outputs(inputs("a.png", "b.png"), wanted, "photos/")
     assert not pairs

@@ -1,4 +1,4 @@
-"""A batch that was stopped goes on, does nothing twice, and never takes away what is not its own."""
+"""A batch that was stopped continues, does nothing twice, and replaces only its own files."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from images import make_image, save_image
 from restore_cli.jobs.manifest import MANIFEST_NAME
 from restore_cli.jobs.paths import InputSpec
 from restore_cli.jobs.run import Job, Result
+from restore_cli.jobs.types import ModelOptions
 from restore_cli.jobs.workers.executors import run_job
 from restore_cli.weights.catalogue import Request, read_catalogue
 
 
 @pytest.fixture
 def job(tmp_path: Path, x1: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    """Six pictures in a tree, to be denoised into `out`."""
+    """Return a job that denoises six images of a tree into `out`."""
     monkeypatch.chdir(tmp_path)
     for i in range(6):
         save_image(Path("photos", "sub" if i % 2 else "", f"{i}.png"), make_image(8 + i, 9, seed=i))
-    return Job(Request("denoise"), read_catalogue(), InputSpec(("photos",)), "out", weights=x1, device="cpu")
+    return Job(
+        ModelOptions(Request("denoise"), read_catalogue(), weights=x1, device="cpu"), InputSpec(("photos",)), "out"
+    )
 
 
 def statuses(job: Job) -> dict[str, str]:
@@ -60,29 +63,29 @@ def test_a_second_run_skips_what_is_done(job: Job) -> None:
     assert all(list(Path("out", e["output"]).stat())[6] == e["result"][0] for e in done)
 
 
-def test_a_changed_input_is_done_again_and_no_other(job: Job) -> None:
+def test_only_a_changed_input_is_restored_again(job: Job) -> None:
     statuses(job)
     save_image(Path("photos/2.png"), make_image(20, 20, seed=9))
     assert statuses(job) == dict.fromkeys(ALL, "skipped") | {"2.png": "done"}
 
 
-def test_a_changed_option_does_all_again(job: Job) -> None:
+def test_a_changed_option_restores_all_again(job: Job) -> None:
     statuses(job)
-    changed = replace(job, tile=64)
+    changed = replace(job, model=replace(job.model, tile=64))
     assert set(statuses(changed).values()) == {"done"}
     assert set(statuses(changed).values()) == {"skipped"}
 
 
-def test_another_checkpoint_does_all_again(job: Job, tmp_path: Path) -> None:
+def test_another_checkpoint_restores_all_again(job: Job, tmp_path: Path) -> None:
     from images import make_checkpoint
 
     statuses(job)
     other = make_checkpoint(tmp_path / "other.safetensors", "swinir_color_jpeg")
-    assert set(statuses(replace(job, weights=other)).values()) == {"done"}
+    assert set(statuses(replace(job, model=replace(job.model, weights=other))).values()) == {"done"}
 
 
-def test_by_hash_a_new_time_is_no_change_and_new_content_is_one(job: Job) -> None:
-    by_hash = replace(job, compare_by_hash=True)
+def test_comparing_by_hash_ignores_times_and_finds_changed_content(job: Job) -> None:
+    by_hash = replace(job, run=replace(job.run, compare_by_hash=True))
     statuses(by_hash)
     facts = Path("photos/0.png").stat()
     os.utime("photos/0.png", ns=(0, 0))
@@ -96,7 +99,7 @@ def test_by_hash_a_new_time_is_no_change_and_new_content_is_one(job: Job) -> Non
     assert found["2.png"] != "skipped"
 
 
-def test_what_somebody_else_has_put_there_stays(job: Job) -> None:
+def test_files_that_restore_did_not_write_stay(job: Job) -> None:
     Path("out").mkdir()
     Path("out/0.png").write_bytes(b"mine")
     statuses(job)
@@ -106,10 +109,10 @@ def test_what_somebody_else_has_put_there_stays(job: Job) -> None:
     assert (found["0.png"].status, found["2.png"].status) == ("skipped", "skipped")
     assert "changed after it was restored" in found["2.png"].notes[0]
     assert (Path("out/0.png").read_bytes(), Path("out/2.png").read_bytes()) == (b"mine", b"retouched")
-    assert set(statuses(replace(job, if_exists="overwrite")).values()) == {"done"}
+    assert set(statuses(replace(job, run=replace(job.run, if_exists="overwrite"))).values()) == {"done"}
 
 
-def test_the_result_of_another_picture_is_not_replaced(job: Job) -> None:
+def test_the_result_of_another_input_is_not_replaced(job: Job) -> None:
     statuses(job)
     save_image(Path("others/0.png"), make_image(30, 30, seed=7))
     (result,) = run_job(replace(job, inputs=InputSpec(("others",))))
@@ -117,13 +120,15 @@ def test_the_result_of_another_picture_is_not_replaced(job: Job) -> None:
     assert "which is the result of" in str(result.error)
 
 
-def test_skipping_by_name_asks_for_nothing_else(job: Job) -> None:
+def test_skip_existing_checks_only_names(job: Job) -> None:
     Path("out").mkdir()
     Path("out/0.png").touch()
-    assert statuses(replace(job, if_exists="skip-existing")) == dict.fromkeys(ALL, "done") | {"0.png": "skipped"}
+    assert statuses(replace(job, run=replace(job.run, if_exists="skip-existing"))) == dict.fromkeys(ALL, "done") | {
+        "0.png": "skipped"
+    }
 
 
-def test_what_was_begun_is_done_again_whatever_lies_there(job: Job) -> None:
+def test_an_unfinished_output_is_restored_again_whatever_file_exists(job: Job) -> None:
     expected = statuses(job) and contents("out")
     text = Path("out", MANIFEST_NAME).read_text().splitlines(keepends=True)
     last = next(line for line in reversed(text) if '"status":"done"' in line)
@@ -138,13 +143,13 @@ def test_what_was_begun_is_done_again_whatever_lies_there(job: Job) -> None:
 
 
 def test_shards_are_disjoint_and_complete(job: Job) -> None:
-    found = [set(statuses(replace(job, shard=(i, 3)))) for i in (1, 2, 3)]
+    found = [set(statuses(replace(job, run=replace(job.run, shard=(i, 3))))) for i in (1, 2, 3)]
     assert set().union(*found) == ALL
     assert sum(map(len, found)) == len(ALL)
     assert set(statuses(job).values()) == {"skipped"}  # every shard's manifest is read
 
 
-def test_one_bad_file_stops_the_rest_only_when_asked(job: Job) -> None:
+def test_a_bad_file_stops_the_run_only_with_fail_fast(job: Job) -> None:
     Path("photos/1bad.png").write_bytes(b"no picture")
     assert statuses(job) == dict.fromkeys(ALL, "done") | {"1bad.png": "failed"}
     for path in Path("photos").rglob("*.png"):
@@ -152,19 +157,19 @@ def test_one_bad_file_stops_the_rest_only_when_asked(job: Job) -> None:
     more = {f"{i}.png" for i in range(10, 40)}
     for name in more:
         save_image(Path("photos", name), make_image(8, 8))
-    found = statuses(replace(job, fail_fast=True))
+    found = statuses(replace(job, run=replace(job.run, fail_fast=True)))
     assert found["1bad.png"] == "failed"
     assert not more <= set(found)
 
 
 def test_times_are_kept_on_request(job: Job) -> None:
     os.utime("photos/0.png", ns=(10**18, 10**18))
-    statuses(replace(job, keep_times=True))
+    statuses(replace(job, run=replace(job.run, keep_times=True)))
     assert Path("out/0.png").stat().st_mtime_ns == 10**18
-    assert set(statuses(replace(job, keep_times=True)).values()) == {"skipped"}
+    assert set(statuses(replace(job, run=replace(job.run, keep_times=True))).values()) == {"skipped"}
 
 
-def test_stopping_takes_up_no_more(job: Job) -> None:
+def test_stopping_starts_no_more_tasks(job: Job) -> None:
     results: list[Result] = []
     for i in range(10, 60):
         save_image(Path("photos", f"{i}.png"), make_image(8, 8))
@@ -176,7 +181,7 @@ def test_stopping_takes_up_no_more(job: Job) -> None:
 
 def test_a_watched_folder_is_restored_as_it_fills(job: Job) -> None:
     stop: list[bool] = []
-    results: Iterator[Result] = run_job(replace(job, watch=True), stopping=lambda: bool(stop))
+    results: Iterator[Result] = run_job(replace(job, run=replace(job.run, watch=True)), stopping=lambda: bool(stop))
     assert {next(results).input.removeprefix("photos/") for _ in ALL} == ALL
     with Path("photos/new.png").open("wb") as growing:
         data = save_image(Path("elsewhere.png"), make_image(12, 12)).read_bytes()
@@ -192,19 +197,19 @@ def test_a_watched_folder_is_restored_as_it_fills(job: Job) -> None:
 def test_a_watched_folder_does_not_restore_its_own_results(job: Job) -> None:
     start = time.monotonic()
     found: list[Result] = []
-    beside = replace(job, output=None, watch=True)
+    beside = replace(job, output=None, run=replace(job.run, watch=True))
     for result in run_job(beside, stopping=lambda: len(found) == len(ALL) and time.monotonic() - start > 4):
         found.append(result)
     assert len(found) == len(ALL)
 
 
-def test_small_pictures_that_share_a_batch_come_out_as_alone(job: Job) -> None:
+def test_small_images_have_the_same_result_in_a_batch_as_alone(job: Job) -> None:
     from PIL import Image
 
     for i in range(12):
         save_image(Path("photos", f"same{i}.png"), make_image(16, 16, seed=i))
     statuses(replace(job, output="alone"))
-    assert set(statuses(replace(job, output="together", batch=8)).values()) == {"done"}
+    assert set(statuses(replace(job, output="together", model=replace(job.model, batch=8))).values()) == {"done"}
     for i in range(12):
         with Image.open(f"alone/same{i}.png") as a, Image.open(f"together/same{i}.png") as b:
             pairs = zip(a.tobytes(), b.tobytes(), strict=True)

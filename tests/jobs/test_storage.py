@@ -19,13 +19,14 @@ from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.jobs.paths import IgnoredFiles, InputSpec
 from restore_cli.jobs.run import Job
 from restore_cli.jobs.storage import list_remote, modified_ns, remote_state, upload_file
+from restore_cli.jobs.types import ModelOptions, RunOptions
 from restore_cli.jobs.workers.executors import run_job
 from restore_cli.weights.catalogue import Catalogue, Request, read_catalogue
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the server serves: pictures in two folders, one of them broken, and what is none."""
+    """Make what the server serves: images in two folders, one of them broken, and a text file."""
     home = tmp_path_factory.mktemp("ftp")
     for number in (1, 2, 10):
         save_image(home / "photos" / f"{number}.png", make_image(40, 56, seed=number))
@@ -38,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[str]:
-    """Its address."""
+    """Return the address of the server."""
     command, pipe = [sys.executable, str(Path(__file__).with_name("ftp_server.py")), str(home)], subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
@@ -49,11 +50,11 @@ def server(home: Path) -> Iterator[str]:
 
 @pytest.fixture
 def job(home: Path, x1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    """The pictures of the server's folder, as files of this machine."""
+    """Return a job for the server's images as local files."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     out = str(tmp_path / "expected")
-    return Job(Request("denoise"), Catalogue((), {}), InputSpec((str(home / "photos"),)), out, weights=x1)
+    return Job(ModelOptions(Request("denoise"), Catalogue((), {}), weights=x1), InputSpec((str(home / "photos"),)), out)
 
 
 def test_from_a_server_to_a_server(job: Job, server: str, home: Path, tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_from_a_server_to_a_server(job: Job, server: str, home: Path, tmp_path: 
     assert not list((tmp_path / "tmp").iterdir())
 
 
-def test_from_a_server_to_this_machine_and_on(job: Job, server: str, tmp_path: Path) -> None:
+def test_from_a_server_to_this_machine_and_back(job: Job, server: str, tmp_path: Path) -> None:
     list(run_job(job))
     here = replace(job, inputs=InputSpec((f"{server}/photos/",)), output=str(tmp_path / "out"))
     assert [result.status for result in run_job(here)].count("done") == 4
@@ -79,14 +80,19 @@ def test_from_a_server_to_this_machine_and_on(job: Job, server: str, tmp_path: P
     ] * 4
 
 
-def test_by_processes(job: Job, server: str, home: Path, tmp_path: Path) -> None:
+def test_worker_processes_use_the_server(job: Job, server: str, home: Path, tmp_path: Path) -> None:
     list(run_job(job))
-    there = replace(job, inputs=InputSpec((f"{server}/photos",)), output=f"{server}/pool/", device="cpu,cpu")
+    there = replace(
+        job,
+        inputs=InputSpec((f"{server}/photos",)),
+        output=f"{server}/pool/",
+        model=replace(job.model, device="cpu,cpu"),
+    )
     assert sorted(result.status for result in run_job(there)) == ["done"] * 4 + ["failed"]
     assert read_files(home / "pool") == read_files(tmp_path / "expected")
 
 
-def test_what_is_not_there(job: Job, server: str) -> None:
+def test_missing_remote_files_are_errors(job: Job, server: str) -> None:
     assert remote_state(f"{server}/photos/none.png") is None
     nobody = "ftp://127.0.0.1:1/photos"
     with pytest.raises(ImageError, match="cannot be reached"):
@@ -111,18 +117,25 @@ def test_what_is_not_there(job: Job, server: str) -> None:
         ({"modify": "yesterday"}, 0),
     ],
 )
-def test_times_of_all_kinds(facts: dict[str, object], stamp: int) -> None:
+def test_modification_times_of_all_formats(facts: dict[str, object], stamp: int) -> None:
     assert modified_ns(facts) == stamp
 
 
-@pytest.mark.parametrize("option", ["watch", "compare_by_hash", "keep_times"])
-def test_what_only_local_files_can_do_is_refused(option: str) -> None:
-    job = Job(Request("denoise"), read_catalogue(), InputSpec(("ftp://127.0.0.1/photos",)), "out", **{option: True})  # type: ignore[arg-type]  # a bool
+@pytest.mark.parametrize(
+    "options", [RunOptions(watch=True), RunOptions(compare_by_hash=True), RunOptions(keep_times=True)]
+)
+def test_options_for_local_files_refuse_remote_ones(options: RunOptions) -> None:
+    job = Job(
+        ModelOptions(Request("denoise"), read_catalogue()),
+        InputSpec(("ftp://127.0.0.1/photos",)),
+        "out",
+        run=options,
+    )
     with pytest.raises(UsageError, match=r"works with local files only, and ftp://.* is remote"):
         next(run_job(job))
 
 
-def test_many_at_a_time_send_into_a_folder_that_is_not_there_yet(server: str, home: Path, tmp_path: Path) -> None:
+def test_concurrent_uploads_into_a_new_folder(server: str, home: Path, tmp_path: Path) -> None:
     files = [tmp_path / f"{i}.txt" for i in range(8)]
     for path in files:
         path.write_text(path.name)
@@ -137,7 +150,7 @@ def test_many_at_a_time_send_into_a_folder_that_is_not_there_yet(server: str, ho
     assert sorted(path.name for path in (home / "new/below").iterdir()) == [path.name for path in files]
 
 
-def test_a_folder_that_cannot_be_is_one_line(server: str, home: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_one_line(server: str, home: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     (home / "file").write_text("no folder")
     with pytest.raises(OutputError, match="cannot be written"):

@@ -37,13 +37,7 @@ def through(
 ) -> None:
     """Restore a file into another, whose suffix states its format. Raises the error of the Result."""
     options = options or FileOptions()
-    job = replace(
-        JOB,
-        output_options=options.output,
-        max_pixels=options.max_pixels,
-        frame=options.frame,
-        jpeg_quality=options.jpeg_quality,
-    )
+    job = replace(JOB, file=options)
     (result,) = restore_files(model, [Task(str(source), str(output))], tiling or Tiling(32, 8), job)
     if result.error is not None:
         raise result.error

@@ -243,7 +243,7 @@ def test_the_command_with_little_memory_goes_on_with_smaller_tiles(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()[:-1]]
     assert [result["size"] for result in results] == [[1400, 1800], [800, 1200], [180, 140]]
-    assert results[0]["notes"] == [f"memory ran out: went on with tiles of {results[0]['tile']} px"]
+    assert results[0]["notes"] == [f"memory ran out: continued with tiles of {results[0]['tile']} px"]
     assert 0 < results[0]["tile"] < 900
 
 

@@ -203,8 +203,8 @@ class Dispatcher:
         if restart:
             self.workers.append(self.backend.restart(worker, failed_starts))
         elif not self.workers:
-            hint = "the same command again, with --device cpu or a smaller --tile"
-            raise RestoreError(f"no worker is left to go on: {worker.name} died ({reason})", hint)
+            hint = "the same command again with --device cpu or a smaller --tile"
+            raise RestoreError(f"no worker is left: {worker.name} died ({reason})", hint)
 
     def recover_result(self, worker: WorkerHandle, task: Task) -> Result | None:
         """Return the Result of a task whose worker died after writing the output. Outputs appear only when complete."""
@@ -213,7 +213,7 @@ class Dispatcher:
                 return None
         except RestoreError:  # the server does not answer
             return None
-        if self.job.keep_times and not (is_remote(task.input) or is_remote(task.output)):
+        if self.job.run.keep_times and not (is_remote(task.input) or is_remote(task.output)):
             facts = Path(task.input).stat()
             os.utime(task.output, ns=(facts.st_atime_ns, facts.st_mtime_ns))
         model, sha256 = worker.models.get(task.input, (None, None))

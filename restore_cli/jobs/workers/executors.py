@@ -29,32 +29,32 @@ def run_job(
 
 def check_executor(job: Job) -> None:
     """Raise UsageError if options of the cluster contradict each other, or if Ray is not installed."""
-    if job.cluster is not None:
+    if job.run.cluster is not None:
         from restore_cli.jobs.workers.ray_cluster import check_cluster
 
         check_cluster(job)
-    elif job.workers is not None or job.gpus_per_worker is not None:
-        option = "--workers" if job.workers is not None else "--gpus-per-worker"
+    elif job.run.workers is not None or job.run.gpus_per_worker is not None:
+        option = "--workers" if job.run.workers is not None else "--gpus-per-worker"
         raise UsageError(f"{option} is for a cluster", hint="--cluster auto, or --device all for the devices here")
 
 
-def choose_executor(models: ModelCache, stopping: Stopping) -> Executor:
+def choose_executor(job: Job, models: ModelCache, stopping: Stopping) -> Executor:
     """Return an executor on a Ray cluster, in one process per device, or in this process. Raises UsageError.
 
     In this process it also limits PyTorch's threads to the granted cores, so only commands may call this.
     """
-    job, on_event = models.job, models.on_event
-    if job.cluster is not None:
+    on_event = models.on_event
+    if job.run.cluster is not None:
         from restore_cli.jobs.workers.dispatcher import Dispatcher
         from restore_cli.jobs.workers.ray_cluster import RayBackend
 
         return Dispatcher(RayBackend(job, on_event), job, on_event, stopping)
-    if job.several_devices:
+    if job.model.several_devices:
         from restore_cli.jobs.workers.dispatcher import Dispatcher
         from restore_cli.jobs.workers.processes import ProcessBackend, list_devices
 
-        return Dispatcher(ProcessBackend(job, list_devices(job.device)), job, on_event, stopping)
+        return Dispatcher(ProcessBackend(job, list_devices(job.model.device)), job, on_event, stopping)
     from restore_cli.jobs.workers.worker import Worker
 
     use_granted_cores()
-    return Worker(models, stopping)
+    return Worker(job, models, stopping)

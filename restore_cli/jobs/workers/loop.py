@@ -50,7 +50,7 @@ class WorkerLoop:
     def __init__(self, job: Job, send: Callable[[Message], None], threads: int) -> None:
         """`send` is called from the thread of `run` and must be thread-safe. `threads` limits PyTorch on a CPU."""
         self.send, self.threads = send, threads
-        self.models = ModelCache(job, self.report)
+        self.job, self.models = job, ModelCache(job.model, self.report)
         self.tasks: SimpleQueue[Task] = SimpleQueue()
         self.unfinished = 0
         self.last_report = 0.0
@@ -66,7 +66,7 @@ class WorkerLoop:
             use_granted_cores()
             torch.set_num_threads(min(self.threads, torch.get_num_threads()))
             self.send(Ready())
-            for result in Worker(self.models).results(self.items()):
+            for result in Worker(self.job, self.models).results(self.items()):
                 self.unfinished -= 1
                 self.send(PictureFinished(result))
         except WeightsError as error:
@@ -102,4 +102,5 @@ class WorkerLoop:
 
 def worker_job(job: Job, device: str) -> Job:
     """Return the job for a worker on one device, without the inputs: they may be a list of a million paths."""
-    return replace(job, inputs=InputSpec(), device=device, cluster=None)
+    model, run = replace(job.model, device=device), replace(job.run, cluster=None)
+    return replace(job, inputs=InputSpec(), model=model, run=run)

@@ -101,9 +101,8 @@ class ProcessBackend:
 
         self.names = names
         self.threads = max(1, count_cores() // len(names))
-        self.jobs = {
-            name: replace(job, memory=memory_share(job.memory, name, names.count(name))) for name in set(names)
-        }
+        shares = {name: memory_share(job.model.memory, name, names.count(name)) for name in set(names)}
+        self.jobs = {name: replace(job, model=replace(job.model, memory=share)) for name, share in shares.items()}
 
     def start(self) -> list[WorkerHandle]:
         return [ProcessHandle(self.jobs[name], name, self.threads, number) for number, name in enumerate(self.names, 1)]
@@ -130,11 +129,8 @@ class ProcessBackend:
 
 def run_worker(connection: Connection, job: Job, threads: int) -> None:
     """Run in the process: restore until the parent closes the pipe or ends."""
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-    ):  # Ctrl-C reaches all processes of the group; the parent decides
+    # Ctrl-C reaches all processes of the group; the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.dup2(2, 1)  # only the parent writes to standard output
     lock = Lock()

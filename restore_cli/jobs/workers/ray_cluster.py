@@ -39,12 +39,14 @@ def check_cluster(job: Job) -> None:
     """Raise UsageError for options that no cluster supports, or if Ray is not installed."""
     if find_spec("ray") is None:
         raise UsageError("--cluster needs Ray, which is not installed", hint=INSTALL_EXTRA.format("cluster"))
-    if job.device not in DEVICES:
-        raise UsageError(f"--device {job.device}: on a cluster Ray hands out the devices", hint="--gpus-per-worker 1")
-    if job.workers is not None and job.workers < 1:
-        raise UsageError(f"--workers {job.workers}: expected 1 or more")
-    if job.gpus_per_worker is not None and job.gpus_per_worker < 0:
-        raise UsageError(f"--gpus-per-worker {job.gpus_per_worker:g}: expected 0 or more")
+    if job.model.device not in DEVICES:
+        raise UsageError(
+            f"--device {job.model.device}: on a cluster Ray chooses the devices", hint="--gpus-per-worker 1"
+        )
+    if job.run.workers is not None and job.run.workers < 1:
+        raise UsageError(f"--workers {job.run.workers}: expected 1 or more")
+    if job.run.gpus_per_worker is not None and job.run.gpus_per_worker < 0:
+        raise UsageError(f"--gpus-per-worker {job.run.gpus_per_worker:g}: expected 0 or more")
 
 
 class RayWorker:
@@ -112,9 +114,10 @@ class RayBackend:
     def __init__(self, job: Job, on_event: OnEvent) -> None:
         """Connect to the cluster. Raises UsageError if there is none, or if it has no room for a worker."""
         self.on_event, self.started = on_event, time.monotonic()
-        self.ray, self.connected_here = connect(job.cluster or "auto")
-        own = None if job.weights is None else job.weights.absolute()
-        self.job = replace(worker_job(job, job.device), weights=own)
+        self.ray, self.connected_here = connect(job.run.cluster or "auto")
+        own = None if job.model.weights is None else job.model.weights.absolute()
+        job = worker_job(job, job.model.device)
+        self.job = replace(job, model=replace(job.model, weights=own))
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         self.count, self.needs = plan_workers(job, nodes)
         self.notice_given = False
@@ -226,18 +229,18 @@ def is_reachable(address: str) -> bool:
 def plan_workers(job: Job, nodes: Sequence[Mapping[str, float]]) -> tuple[int, dict[str, float]]:
     """Return the number of workers and the resources of each. Raises UsageError if none has room."""
     gpus, cpus = ([node.get(name, 0.0) for node in nodes] for name in ("GPU", "CPU"))
-    share = job.gpus_per_worker
+    share = job.run.gpus_per_worker
     if share is None:
-        share = 1.0 if any(gpus) and job.device != "cpu" else 0.0
+        share = 1.0 if any(gpus) and job.model.device != "cpu" else 0.0
     if share:
-        needs = {"num_gpus": share, "num_cpus": 0.0}  # GPUs must not stay idle for want of CPUs
-        count = job.workers or count_slots(gpus, share)
+        needs = {"num_gpus": share, "num_cpus": 0.0}  # no CPUs, so that a GPU is never idle because they are taken
+        count = job.run.workers or count_slots(gpus, share)
     else:
-        count = job.workers or count_slots(cpus, 1)
+        count = job.run.workers or count_slots(cpus, 1)
         most = max(1, int(sum(cpus)) // max(1, count))
         needs = {"num_cpus": float(next((n for n in range(most, 1, -1) if count_slots(cpus, n) >= count), 1))}
     if not count:
-        raise UsageError("the cluster has no room for a worker now", hint="--workers N, where machines will join it")
+        raise UsageError("the cluster has no room for a worker now", hint="--workers N, if machines will join it")
     return count, needs
 
 

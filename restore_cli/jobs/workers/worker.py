@@ -1,4 +1,4 @@
-"""Restores on one device: decodes ahead, restores, encodes behind, so that the device does not wait for files."""
+"""An executor on one device: threads decode the next pictures and encode the last ones while the device restores."""
 
 from __future__ import annotations
 
@@ -32,13 +32,12 @@ from restore_cli.image.picture import Samples
 from restore_cli.jobs.events import ModelLoaded, PictureStarted, TileDone, report_warnings
 from restore_cli.jobs.model_cache import ModelCache, describe_fallbacks, suggest_for_compressed
 from restore_cli.jobs.paths import is_remote
-from restore_cli.jobs.types import PlanItem, Result, Task
+from restore_cli.jobs.types import Job, PlanItem, Result, Task
 from restore_cli.jobs.workers.queues import MemoryBudget, QueueClosed, RowQueue
 from restore_cli.models.network import Network
 from restore_cli.models.processor import count_cores
 from restore_cli.pipeline.array import retry_with_smaller_tiling
 from restore_cli.pipeline.file import (
-    FileOptions,
     FilePipeline,
     open_file_pipeline,
     open_sources,
@@ -51,42 +50,42 @@ from restore_cli.tiling.geometry import Tiling, padded_side
 __all__ = ["Worker"]
 
 MAX_OPENED = 8
-"""pictures that are opened before their turn"""
+"""pictures that are opened ahead"""
 MAX_DECODED_BYTES = 1 << 28
-"""bytes of them that wait decoded; a larger one is read as it is restored"""
+"""bytes of pictures that are decoded ahead; larger pictures are decoded while they are restored"""
 ROW_QUEUE_BYTES = 1 << 25
-"""bytes of restored rows that wait to be written, of one picture"""
+"""bytes of restored rows of one picture that wait to be encoded"""
 MAX_BATCH = 16
-"""small pictures that share a batch at most, where batches pay: on an accelerator"""
+"""small pictures in one batch on an accelerator; on a CPU batches are not faster"""
 POLL_SECONDS = 0.1
-"""seconds between two looks when there is nothing to do"""
+"""time between two checks if there is nothing to do"""
 
 
 @dataclass
 class OpenedTask:
-    """A picture whose turn comes: what it takes to restore it, or why that cannot be."""
+    """A task that is ready to be restored, or the reason why it cannot be."""
 
     task: Task
     pipeline: FilePipeline | None = None
     error: RestoreError | None = None
     held_bytes: int = 0
-    """bytes of the budget"""
+    """bytes of the memory budget"""
     compression: str | None = None
-    """what can be said of visible JPEG compression of an image that is to be enlarged"""
+    """a description of visible JPEG compression, if the image is to be enlarged"""
     local: Task | None = None
-    """with paths on this machine, where they are remote: copies in a folder of their own"""
+    """the task with paths of local copies, if its own are remote"""
     temporary: Path | None = None
-    """that folder"""
+    """folder of these copies"""
 
     def require_pipeline(self) -> FilePipeline:
-        """Raises RestoreError where it could not be opened."""
+        """Return the pipeline. Raises RestoreError if the task could not be opened."""
         if self.error is not None:
             raise self.error
         assert self.pipeline is not None
         return self.pipeline
 
     def localize(self) -> Task:
-        """The work with paths on this machine. Raises ImageError."""
+        """Return the task with local paths, and download a remote input. Raises ImageError."""
         task = self.task
         if not (is_remote(task.input) or is_remote(task.output)):
             return task
@@ -102,25 +101,24 @@ class OpenedTask:
         self.local = Task(here, there, task.replaces)
         return self.local
 
-    def fail(self, error: RestoreError) -> Result:
-        """The Result where it could not be restored."""
+    def make_failure(self, error: RestoreError) -> Result:
+        """Return the Result of a failure. Its message has the user's paths."""
         self.discard()
         if self.local is not None:
-            message = error.message.replace(self.local.input, self.task.input).replace(
-                self.local.output, self.task.output
-            )
+            message = error.message.replace(self.local.input, self.task.input)
+            message = message.replace(self.local.output, self.task.output)
             error = type(error)(message, hint=error.hint)
         return Result(self.task.input, self.task.output, "failed", error=add_path(error, self.task.input))
 
     def discard(self) -> None:
-        """Nothing of it is needed any more."""
+        """Remove the local copies."""
         if self.temporary is not None:
             shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What a group of pictures is restored with."""
+    """The model for a group of pictures, and its tiling."""
 
     name: str
     model: Network
@@ -129,11 +127,11 @@ class LoadedModel:
 
     @property
     def precision(self) -> str:
-        """As --precision says it."""
+        """fp32, fp16 or bf16."""
         return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.model.precision]
 
-    def single_tile(self, pipeline: FilePipeline) -> tuple[int, int] | None:
-        """The padded size of a picture that is one tile and has no transparency; else None."""
+    def single_tile_size(self, pipeline: FilePipeline) -> tuple[int, int] | None:
+        """Return the padded (height, width) of a picture of one tile without alpha, else None."""
         header, contract = pipeline.header, self.model.contract
         sides = padded_side(header.height, contract), padded_side(header.width, contract)
         whole = len(pipeline.pictures) == 1 and not header.alpha and max(sides) <= self.tiling.tile
@@ -141,26 +139,24 @@ class LoadedModel:
 
     @property
     def pixels(self) -> int:
-        """Px of a batch of full tiles, for which there is memory."""
+        """Pixels of a full batch, for which there is enough memory."""
         return self.tiling.batch * self.tiling.tile**2
 
 
 class Worker:
-    """A crew of threads around one device."""
+    """Restores tasks on one device."""
 
-    def __init__(self, models: ModelCache, stopping: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, job: Job, models: ModelCache, stopping: Callable[[], bool] = lambda: False) -> None:
         """`stopping` tells whether to start no more pictures."""
-        self.models, self.job, self.on_event, self.stopping = models, models.job, models.on_event, stopping
+        self.job, self.models, self.on_event, self.stopping = job, models, models.on_event, stopping
         self.current_model = ""
         self.budget = MemoryBudget(MAX_DECODED_BYTES)
         self.next_turn = 0
         self.pixel_limits: dict[str, int] = {}
-        """px of small pictures in a batch, by model, where memory has run out for twice as many"""
-        job = self.job
-        self.options = FileOptions(job.output_options, job.max_pixels, job.frame, job.jpeg_quality)
+        """most pixels of small pictures in a batch, by model, after twice as many have run out of memory"""
 
     def results(self, items: Iterator[PlanItem]) -> Iterator[Result]:
-        """One Result for each item, in order."""
+        """Yield one Result for each item, in order. Raises WeightsError."""
         threads = max(2, min(4, count_cores()))
         with ExitStack() as stack:
             stack.enter_context(report_warnings(self.on_event))
@@ -168,7 +164,7 @@ class Worker:
             self.encoders = stack.enter_context(ThreadPoolExecutor(threads, "encode"))
             waiting: deque[Result | Future[OpenedTask]] = deque()
             writing: deque[Result | Future[Result]] = deque()
-            stack.callback(self.discard_all, waiting)
+            stack.callback(self.discard_waiting, waiting)
             more = True
             while (more or waiting) and not self.stopping():
                 more = more and self.open_next(waiting, items)
@@ -178,12 +174,12 @@ class Worker:
                     continue
                 writing.extend(self.restore_next(waiting))
                 while len(writing) > threads:
-                    yield result_of(writing.popleft())
+                    yield await_result(writing.popleft())
             while writing:
-                yield result_of(writing.popleft())
+                yield await_result(writing.popleft())
 
     def open_next(self, waiting: deque[Result | Future[OpenedTask]], items: Iterator[PlanItem]) -> bool:
-        """Takes items until enough pictures are under way; whether there may be more."""
+        """Open items ahead. Return whether there may be more."""
         while len(waiting) < MAX_OPENED:
             try:
                 item = next(items)
@@ -195,31 +191,31 @@ class Worker:
             self.next_turn += isinstance(item, Task)
         return True
 
-    def discard_all(self, waiting: deque[Result | Future[OpenedTask]]) -> None:
-        """Pictures that will not be restored any more make room for those behind them, that they may end."""
+    def discard_waiting(self, waiting: deque[Result | Future[OpenedTask]]) -> None:
+        """Release the memory of pictures that will not be restored, so that waiting threads can end."""
         for item in waiting:
             if isinstance(item, Future) and not item.cancel():
                 item.result().discard()
                 self.budget.release(item.result().held_bytes)
 
     def open(self, task: Task, turn: int) -> OpenedTask:
-        """Reads what a picture says of itself, and its rows where they are few enough. Runs beside the device."""
+        """Read the header of an input, and its pixels if they are few enough. Runs in a decoding thread."""
         opened = OpenedTask(task)
         try:
             local = opened.localize()
             path, output = Path(local.input), Path(local.output)
             format = self.job.format or infer_format(output)
-            sources = open_sources(path, format, self.options)
+            sources = open_sources(path, format, self.job.file)
             size = sum(source.nbytes for source in sources)
             opened.held_bytes = size if size <= MAX_DECODED_BYTES else 0
             self.budget.acquire(turn, opened.held_bytes)
             turn = -1
             if opened.held_bytes:
                 sources = [source.preload() for source in sources]
-            if self.job.request.task == "sr" and (opened.held_bytes or sources[0].header.jpeg_quality):
+            if self.job.model.request.task == "sr" and (opened.held_bytes or sources[0].header.jpeg_quality):
                 opened.compression = describe_compression(sources[0])
             with stating_lack_of_memory("cpu", "its pixels"):
-                opened.pipeline = open_file_pipeline(sources, output, format, self.options)
+                opened.pipeline = open_file_pipeline(sources, output, format, self.job.file)
         except RestoreError as error:
             opened.error = error
         finally:
@@ -228,7 +224,7 @@ class Worker:
         return opened
 
     def restore_next(self, waiting: deque[Result | Future[OpenedTask]]) -> list[Result | Future[Result]]:
-        """Restores the next picture, and with it those behind it that fit into the same batch."""
+        """Restore the next picture, and those after it that fit into the same batch."""
         first = waiting.popleft()
         if isinstance(first, Result):
             return [first]
@@ -238,12 +234,12 @@ class Worker:
         except WeightsError:
             raise
         except RestoreError as error:
-            return [opened.fail(error)]
+            return [opened.make_failure(error)]
         finally:
             self.budget.release(opened.held_bytes)
 
     def restore(self, opened: OpenedTask, waiting: deque[Result | Future[OpenedTask]]) -> list[Result | Future[Result]]:
-        """Rows through the model; they are written meanwhile. Raises RestoreError."""
+        """Restore a picture. It is encoded at the same time. Raises RestoreError."""
         self.on_event(PictureStarted(opened.task.input))
         pipeline = opened.require_pipeline()
         name, model = self.models.get(pipeline.header)
@@ -268,18 +264,18 @@ class Worker:
     def take_matching(
         self, pipeline: FilePipeline, waiting: deque[Result | Future[OpenedTask]], loaded: LoadedModel
     ) -> Iterator[OpenedTask]:
-        """The pictures next in turn, already decoded, that may share a batch with one: of a single tile, equal size."""
-        most = self.job.batch or (1 if loaded.model.device.type == "cpu" else MAX_BATCH)
-        if sides := loaded.single_tile(pipeline):
+        """Take the next decoded pictures that can share a batch: single tiles of equal size and model."""
+        most = self.job.model.batch or (1 if loaded.model.device.type == "cpu" else MAX_BATCH)
+        if sides := loaded.single_tile_size(pipeline):
             most = min(most, min(loaded.pixels, self.pixel_limits.get(loaded.name, loaded.pixels)) // prod(sides))
         while sides and most > 1 and waiting and isinstance(waiting[0], Future) and waiting[0].done():
             other = waiting[0].result()
-            if other.pipeline is None or loaded.single_tile(other.pipeline) != sides:
+            if other.pipeline is None or loaded.single_tile_size(other.pipeline) != sides:
                 return
             try:
                 name, _ = self.models.get(other.pipeline.header)
             except RestoreError:
-                return  # it is said when its own turn comes; those before it stay in the batch
+                return  # reported at its own turn
             if name != loaded.name:
                 return
             most -= 1
@@ -288,7 +284,7 @@ class Worker:
             yield other
 
     def restore_together(self, group: list[OpenedTask], loaded: LoadedModel) -> list[Result | Future[Result]]:
-        """Small pictures of equal padded size in one call of the model; none where that does not go through."""
+        """Restore small pictures of equal padded size in one batch. Return nothing if that fails."""
         start = time.perf_counter()
         pictures = [opened.require_pipeline().pictures[0] for opened in group]
         rows = [picture.model_rows(loaded.model.contract) for picture in pictures]
@@ -296,12 +292,11 @@ class Worker:
             tiles = restore_batch(loaded.model, rows, loaded.tiling)
         except Exception as error:
             if is_out_of_memory(error):
-                self.pixel_limits[loaded.name] = (
-                    sum(picture.header.width * picture.header.height for picture in pictures) // 2
-                )
+                failed = sum(picture.header.width * picture.header.height for picture in pictures)
+                self.pixel_limits[loaded.name] = failed // 2
             elif not isinstance(error, RestoreError):
                 raise
-            return []  # one by one it is seen which picture it is
+            return []  # each is restored alone, which shows the picture that fails
         self.report_tiles(len(group), len(group))
         return [
             self.encoders.submit(
@@ -311,7 +306,7 @@ class Worker:
         ]
 
     def restore_alone(self, opened: OpenedTask, loaded: LoadedModel) -> Result | Future[Result]:
-        """One file, of any size and any number of pictures."""
+        """Restore one file of any size and any number of pictures."""
         start, pipeline, model = time.perf_counter(), opened.require_pipeline(), loaded.model
 
         def attempt(trace: Trace) -> Future[Result]:
@@ -324,10 +319,10 @@ class Worker:
                         queue.put(rows)
                     queue.put(None)
             except QueueClosed:
-                pass  # the Result of writing says why
+                pass  # the Result of `write` has the reason
             except BaseException:
                 queue.close()
-                written.exception()  # waits until nothing of it is left
+                written.exception()  # waits until the thread has ended
                 raise
             queue.close()
             return written
@@ -339,7 +334,7 @@ class Worker:
         except WeightsError:
             raise
         except RestoreError as error:
-            return opened.fail(error)
+            return opened.make_failure(error)
         if trace.tiling != loaded.tiling:
             self.models.tilings[loaded.name] = trace.tiling
         return written
@@ -353,21 +348,16 @@ class Worker:
         start: float,
         queue: RowQueue | None = None,
     ) -> Result:
-        """Encodes rows as they come. Runs beside the device. Raises Gone where they do not come to their end."""
+        """Encode rows as they arrive. Runs in an encoding thread. Raises QueueClosed if rows are missing."""
         task, pipeline, scale = opened.task, opened.require_pipeline(), loaded.model.contract.scale
         try:
             make_folder(pipeline.path.parent)
-            note = Provenance(self.job.request.task, loaded.name, loaded.sha256, scale)
+            note = Provenance(self.job.model.request.task, loaded.name, loaded.sha256, scale)
             with stating_lack_of_memory("cpu", "its result"):
                 size, left_out = write_file(pipeline, pages, scale, note)
-            if is_remote(task.output):
-                from restore_cli.jobs.storage import upload_file
-
-                upload_file(pipeline.path, task.output)
-            elif self.job.keep_times and not is_remote(task.input):
-                copy_times(Path(task.input), pipeline.path)
+            self.deliver(task, pipeline.path)
         except RestoreError as error:
-            return opened.fail(error)
+            return opened.make_failure(error)
         finally:
             if queue is not None:
                 queue.abandon()
@@ -386,16 +376,25 @@ class Worker:
             notes=(*describe_fallbacks(trace, loaded.tiling), *left_out, *self.advise_on_compression(opened, loaded)),
         )
 
+    def deliver(self, task: Task, path: Path) -> None:
+        """Upload a remote output, or give a local one the times of its input. Raises OutputError."""
+        if is_remote(task.output):
+            from restore_cli.jobs.storage import upload_file
+
+            upload_file(path, task.output)
+        elif self.job.run.keep_times and not is_remote(task.input):
+            copy_times(Path(task.input), path)
+
     def advise_on_compression(self, opened: OpenedTask, loaded: LoadedModel) -> Iterator[str]:
         """Yield a note if a compressed image was enlarged by a model of the catalogue for clean images."""
-        if opened.compression is not None and self.job.weights is None:
-            command = suggest_for_compressed(self.job.catalogue, loaded.name)
+        if opened.compression is not None and self.job.model.weights is None:
+            command = suggest_for_compressed(self.job.model.catalogue, loaded.name)
             if command is not None:
                 yield f"the input {opened.compression}, and its artefacts are enlarged too (try: {command})"
 
 
 def wait_for_result(writing: deque[Result | Future[Result]]) -> None:
-    """Until a Result is there, or for a moment."""
+    """Wait until a Result is ready, at most POLL_SECONDS."""
     if writing and isinstance(writing[0], Future):
         wait([writing[0]], POLL_SECONDS)
     elif not writing:
@@ -403,24 +402,23 @@ def wait_for_result(writing: deque[Result | Future[Result]]) -> None:
 
 
 def pop_finished(writing: deque[Result | Future[Result]]) -> Iterator[Result]:
-    """The Results that are there, in order."""
+    """Yield the Results that are ready, in order."""
     while writing and (isinstance(writing[0], Result) or writing[0].done()):
-        yield result_of(writing.popleft())
+        yield await_result(writing.popleft())
 
 
-def result_of(item: Result | Future[Result]) -> Result:
-    """Waits for it."""
+def await_result(item: Result | Future[Result]) -> Result:
     return item if isinstance(item, Result) else item.result()
 
 
 def add_path(error: RestoreError, path: str) -> RestoreError:
-    """The error with the picture's path in front, where its message does not begin with a path of its own."""
+    """Return the error with the path of its input, if the message does not have a path."""
     if isinstance(error, ImageError | OutputError) or path in error.message:
         return error
     return type(error)(f"{path}: {error.message}", hint=error.hint)
 
 
 def copy_times(source: Path, path: Path) -> None:
-    """Gives a file another's times."""
+    """Set the times of a file to those of another file."""
     facts = source.stat()
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))

@@ -16,7 +16,7 @@ from restore_cli.jobs.workers.executors import run_job
 
 
 def main() -> None:
-    """Takes up nothing more after MOST Results. Notes are lines, too."""
+    """Print each Result and each note. Start no more tasks after MOST Results."""
     job = pickle.loads(Path(sys.argv[1]).read_bytes())
     most = int(sys.argv[2]) if len(sys.argv) > 2 else 1 << 30
     results: list[Result] = []
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def tell(row: dict[str, Any]) -> None:
-    """One line."""
+    """Print one line."""
     os.write(1, json.dumps(row).encode() + b"\n")
 
 

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, until standard input ends: `python ray_nodes.py 3`.
+"""A Ray cluster of several nodes that runs until standard input ends: `python ray_nodes.py 3`.
 
 Prints its address, then the process of each node that can work.
 """
@@ -12,7 +12,7 @@ from ray.cluster_utils import Cluster
 
 
 def main() -> None:
-    """A head that does not work, and nodes of one CPU."""
+    """Start a head node without CPUs, and nodes with one CPU."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(num_cpus=1, wait=False) for _ in range(int(sys.argv[1]))]
     cluster.wait_for_nodes()

@@ -1,4 +1,4 @@
-"""Small images of a folder share batches, as many as memory has room for."""
+"""Small images of a folder share batches, as many as memory allows."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from restore_cli.jobs.model_cache import ModelCache
 from restore_cli.jobs.paths import InputSpec
 from restore_cli.jobs.run import Job
+from restore_cli.jobs.types import ModelOptions
 from restore_cli.jobs.workers import worker
 from restore_cli.jobs.workers.executors import run_job
 from restore_cli.pipeline import memory
@@ -30,7 +31,7 @@ CONSTANT = 8 * MIB
 
 
 class Gpu(NearestModel):
-    """A model of a GPU that takes bytes for each px of a batch, and has no more than there are."""
+    """A model that uses `per_pixel` bytes for each pixel of a batch and fails beyond `room` bytes."""
 
     device, precision = torch.device("cuda"), torch.float16
 
@@ -48,8 +49,8 @@ class Gpu(NearestModel):
         return super().__call__(x)
 
 
-class Prompt(ThreadPoolExecutor):
-    """Every image is decoded when its turn comes to be decoded ahead, so that groups are as large as they may be."""
+class WaitingPool(ThreadPoolExecutor):
+    """Waits until each image is decoded, so that batches are as large as possible."""
 
     def submit(self, function: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:  # noqa: ANN401
         future = super().submit(function, *given, **named)
@@ -63,18 +64,20 @@ Restored = Callable[[Gpu, int | None], None]
 
 @pytest.fixture
 def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x1: Path) -> Restored:
-    """Restores 48 images of 64×64 px and 16 of 200×120 px within so many bytes; none may change."""
+    """Restore 48 images of 64×64 px and 16 of 200×120 px within a memory limit. No image may change."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(memory, "free_memory", lambda device: 2**40)
     monkeypatch.setattr(memory, "measure_demand", lambda model, device: (CONSTANT, model.per_pixel))
-    monkeypatch.setattr(worker, "ThreadPoolExecutor", Prompt)
+    monkeypatch.setattr(worker, "ThreadPoolExecutor", WaitingPool)
     for i in range(64):
         save_image(Path("in", f"{i:02}.png"), make_image(*((64, 64) if i < 48 else (200, 120)), seed=i))
-    job = Job(Request("denoise"), read_catalogue(), InputSpec(("in",)), "out", weights=x1)
+    job = Job(ModelOptions(Request("denoise"), read_catalogue(), weights=x1), InputSpec(("in",)), "out")
 
     def restore(model: Gpu, limit: int | None) -> None:
         monkeypatch.setattr(ModelCache, "get", lambda models, header: ("gpu", model))
-        assert [result.status for result in run_job(replace(job, memory=limit))] == ["done"] * 64
+        assert [result.status for result in run_job(replace(job, model=replace(job.model, memory=limit)))] == [
+            "done"
+        ] * 64
         for path in Path("in").iterdir():
             assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(Path("out", path.name))))
 
@@ -82,7 +85,7 @@ def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x1: Path) -> Resto
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 8])
-def test_a_group_takes_no_more_than_memory_allows(most: int, restored: Restored) -> None:
+def test_a_batch_uses_no_more_than_the_allowed_memory(most: int, restored: Restored) -> None:
     model = Gpu(4096)
     limit = CONSTANT + 4096 * most * 64 * 64
     restored(model, limit)
@@ -90,7 +93,7 @@ def test_a_group_takes_no_more_than_memory_allows(most: int, restored: Restored)
     assert most - 1 <= max(model.sizes) <= most  # a tile is of whole grid cells
 
 
-def test_a_group_takes_no_more_than_three_gibibytes_by_itself(restored: Restored) -> None:
+def test_a_batch_uses_at_most_three_gibibytes_by_default(restored: Restored) -> None:
     model = Gpu(2**18)
     restored(model, None)
     assert max(model.taken) <= 3 * 2**30
@@ -98,8 +101,8 @@ def test_a_group_takes_no_more_than_three_gibibytes_by_itself(restored: Restored
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 7])
-def test_a_group_that_did_not_fit_is_not_tried_again(most: int, restored: Restored) -> None:
-    """Another program takes memory meanwhile, so that less is there than was found at first."""
+def test_a_batch_size_that_did_not_fit_is_not_tried_again(most: int, restored: Restored) -> None:
+    """Another program uses memory in the meantime, so that less is free than at first."""
     model = Gpu(4096, room=CONSTANT + 4096 * max(most * 64 * 64, 200 * 120))
     restored(model, None)
     assert 1 <= model.failures <= 4

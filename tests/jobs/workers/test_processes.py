@@ -1,4 +1,4 @@
-"""Several devices of one machine: real processes, killed for real."""
+"""Several devices of one machine: real processes, really killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from restore_cli.errors import RestoreError, UsageError
 from restore_cli.jobs.events import Event, Note, PictureStarted, TileDone
 from restore_cli.jobs.paths import InputSpec
 from restore_cli.jobs.run import Job, Result
-from restore_cli.jobs.types import PlanItem, Task
+from restore_cli.jobs.types import ModelOptions, PlanItem, Task
 from restore_cli.jobs.workers.dispatcher import Dispatcher
 from restore_cli.jobs.workers.executors import run_job
 from restore_cli.jobs.workers.processes import ProcessBackend, ProcessHandle, memory_share
@@ -30,7 +30,7 @@ from restore_cli.weights.catalogue import Catalogue, Request
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures in two folders, one of them broken."""
+    """Make twelve images in two folders, one of them broken."""
     folder = tmp_path_factory.mktemp("photos")
     for number in range(11):
         save_image(folder / ("a" if number % 2 else "b") / f"{number}.png", make_image(40, 56, seed=number))
@@ -40,28 +40,30 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def job(photos: Path, x1: Path, tmp_path: Path) -> Job:
-    """All of them, on two devices that are none."""
+    """Return a job for all of them on two devices, both of which are the CPU."""
     request = Request("denoise")
     out = str(tmp_path / "out")
-    return Job(request, Catalogue((), {}), InputSpec((str(photos),)), out, weights=x1, device="cpu,cpu")
+    return Job(ModelOptions(request, Catalogue((), {}), weights=x1, device="cpu,cpu"), InputSpec((str(photos),)), out)
 
 
 @pytest.fixture(scope="module")
 def expected(photos: Path, x1: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process makes of them."""
+    """Return the results of one process."""
     out = tmp_path_factory.mktemp("expected")
-    assert list(run_job(Job(Request("denoise"), Catalogue((), {}), InputSpec((str(photos),)), str(out), weights=x1)))
+    assert list(
+        run_job(
+            Job(ModelOptions(Request("denoise"), Catalogue((), {}), weights=x1), InputSpec((str(photos),)), str(out))
+        )
+    )
     return read_files(out)
 
 
 def kill(child: int) -> None:
-    """As the kernel does when memory is short."""
+    """Kill a process as the kernel does if memory is short."""
     os.kill(child, signal.SIGKILL)
 
 
-def test_two_processes_do_what_one_does_and_leave_interrupts_to_their_parent(
-    job: Job, expected: dict[str, bytes]
-) -> None:
+def test_two_processes_give_the_same_results_and_ignore_interrupts(job: Job, expected: dict[str, bytes]) -> None:
     seen: list[str] = []
     tiles: list[tuple[int, int]] = []
 
@@ -85,7 +87,7 @@ def test_two_processes_do_what_one_does_and_leave_interrupts_to_their_parent(
     assert not active_children()
 
 
-def test_a_killed_process_loses_no_picture(job: Job, expected: dict[str, bytes]) -> None:
+def test_a_killed_process_loses_no_image(job: Job, expected: dict[str, bytes]) -> None:
     notes: list[str] = []
     results: list[Result] = []
     for result in run_job(job, lambda event: notes.append(event.text) if isinstance(event, Note) else None):
@@ -101,7 +103,7 @@ def test_a_killed_process_loses_no_picture(job: Job, expected: dict[str, bytes])
 
 
 def start_two(job: Job, on_picture: Callable[[ProcessHandle, str], None]) -> Dispatcher:
-    """Two processes; `on_picture` is called with the one that begins a picture."""
+    """Start two processes. `on_picture` is called with the one that starts a picture."""
 
     def call(event: Event) -> None:
         if isinstance(event, PictureStarted):
@@ -113,13 +115,13 @@ def start_two(job: Job, on_picture: Callable[[ProcessHandle, str], None]) -> Dis
 
 
 def make_tasks(folder: Path, *sides: int) -> Iterator[PlanItem]:
-    """Square pictures."""
+    """Yield tasks of square images."""
     for number, side in enumerate(sides):
         path = save_image(folder / "in" / f"{number}.png", make_image(side, side, seed=number))
         yield Task(str(path), str(folder / "out" / path.name))
 
 
-def test_a_picture_that_kills_its_workers_fails_and_the_others_do_not(job: Job, tmp_path: Path) -> None:
+def test_an_image_that_kills_its_workers_fails_alone(job: Job, tmp_path: Path) -> None:
     met: list[str] = []
 
     def on_picture(worker: ProcessHandle, path: str) -> None:
@@ -136,7 +138,7 @@ def test_a_picture_that_kills_its_workers_fails_and_the_others_do_not(job: Job, 
     assert len(met) == 2
 
 
-def test_without_a_worker_left_it_ends_with_one_error(job: Job, tmp_path: Path) -> None:
+def test_the_run_ends_with_one_error_if_no_worker_is_left(job: Job, tmp_path: Path) -> None:
     for number in range(3):  # large enough that none is done before its beginning is heard of
         save_image(tmp_path / "in" / f"{number}.png", make_image(400, 400, seed=number))
     job = replace(job, inputs=InputSpec((str(tmp_path / "in"),)))
@@ -145,9 +147,7 @@ def test_without_a_worker_left_it_ends_with_one_error(job: Job, tmp_path: Path) 
         for child in active_children() if isinstance(event, PictureStarted) else ():
             kill(child.pid or 0)
 
-    with pytest.raises(
-        RestoreError, match=r"no worker is left to go on: worker . \(cpu\) died \(killed by SIGKILL\)"
-    ) as no:
+    with pytest.raises(RestoreError, match=r"no worker is left: worker . \(cpu\) died \(killed by SIGKILL\)") as no:
         list(run_job(job, kill_all))
     assert no.value.code == 1
     assert not active_children()
@@ -155,7 +155,7 @@ def test_without_a_worker_left_it_ends_with_one_error(job: Job, tmp_path: Path) 
     assert len(read_files(Path(job.output or ""))) == 3
 
 
-def test_a_picture_that_was_written_before_its_worker_died_is_not_restored_again(job: Job, tmp_path: Path) -> None:
+def test_an_image_written_before_its_worker_died_is_not_restored_again(job: Job, tmp_path: Path) -> None:
     first = tmp_path / "out" / "0.png"
     begun: list[str] = []
 
@@ -197,7 +197,7 @@ def test_processes_end_with_their_parent(job: Job, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu,cuda:99", "all", "cpu,toaster"])
-def test_devices_that_are_not_here_are_refused(job: Job, device: str) -> None:
+def test_missing_devices_are_refused(job: Job, device: str) -> None:
     import torch
 
     from restore_cli.jobs.workers.processes import list_devices

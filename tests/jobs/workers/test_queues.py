@@ -1,4 +1,4 @@
-"""What is put in comes out in order, within its room, and neither end waits for one that has gone."""
+"""Queues keep the order and their capacity, and no end waits for one that has ended."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_pages_come_out_as_they_went_in(pages: list[list[int]], room: int) -> No
     assert most <= max(room, *(size for page in pages for size in page), 0)
 
 
-def test_who_takes_learns_that_a_picture_will_not_be_finished() -> None:
+def test_the_reader_learns_that_a_picture_is_incomplete() -> None:
     queue = RowQueue(10)
     queue.put(block(4, 0))
     queue.close()
@@ -50,7 +50,7 @@ def test_who_takes_learns_that_a_picture_will_not_be_finished() -> None:
         next(page)
 
 
-def test_who_puts_learns_that_nobody_takes() -> None:
+def test_the_writer_learns_that_the_reader_has_ended() -> None:
     queue = RowQueue(10)
     queue.put(block(8, 0))
     with ThreadPoolExecutor(1) as other:
@@ -60,7 +60,7 @@ def test_who_puts_learns_that_nobody_takes() -> None:
             waiting.result()
 
 
-def test_memory_is_given_out_in_turn() -> None:
+def test_memory_is_granted_in_turn() -> None:
     budget, order, started = MemoryBudget(10), list[int](), Event()
 
     def take(turn: int, size: int) -> None:

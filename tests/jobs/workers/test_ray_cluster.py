@@ -1,4 +1,4 @@
-"""The same job on a Ray cluster: real nodes on this machine, one of them killed."""
+"""A job on a Ray cluster: real nodes on this machine, one of them killed."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from restore_cli.errors import INSTALL_EXTRA, UsageError
 from restore_cli.jobs.events import Event, PictureStarted
 from restore_cli.jobs.paths import InputSpec
 from restore_cli.jobs.run import Job
+from restore_cli.jobs.types import ModelOptions
 from restore_cli.jobs.workers.dispatcher import MAX_TASKS
 from restore_cli.jobs.workers.executors import run_job
 from restore_cli.jobs.workers.ray_cluster import plan_workers
@@ -35,7 +36,7 @@ Row = Mapping[str, Any]
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[list[str]]:
-    """The address of a cluster of three nodes, and the process of each."""
+    """Return the address of a cluster of three nodes, and the process of each."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
     command = [sys.executable, str(HERE / "ray_nodes.py"), "3"]
     pipe = subprocess.PIPE
@@ -47,7 +48,7 @@ def nodes() -> Iterator[list[str]]:
 
 
 def quiet() -> dict[str, str]:
-    """Nothing is sent to Ray's makers; the tests' own modules are found."""
+    """Send no usage data, and let the nodes find the modules of the tests."""
     return {
         **os.environ,
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -57,7 +58,7 @@ def quiet() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirty pictures in two folders, one of them broken."""
+    """Make thirty images in two folders, one of them broken."""
     folder = tmp_path_factory.mktemp("photos")
     for number in range(COUNT - 1):
         save_image(folder / ("a" if number % 2 else "b") / f"{number}.png", make_image(150, 200, seed=number))
@@ -67,13 +68,17 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def job(photos: Path, x1: Path, tmp_path: Path) -> Job:
-    """All of them, here."""
-    return Job(Request("denoise"), Catalogue((), {}), InputSpec((str(photos),)), str(tmp_path / "out"), weights=x1)
+    """Return a job for all of them on this machine."""
+    return Job(
+        ModelOptions(Request("denoise"), Catalogue((), {}), weights=x1),
+        InputSpec((str(photos),)),
+        str(tmp_path / "out"),
+    )
 
 
 @pytest.fixture
 def drive(tmp_path: Path) -> Callable[..., Iterator[Row]]:
-    """The Results of a job that another process runs; nothing else may be printed by it."""
+    """Yield the Results of a job in another process, which must print nothing else."""
 
     def rows(job: Job, *most: int) -> Iterator[Row]:
         (tmp_path / "job").write_bytes(pickle.dumps(job))
@@ -90,18 +95,18 @@ def drive(tmp_path: Path) -> Callable[..., Iterator[Row]]:
 
 
 def kill(node: int) -> None:
-    """All of its processes at once, as a power cut does."""
+    """Kill all processes of a node at once, as a power cut does."""
     below = Path(f"/proc/{node}/task/{node}/children").read_text(encoding="ascii").split()
     for number in (node, *map(int, below)):
         os.kill(number, signal.SIGKILL)
 
 
-def test_what_began_here_goes_on_there_survives_a_node_and_ends_here(
+def test_a_batch_moves_to_a_cluster_survives_a_killed_node_and_moves_back(
     job: Job, nodes: list[str], drive: Callable[..., Iterator[Row]], tmp_path: Path
 ) -> None:
     expected = tmp_path / "expected"
     list(run_job(replace(job, output=str(expected))))
-    there = replace(job, output="out", cluster=nodes[0])
+    there = replace(job, output="out", run=replace(job.run, cluster=nodes[0]))
     begun: list[str] = []
 
     def on_event(event: Event) -> None:
@@ -137,16 +142,16 @@ def test_what_began_here_goes_on_there_survives_a_node_and_ends_here(
     assert len(told) == COUNT
 
 
-def test_nobody_answers(job: Job) -> None:
+def test_a_cluster_that_does_not_answer_is_an_error(job: Job) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
     with pytest.raises(UsageError, match=r"--cluster 127\.0\.0\.1:1: nothing answers at 127\.0\.0\.1:1"):
-        list(run_job(replace(job, cluster="127.0.0.1:1")))
+        list(run_job(replace(job, run=replace(job.run, cluster="127.0.0.1:1"))))
 
 
-def test_without_ray_one_line_says_so(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_is_one_line(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError) as caught:
-        next(run_job(replace(job, cluster="auto")))
+        next(run_job(replace(job, run=replace(job.run, cluster="auto"))))
     assert str(caught.value) == f"--cluster needs Ray, which is not installed (try: {INSTALL_EXTRA.format('cluster')})"
 
 
@@ -161,24 +166,24 @@ def test_without_ray_one_line_says_so(job: Job, monkeypatch: pytest.MonkeyPatch)
         ({"workers": 9}, [{"CPU": 1}], 9, {"num_cpus": 1}),
     ],
 )
-def test_how_many_workers(
+def test_the_number_of_workers_fits_the_nodes(
     job: Job, asked: dict[str, Any], machines: list[dict[str, float]], count: int, needs: dict[str, float]
 ) -> None:
-    assert plan_workers(replace(job, cluster="auto", **asked), machines) == (count, needs)
+    assert plan_workers(replace(job, run=replace(job.run, cluster="auto", **asked)), machines) == (count, needs)
 
 
 @pytest.mark.parametrize("asked", [{"workers": 0}, {"gpus_per_worker": -1.0}, {"device": "cuda:1"}, {"device": "all"}])
-def test_what_no_cluster_could_do(job: Job, asked: dict[str, Any]) -> None:
+def test_options_that_no_cluster_supports_are_refused(job: Job, asked: dict[str, Any]) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
     with pytest.raises(UsageError):
-        next(run_job(replace(job, cluster="auto", **asked)))
+        next(run_job(replace(job, run=replace(job.run, cluster="auto", **asked))))
 
 
 def test_a_cluster_without_room() -> None:
     with pytest.raises(UsageError, match="no room"):
-        plan_workers(Job(Request("denoise"), Catalogue((), {})), [{"memory": 1.0}])
+        plan_workers(Job(ModelOptions(Request("denoise"), Catalogue((), {}))), [{"memory": 1.0}])
 
 
-def test_words_for_a_cluster_need_one(job: Job) -> None:
+def test_options_of_a_cluster_need_one(job: Job) -> None:
     with pytest.raises(UsageError, match="--workers is for a cluster"):
-        next(run_job(replace(job, workers=2)))
+        next(run_job(replace(job, run=replace(job.run, workers=2))))
