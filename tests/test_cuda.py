@@ -45,13 +45,13 @@ def test_output_equals_the_reference(name: str) -> None:
     h, w = x.shape[-2:]
     x = F.pad(x / span, (0, -w % multiple, 0, -h % multiple), mode="reflect")
     out = net(x.float()).cpu()[..., : reference.shape[-2], : reference.shape[-1]] * span
-    assert relative(out, reference) < 1e-5
+    assert relative_error(out, reference) < 1e-5
     assert (
         torch.backends.cudnn.allow_tf32
     )  # PyTorch's default, with which its own convolutions would exceed the tolerance
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
+def relative_error(found: Tensor, expected: Tensor) -> float:
     """Return the norm of the difference, divided by the norm of `expected`."""
     expected = expected.cpu().double()
     return float((found.cpu().double() - expected).norm() / expected.norm())
@@ -64,7 +64,7 @@ def test_convolutions_that_are_exact_in_half_precision_are_ieee(kernel: int, gro
     expected = F.conv2d(x.double(), layer.weight.double(), padding=kernel // 2, groups=groups)
     layer.to(CUDA)
     with torch.inference_mode(), torch.autocast("cuda", torch.float16):
-        assert relative(in_float32(layer, x.to(CUDA)), expected) < 1e-6
+        assert relative_error(in_float32(layer, x.to(CUDA)), expected) < 1e-6
         assert layer(x.to(CUDA)).dtype == torch.float16
 
 
@@ -81,7 +81,7 @@ def test_compiled_float32_is_ieee_too(name: str, tmp_path: Path, monkeypatch: py
     torch._dynamo.reset()
     said = compile_module.compile_if_faster(net, (1, 3, side, side), tmp_path)
     assert said.endswith("tiles take 0.50 of the time")
-    assert relative(net(tile), expected) < 1e-5
+    assert relative_error(net(tile), expected) < 1e-5
 
 
 needs_matrix_units = pytest.mark.skipif(
@@ -120,7 +120,7 @@ def test_attention_of_pytorch_takes_any_number_of_windows(
     with torch.inference_mode():
         found = attention.window_attention([part.to(CUDA) for part in qkv], (8, 8), shift, bias.to(CUDA), 0.3)
         expected = attention.window_attention([part.float() for part in qkv], (8, 8), shift, bias, 0.3)
-    assert relative(found, expected) < (1e-5 if dtype == torch.float32 else 2e-3)
+    assert relative_error(found, expected) < (1e-5 if dtype == torch.float32 else 2e-3)
 
 
 def test_the_gpu_continues_after_a_refused_block_of_pinned_memory() -> None:

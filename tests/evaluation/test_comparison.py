@@ -1,4 +1,4 @@
-"""What is shown are the px themselves, all pictures at one size, every label inside its place."""
+"""Comparisons show unchanged px, all images at one size, and every label inside its panel."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from restore_cli.evaluation.comparison import (
 from restore_cli.image.picture import Picture
 
 
-def panels(*sides: tuple[int, int]) -> list[Panel]:
+def make_panels(*sides: tuple[int, int]) -> list[Panel]:
     return [Panel(f"{i}.png", Picture(make_image(*side, seed=i))) for i, side in enumerate(sides)]
 
 
-def holds(whole: Pixels, part: Pixels) -> bool:
-    """Whether the part lies somewhere in the whole, to the bit."""
+def contains(whole: Pixels, part: Pixels) -> bool:
+    """Return whether the part occurs somewhere in the whole, bit for bit."""
     height, width = part.shape[:2]
     windows = np.lib.stride_tricks.sliding_window_view(whole, (1, width, 3))[:, :, 0, 0]
     rows, columns = np.nonzero((windows == part[0]).all((2, 3)))
     return any(np.array_equal(whole[y : y + height, x : x + width], part) for y, x in zip(rows, columns, strict=True))
 
 
-def test_a_sheet_holds_every_picture_with_smaller_ones_enlarged_to_squares() -> None:
-    given = panels((12, 15), (24, 30), (48, 60))
+def test_a_sheet_contains_every_image_with_smaller_ones_enlarged_to_squares() -> None:
+    given = make_panels((12, 15), (24, 30), (48, 60))
     made = make_sheet(given).pixels
     for panel, factor in zip(given, (4, 2, 1), strict=True):
-        assert holds(made, panel.picture.pixels.repeat(factor, 0).repeat(factor, 1))
+        assert contains(made, panel.picture.pixels.repeat(factor, 0).repeat(factor, 1))
 
 
-def test_a_crop_is_in_px_of_the_largest_picture_and_zoom_makes_squares() -> None:
-    small, large = panels((12, 15), (48, 60))
+def test_a_crop_is_in_px_of_the_largest_image_and_zoom_makes_squares() -> None:
+    small, large = make_panels((12, 15), (48, 60))
     before, after = align_panels([small, large], Crop(10, 6, 21, 17), 3)
     assert np.array_equal(after.pixels, large.picture.pixels[6:23, 10:31].repeat(3, 0).repeat(3, 1))
     enlarged = small.picture.pixels.repeat(4, 0).repeat(4, 1)[6:23, 10:31]
@@ -56,7 +56,7 @@ def test_a_crop_is_in_px_of_the_largest_picture_and_zoom_makes_squares() -> None
 
 
 def test_a_split_is_the_left_of_one_and_the_right_of_the_other() -> None:
-    before, after = panels((200, 300), (200, 300))
+    before, after = make_panels((200, 300), (200, 300))
     made = make_split([before, after]).pixels
     assert made.shape == (200, 300, 3)
     assert np.array_equal(made[60:, :140], before.picture.pixels[60:, :140])
@@ -77,10 +77,10 @@ def test_gray_is_shown_as_rgb_and_transparency_on_a_checkerboard() -> None:
 
 @pytest.mark.parametrize("label", ["a.png", "a name of forty letters or a little more.png", "W" * 300])
 @pytest.mark.parametrize("side", [(10, 12), (40, 60), (700, 900)])
-def test_a_label_is_never_wider_than_its_picture(label: str, side: tuple[int, int]) -> None:
+def test_a_label_is_never_wider_than_its_image(label: str, side: tuple[int, int]) -> None:
     given = [Panel(label, Picture(np.full((*side, 3), 7, np.uint8))) for _ in range(2)]
     made = make_sheet(given).pixels
-    assert (made[:, :GAP] == 250).all()  # paper left, right and between
+    assert (made[:, :GAP] == 250).all()  # background on the left, on the right and in between
     assert (made[:, -GAP:] == 250).all()
     font = choose_font([label], side[1], 30)
     assert font.getlength(shorten_label(label, font, side[1])) <= side[1]
@@ -89,7 +89,7 @@ def test_a_label_is_never_wider_than_its_picture(label: str, side: tuple[int, in
     make_split(given)
 
 
-def test_columns_follow_the_shape() -> None:
+def test_the_number_of_columns_depends_on_the_shape() -> None:
     assert [choose_columns(2, 100, 100), choose_columns(3, 100, 100), choose_columns(4, 100, 100)] == [2, 3, 2]
     assert choose_columns(2, 400, 100) == 1
     assert choose_columns(2, 50, 100) == 2
@@ -109,22 +109,22 @@ def test_columns_follow_the_shape() -> None:
         ([(8, 8), (8, 8)], None, 10_000, UsageError, "200 million"),
     ],
 )
-def test_what_does_not_line_up_is_refused(
+def test_images_that_do_not_align_are_refused(
     sides: list[tuple[int, int]], crop: Crop | None, zoom: int, kind: type[Exception], words: str
 ) -> None:
     for make in (make_sheet, make_page, make_split):
         if (make is make_page and zoom > 1) or (make is make_split and len(sides) != 2):
             continue
         with pytest.raises(kind, match=words):
-            make(panels(*sides), crop, zoom)
+            make(make_panels(*sides), crop, zoom)
 
 
-def test_a_split_wants_exactly_two() -> None:
+def test_a_split_needs_exactly_two_images() -> None:
     with pytest.raises(UsageError, match="takes two images, found 3"):
-        make_split(panels((8, 8), (8, 8), (8, 8)))
+        make_split(make_panels((8, 8), (8, 8), (8, 8)))
 
 
-def test_a_page_holds_the_px_and_fetches_nothing() -> None:
+def test_a_page_contains_the_px_and_fetches_nothing() -> None:
     given = [Panel('<b>&"1"', Picture(make_image(10, 12))), Panel("$two", Picture(make_image(20, 24)))]
     text = make_page(given, Crop(2, 4, 20, 12)).decode()
     assert not re.search(r"https?:|//[a-z]|@import|<link|\burl\(", text)

@@ -1,4 +1,4 @@
-"""The degradations are the field's: MATLAB's to the bit, the legacy generator's, libjpeg's."""
+"""The standard degradations: MATLAB's bicubic to the bit, numpy's legacy noise, libjpeg."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SET5 = Path(__file__).parents[3] / "shared/bench/Set5"
 Bytes = NDArray[np.uint8]
 
 
-def ramp(height: int, width: int) -> Bytes:
-    """A smooth colour image."""
+def make_ramp(height: int, width: int) -> Bytes:
+    """Return a smooth colour image."""
     y, x = np.mgrid[:height, :width]
     return np.stack([255 * y / height, 255 * x / width, 127 + 90 * np.sin(x / 9) * np.cos(y / 7)], 2).astype(np.uint8)
 
@@ -38,7 +38,7 @@ def test_imresize_makes_the_official_low_resolution_images_bit_for_bit(scale: in
         assert np.array_equal(imresize(whole[:height, :width], Fraction(1, scale)), expected), file.name
 
 
-def test_imresize_by_half_is_keys_kernel() -> None:
+def test_imresize_by_half_uses_the_kernel_of_keys() -> None:
     row = np.array([[0, 0, 0, 200, 200, 200, 200, 200]], dtype=np.uint8)
     # The weights are −3, −9, 29, 111, 111, 29, −9, −3 of 256. Output 0 sees 200 through −9 and −3 only and is clipped,
     # output 1 through 111, 29, −9, −3, output 2 through all but −3 and −9, output 3 through all.
@@ -58,17 +58,17 @@ def test_a_flat_image_stays_flat_and_a_transposed_one_transposes(to: float | Fra
 
 
 def test_imresize_rounds_sides_up_and_refuses_other_types() -> None:
-    assert imresize(ramp(256, 7), Fraction(1, 3)).shape == (86, 3, 3)
-    assert imresize(ramp(255, 9), 1 / 3).shape == (85, 3, 3)
-    assert imresize(ramp(3, 1)[..., 0], 2).shape == (6, 2)
-    assert psnr(imresize(imresize(ramp(48, 60), 2), 0.5), ramp(48, 60)) > 45
+    assert imresize(make_ramp(256, 7), Fraction(1, 3)).shape == (86, 3, 3)
+    assert imresize(make_ramp(255, 9), 1 / 3).shape == (85, 3, 3)
+    assert imresize(make_ramp(3, 1)[..., 0], 2).shape == (6, 2)
+    assert psnr(imresize(imresize(make_ramp(48, 60), 2), 0.5), make_ramp(48, 60)) > 45
     with pytest.raises(ValueError, match="uint8"):
         imresize(np.zeros((4, 4)), 2)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="1 px"):
-        imresize(ramp(4, 4), (0, 3))
+        imresize(make_ramp(4, 4), (0, 3))
 
 
-def test_noise_is_the_legacy_generators_and_not_clipped() -> None:
+def test_noise_comes_from_the_legacy_generator_and_is_not_clipped() -> None:
     image = np.zeros((2, 2, 3), dtype=np.uint8)
     noisy = add_noise(image, 25.5)
     assert noisy.dtype == np.float32
@@ -76,29 +76,29 @@ def test_noise_is_the_legacy_generators_and_not_clipped() -> None:
     assert np.allclose(noisy.ravel()[:4], 0.1 * first)
     assert np.array_equal(noisy, add_noise(image, 25.5, seed=0))
     assert not np.array_equal(noisy, add_noise(image, 25.5, seed=1))
-    assert np.array_equal(add_noise(ramp(4, 4), 0), ramp(4, 4).astype(np.float32) / 255)
+    assert np.array_equal(add_noise(make_ramp(4, 4), 0), make_ramp(4, 4).astype(np.float32) / 255)
     assert noisy.min() < 0
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.float32, np.float64])
-def test_only_8_bits_are_degraded(kind: type) -> None:
+def test_only_8_bit_images_are_degraded(kind: type) -> None:
     deep: Any = np.zeros((16, 16, 3), kind)
     for degrade in (partial(imresize, to=0.5), partial(add_noise, sigma=25), partial(compress_jpeg, quality=50)):
         with pytest.raises(ValueError, match=f"expected uint8, found {kind.__name__}"):
             degrade(deep)
 
 
-def test_noise_leaves_the_global_generator_alone() -> None:
+def test_noise_does_not_change_the_global_generator() -> None:
     np.random.seed(3)
     expected = np.random.normal()
     np.random.seed(3)
-    add_noise(ramp(4, 4), 25)
+    add_noise(make_ramp(4, 4), 25)
     assert np.random.normal() == expected
 
 
 @pytest.mark.parametrize("shape", [(17, 23, 3), (17, 23), (17, 23, 1)])
 def test_jpeg_keeps_the_shape_and_loses_less_at_higher_quality(shape: tuple[int, ...]) -> None:
-    image = ramp(17, 23).mean(axis=2).astype(np.uint8).reshape(17, 23, 1)
+    image = make_ramp(17, 23).mean(axis=2).astype(np.uint8).reshape(17, 23, 1)
     image = np.repeat(image, 3, axis=2) if shape[-1] == 3 else image.reshape(shape)
     worse, better = compress_jpeg(image, 10), compress_jpeg(image, 95)
     assert worse.shape == better.shape == shape
@@ -106,8 +106,8 @@ def test_jpeg_keeps_the_shape_and_loses_less_at_higher_quality(shape: tuple[int,
     assert psnr(worse, image) < psnr(better, image)
 
 
-def test_jpeg_subsampling_is_420_unless_told() -> None:
-    image = ramp(32, 32)
+def test_jpeg_subsampling_is_420_by_default() -> None:
+    image = make_ramp(32, 32)
     assert np.array_equal(compress_jpeg(image, 50), compress_jpeg(image, 50, "4:2:0"))
     assert not np.array_equal(compress_jpeg(image, 50), compress_jpeg(image, 50, "4:4:4"))
     with pytest.raises(ValueError, match=r"1\.\.100"):

@@ -1,4 +1,4 @@
-"""Every reference is measured once, beside its own partner, or the error names it."""
+"""Every reference is measured once with its partner, or the error names it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def options(task: str, weights: Path, noise: str | None = None, quality: int | N
     return ModelOptions(Request(task, noise=noise, quality=quality), read_catalogue(), weights=weights, device="cpu")
 
 
-def items(root: str, *names: str) -> list[Input]:
+def make_inputs(root: str, *names: str) -> list[Input]:
     return [Input(f"{root}/{name}", name, root) for name in names]
 
 
@@ -54,13 +54,13 @@ def items(root: str, *names: str) -> list[Input]:
 )
 def test_names_with_the_usual_endings_are_partners(reference: str, other: str) -> None:
     more = ["z.png", "baby2.png", "ba.png"]
-    pairs = pair_files(items("hr", reference, *more), items("lr", *reversed(more), other))
+    pairs = pair_files(make_inputs("hr", reference, *more), make_inputs("lr", *reversed(more), other))
     assert [(str(a.relative), str(b.relative)) for a, b in pairs] == [(reference, other), *zip(more, more, strict=True)]
 
 
 def test_the_longest_name_and_then_the_suffix_decide() -> None:
-    references = items("hr", "a.png", "ax2.png", "a.jpg", "ax2_HR.png")
-    others = items("lr", "a_x4.jpg", "ax2_x4.png", "a_x4.png")
+    references = make_inputs("hr", "a.png", "ax2.png", "a.jpg", "ax2_HR.png")
+    others = make_inputs("lr", "a_x4.jpg", "ax2_x4.png", "a_x4.png")
     with pytest.raises(UsageError, match=r"no partner for the reference hr/ax2_HR\.png$"):
         pair_files(references, others)
     found = {str(a.relative): str(b.relative) for a, b in pair_files(references[:3], others)}
@@ -69,24 +69,24 @@ def test_the_longest_name_and_then_the_suffix_decide() -> None:
 
 def test_every_file_without_a_partner_is_named() -> None:
     with pytest.raises(UsageError) as raised:
-        pair_files(items("hr", "a.png", "b.png", "sub/c.png"), items("lr", "a.png", "c.png", "d_LR.png"))
+        pair_files(make_inputs("hr", "a.png", "b.png", "sub/c.png"), make_inputs("lr", "a.png", "c.png", "d_LR.png"))
     assert raised.value.message == (
         "no partner for the reference hr/b.png, hr/sub/c.png; no reference for lr/c.png, lr/d_LR.png"
     )
     with pytest.raises(UsageError, match=r"hr/0\.png, .*, hr/7\.png and 12 more;"):
-        pair_files(items("hr", *(f"{i}.png" for i in range(20))), items("lr", "a.png"))
+        pair_files(make_inputs("hr", *(f"{i}.png" for i in range(20))), make_inputs("lr", "a.png"))
 
 
 def test_two_partners_of_one_reference_are_named() -> None:
     with pytest.raises(UsageError, match=r"lr/a\.png and lr/ax4\.png both fit the reference hr/a\.png"):
-        pair_files(items("hr", "a.png"), items("lr", "a.png", "ax4.png"))
+        pair_files(make_inputs("hr", "a.png"), make_inputs("lr", "a.png", "ax4.png"))
 
 
-def test_two_single_files_are_partners_whatever_they_are_called() -> None:
-    assert len(pair_files(items("hr", "before.png"), items("lr", "after.png"))) == 1
+def test_two_single_files_are_partners_under_any_names() -> None:
+    assert len(pair_files(make_inputs("hr", "before.png"), make_inputs("lr", "after.png"))) == 1
 
 
-def test_degraded_pictures_and_those_made_here_measure_the_same(tmp_path: Path, x2: Path) -> None:
+def test_given_and_generated_inputs_measure_the_same(tmp_path: Path, x2: Path) -> None:
     for name, sides in {"a": (40, 44), "b": (41, 47)}.items():
         whole = make_image(*sides)
         save_image(tmp_path / f"hr/{name}.png", whole)
@@ -98,17 +98,17 @@ def test_degraded_pictures_and_those_made_here_measure_the_same(tmp_path: Path, 
     assert [row.image for row in rows] == ["a.png", "b.png"]
 
 
-def test_a_row_is_what_the_measures_say_of_the_result(tmp_path: Path, x2: Path) -> None:
+def test_a_row_holds_the_metrics_of_the_result(tmp_path: Path, x2: Path) -> None:
     whole = save_image(tmp_path / "a.png", make_image(40, 44))
     low = imresize(decode(whole).pixels, 0.5)
     out = restored(load(x2, "cpu"), low)
     (row,) = evaluate(options("sr", x2), EvalOptions(whole))
-    assert row.measures == expected(out, decode(whole).pixels, 2)
-    assert row.baseline == expected(imresize(low, 2), decode(whole).pixels, 2)
+    assert row.measures == measure_expected(out, decode(whole).pixels, 2)
+    assert row.baseline == measure_expected(imresize(low, 2), decode(whole).pixels, 2)
     assert row.sha256 == hashlib.sha256(x2.read_bytes()).hexdigest()
     assert (row.checkpoint, row.megapixels) == (x2.name, 20 * 22 / 1e6)
     (cut,) = evaluate(options("sr", x2), EvalOptions(whole, border=5, baseline="none"))
-    assert cut.measures == expected(out, decode(whole).pixels, 5)
+    assert cut.measures == measure_expected(out, decode(whole).pixels, 5)
     assert cut.baseline is None
 
 
@@ -119,10 +119,10 @@ def test_a_deep_input_is_restored_unrounded_and_its_result_rounded_once(tmp_path
     (row,) = evaluate(options("sr", x2), EvalOptions(whole, tmp_path / "low.png"))
     out = restored(load(x2, "cpu"), deep.astype(np.float32) / np.float32(65535))
     assert out.dtype == np.float32
-    assert row.measures == expected(np.rint(out.clip(0, 1) * 255).astype(np.uint8), decode(whole).pixels, 2)
+    assert row.measures == measure_expected(np.rint(out.clip(0, 1) * 255).astype(np.uint8), decode(whole).pixels, 2)
 
 
-def expected(image: Pixels, reference: Pixels, border: int) -> dict[str, float]:
+def measure_expected(image: Pixels, reference: Pixels, border: int) -> dict[str, float]:
     return {
         "psnr": psnr(image, reference, border=border),
         "ssim": ssim(image, reference, border=border),
@@ -131,7 +131,7 @@ def expected(image: Pixels, reference: Pixels, border: int) -> dict[str, float]:
     }
 
 
-def test_noise_goes_in_unrounded_and_unclipped_and_is_measured_in_8_bits(tmp_path: Path, x1: Path) -> None:
+def test_the_model_gets_unrounded_unclipped_noise_and_8_bits_are_measured(tmp_path: Path, x1: Path) -> None:
     white = save_image(tmp_path / "a.png", np.full((24, 24, 3), 250, np.uint8))
     noisy = add_noise(decode(white).pixels, 25, seed=3)
     assert noisy.max() > 1
@@ -170,7 +170,7 @@ def test_a_gray_reference_is_restored_as_gray(tmp_path: Path, x1: Path) -> None:
     assert math.isfinite(row.measures["psnrb"])
 
 
-def test_any_two_folders(tmp_path: Path) -> None:
+def test_any_two_folders_can_be_compared(tmp_path: Path) -> None:
     one, two = make_image(30, 30), make_image(30, 30, seed=5)
     for name, pixels in {"hr/a.png": one, "hr/b.png": one, "out/a_sr4.png": one, "out/b.bmp": two}.items():
         save_image(tmp_path / name, pixels)
@@ -178,7 +178,7 @@ def test_any_two_folders(tmp_path: Path) -> None:
     equal = {"psnr": math.inf, "ssim": 1.0, "psnr_y": math.inf, "ssim_y": 1.0}
     assert [row.image for row in rows] == ["a.png", "b.png"]
     assert rows[0].measures == pytest.approx(equal)
-    assert rows[1] == Row("b.png", expected(two, one, 4))
+    assert rows[1] == Row("b.png", measure_expected(two, one, 4))
     found = summarize(rows)
     assert found.mean["psnr"] == math.inf
     assert found.mean["ssim"] == pytest.approx((1 + ssim(two, one, border=4)) / 2)
@@ -201,7 +201,7 @@ def test_a_reference_may_be_larger_by_less_than_the_scale(
             next(rows)  # before anything is restored
 
 
-def test_what_is_too_small_to_measure_is_named(tmp_path: Path, x2: Path) -> None:
+def test_an_image_that_is_too_small_to_measure_is_named(tmp_path: Path, x2: Path) -> None:
     whole = save_image(tmp_path / "a.png", make_image(14, 40))
     with pytest.raises(ImageError, match=r"a\.png: 40×14 px without a border of 2 px: SSIM needs at least 11 px"):
         list(evaluate(options("sr", x2), EvalOptions(whole)))
@@ -226,7 +226,7 @@ def test_what_is_too_small_to_measure_is_named(tmp_path: Path, x2: Path) -> None
         ("denoise", {"noise": "25"}, {"baseline": "x"}, "--baseline x"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(
+def test_contradictory_options_are_refused(
     task: str, request_words: dict[str, str], options_words: dict[str, float], words: str, tmp_path: Path, x1: Path
 ) -> None:
     asked = Request(task, noise=request_words.get("noise"))
@@ -259,7 +259,7 @@ def test_the_seam_measure_is_the_step_at_borders_over_the_step_elsewhere() -> No
 
 
 def test_the_published_weights_on_set5_from_both_kinds_of_input(shared: Path) -> None:
-    """EMT ×4 (arXiv:2305.11403, table 3): 32.64 dB on Y; own bicubic gives the same as the official one."""
+    """EMT ×4 (arXiv:2305.11403, table 3): 32.64 dB on Y. Our bicubic gives the same as the official one."""
     wanted = replace(options("sr", shared / "checkpoints/EMT_LSR_x4.pth"), precision="fp32")
     given = EvalOptions(shared / "bench/Set5/HR", shared / "bench/Set5/LR_bicubic/X4")
     found = [summarize(list(evaluate(wanted, trial))) for trial in (given, replace(given, input=None))]
@@ -269,17 +269,17 @@ def test_the_published_weights_on_set5_from_both_kinds_of_input(shared: Path) ->
     assert found[0].baseline["psnr_y"] == pytest.approx(28.42, abs=0.02)
 
 
-def test_rows_of_checkpoints_that_are_not_at_hand_stay(tmp_path: Path) -> None:
+def test_rows_of_checkpoints_that_are_not_on_this_machine_are_kept(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
     rows = {("b", "Set5 ×2"): "| b | Set5 ×2 | 1.0 |", ("a", "Set5 ×2"): "| a | Set5 ×2 | 2.0 |"}
     results.write_page(page, rows, ["a", "b"])
     assert list(results.read_rows(page).values()) == ["| a | Set5 ×2 | 2.0 |", "| b | Set5 ×2 | 1.0 |"]
     assert results.read_rows(page) == rows
-    results.write_page(page, rows, ["a"])  # and go with their checkpoint
+    results.write_page(page, rows, ["a"])  # rows of removed checkpoints are removed
     assert list(results.read_rows(page)) == [("a", "Set5 ×2")]
 
 
-def test_published_figures_stand_apart_until_their_checkpoint_is_measured(tmp_path: Path) -> None:
+def test_published_figures_have_their_own_table_until_their_checkpoint_is_measured(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
     names = ["a", "swinir-classical-x2", "swinir-classical-x3"]
     rows = {("a", "Set5 ×2"): "| a | Set5 ×2 | 2.0 |"}
@@ -293,7 +293,7 @@ def test_published_figures_stand_apart_until_their_checkpoint_is_measured(tmp_pa
     assert "swinir-classical-x2" not in page.read_text(encoding="utf-8").split("## Published figures")[1]
 
 
-def test_published_figures_are_of_tests_that_are_made() -> None:
+def test_published_figures_belong_to_existing_benchmarks() -> None:
     entries = read_catalogue().entries
     made = {(entry.name, test.name) for entry in entries for test in results.list_benchmarks(entry, Path("bench"))}
     assert results.PUBLISHED.keys() <= made

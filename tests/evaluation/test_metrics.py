@@ -1,4 +1,4 @@
-"""The metrics agree with scikit-image and with closed forms, and refuse what cannot be compared."""
+"""The metrics agree with scikit-image and with closed forms, and refuse images that cannot be compared."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from restore_cli.evaluation.metrics import luma, psnr, psnr_b, ssim
 Bytes = NDArray[np.uint8]
 
 
-def pair(*shape: int) -> tuple[Bytes, Bytes]:
-    """Two random images that are close to each other."""
+def make_pair(*shape: int) -> tuple[Bytes, Bytes]:
+    """Return two random images that are close to each other."""
     random = np.random.default_rng(7)
     a = random.integers(0, 256, shape)
     return a.astype(np.uint8), np.clip(a + random.integers(-20, 21, shape), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("shape", [(40, 57), (33, 32, 3), (11, 11, 1)])
-def test_psnr_and_ssim_are_those_of_scikit_image(shape: tuple[int, ...]) -> None:
-    a, b = pair(*shape)
+def test_psnr_and_ssim_equal_those_of_scikit_image(shape: tuple[int, ...]) -> None:
+    a, b = make_pair(*shape)
     expected = peak_signal_noise_ratio(b, a, data_range=255)  # type: ignore[no-untyped-call]
     assert psnr(a, b) == pytest.approx(expected, abs=1e-9)
     whole = structural_similarity(  # type: ignore[no-untyped-call]
@@ -41,7 +41,7 @@ def test_psnr_and_ssim_are_those_of_scikit_image(shape: tuple[int, ...]) -> None
 
 
 def test_luma_is_bt601_studio_range() -> None:
-    image = pair(9, 8, 3)[0]
+    image = make_pair(9, 8, 3)[0]
     assert np.allclose(luma(image), rgb2ycbcr(image)[..., 0], atol=1e-3)
     corners = luma(np.array([[[0, 0, 0], [255, 255, 255]]], dtype=np.uint8))
     assert np.allclose(corners, [[16, 235]])
@@ -69,7 +69,7 @@ def test_the_border_is_not_measured() -> None:
     assert psnr(a, b, border=3) < 30
 
 
-def test_psnr_b_counts_steps_on_block_edges_and_no_others() -> None:
+def test_psnr_b_counts_only_steps_on_block_edges() -> None:
     reference = np.zeros((32, 32))
     blocks = np.kron(np.indices((4, 4)).sum(0) % 2 * 4.0, np.ones((8, 8)))
     error, excess = 8.0, 16.0  # half of the samples are off by 4; each edge step is 4, there are none elsewhere
@@ -78,10 +78,10 @@ def test_psnr_b_counts_steps_on_block_edges_and_no_others() -> None:
     assert psnr_b(np.dstack([blocks] * 3), np.zeros((32, 32, 3))) == pytest.approx(expected)
     shifted = np.roll(blocks, 4, axis=(0, 1))
     assert psnr_b(shifted, reference) == pytest.approx(psnr(shifted, reference))
-    assert psnr_b(reference, blocks) == pytest.approx(psnr(reference, blocks))  # blocks of the reference are no fault
+    assert psnr_b(reference, blocks) == pytest.approx(psnr(reference, blocks))  # blocks of the reference do not count
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_images_that_cannot_be_compared_are_refused() -> None:
     image = np.zeros((20, 20, 3))
     for measure in (psnr, ssim, psnr_b):
         with pytest.raises(ValueError, match="differ in shape"):

@@ -1,5 +1,6 @@
-"""`python client.py COMMAND...`: does "fetch NAME [force] [offline]", "first NAME...", "locate NAME",
-"verify NAME" or "remove NAME", and says what came of each as one line of JSON.
+"""`python client.py COMMAND...` runs commands and prints a line of JSON for each.
+
+The commands are "fetch NAME [force] [offline]", "first NAME...", "locate NAME", "verify NAME" and "remove NAME".
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Meter:
         self.passed.append(f"{name}: {why}")
 
 
-def do(command: str) -> dict[str, Any]:
+def run_command(command: str) -> dict[str, Any]:
     verb, name, *options = command.split()
     entry, meter = read_catalogue().entry(name), Meter()
     try:
@@ -56,7 +57,7 @@ def do(command: str) -> dict[str, Any]:
 
 
 def limit_files(size: int) -> None:
-    """Writing beyond `size` bytes fails, as on a full disk."""
+    """Let writes beyond `size` bytes fail, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
@@ -65,5 +66,5 @@ if __name__ == "__main__":
     if size := os.environ.get("FILE_LIMIT"):
         limit_files(int(size))
     for argument in sys.argv[1:]:
-        sys.stdout.write(json.dumps(do(argument)) + "\n")
+        sys.stdout.write(json.dumps(run_command(argument)) + "\n")
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""A hub, an empty cache, and clients that run in their own processes with the real library."""
+"""A hub, an empty cache, and clients in their own processes with the real library."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ windows = [[32, 8], [8, 32]]
 
 
 def hub_source(repo: str, repo_type: str = "model", revision: str = COMMIT, file: str = "sub/file.pth") -> str:
-    """A source in the words of a catalogue file; `repo_type` is left out where it is a model."""
+    """Return a source as in a catalogue file. `repo_type` is omitted for a model."""
     kind = f'repo_type = "{repo_type}", ' if repo_type != "model" else ""
     return f'{{ hub = "{repo}", {kind}revision = "{revision}", file = "{file}" }}'
 
 
 @dataclass
 class Sandbox:
-    """A hub, an empty cache, a catalogue that grows entry by entry, and clients that use them."""
+    """A hub, an empty cache, a catalogue to which tests add entries, and clients that use them."""
 
     folder: Path
     hub: HubServer
@@ -50,11 +50,11 @@ class Sandbox:
 
     @property
     def store(self) -> str:
-        """Host and port of the addresses outside of the hub."""
+        """Host and port of addresses outside of the hub."""
         return f"127.0.0.1:{self.hub.store.server_port}"
 
     def fill_in(self, reason: str) -> str:
-        """A reason with the sizes of the payload and the new address of bad.pth."""
+        """Return a reason with SIZE, HALF and NEW replaced by the payload's sizes and the new address of bad.pth."""
         size, new = len(self.payload), f"http://{self.store}/plain/{NEW_NAME}bad.pth"
         return reason.replace("SIZE", str(size)).replace("HALF", str(size // 2)).replace("NEW", new)
 
@@ -63,7 +63,7 @@ class Sandbox:
         return self.folder / "cache"
 
     def add_entry(self, name: str, *sources: str, sha256: str | None = "", size: int | None = 0) -> str:
-        """Adds an entry with these sources; sha256 and size are the payload's unless given, absent where None."""
+        """Add an entry with these sources. sha256 and size default to the payload's, and None omits them."""
         lines = [f"[{name}]", f'title = "{name}"', 'task = "sr"', 'model = "test"', f'variant = "{name}"']
         lines += ['license = "MIT"', f"sources = [{', '.join(sources)}]"]
         if sha256 is not None:
@@ -77,16 +77,16 @@ class Sandbox:
     def add_to_hub(
         self, repo: str, fault: Fault | None = None, payload: bytes | None = None, repo_type: str = "model"
     ) -> str:
-        """A source in a repository of the hub."""
+        """Add a file to a repository of the hub. Return it as a source."""
         self.hub.add(repo, COMMIT, "sub/file.pth", payload or self.payload, fault, repo_type)
         return hub_source(repo, repo_type)
 
     def add_url(self, path: str, fault: Fault | None = None, payload: bytes | None = None) -> str:
-        """A source at an address."""
+        """Add a file at an address. Return it as a source."""
         return f'{{ url = "{self.hub.add_url(path, payload or self.payload, fault)}" }}'
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Of a process that knows this hub, this cache and this catalogue alone."""
+        """Return the environment of a process that knows only this hub, this cache and this catalogue."""
         clean = {
             k: v for k, v in os.environ.items() if not k.startswith(("HF_", "RESTORE_")) and "proxy" not in k.lower()
         }
@@ -101,13 +101,13 @@ class Sandbox:
         return clean | ours | more
 
     def start_client(self, *commands: str, **environment: str) -> subprocess.Popen[str]:
-        """A client process that does the commands, in order."""
+        """Start a client process that runs the commands in order."""
         argv = [sys.executable, "-W", "error", str(CLIENT), *commands]
         pipe, own = subprocess.PIPE, self.environment(**environment)
         return subprocess.Popen(argv, cwd=ROOT, env=own, stdout=pipe, stderr=pipe, text=True, encoding="utf-8")
 
     def start_command(self, *argv: str, **environment: str) -> subprocess.Popen[str]:
-        """The command itself."""
+        """Start the command `restore`."""
         command, own = [sys.executable, "-W", "error", "-m", "restore_cli", *argv], self.environment(**environment)
         pipe = subprocess.PIPE
         return subprocess.Popen(
@@ -115,13 +115,13 @@ class Sandbox:
         )
 
     def run_command(self, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """The command itself, once it has ended."""
+        """Run the command `restore` and wait for its end."""
         with self.start_command(*argv, **environment) as command:
             out, err = command.communicate()
         return subprocess.CompletedProcess(argv, command.returncode, out, err)
 
     def run_client(self, *commands: str, **environment: str) -> list[dict[str, Any]]:
-        """What the client says of each command; it prints nothing else, on either stream."""
+        """Run the client. Return its line for each command, and check that it prints nothing else."""
         with self.start_client(*commands, **environment) as client:
             out, err = client.communicate()
         assert (client.returncode, err) == (0, "")
@@ -131,6 +131,6 @@ class Sandbox:
         return Path(path).read_bytes() == self.payload
 
     def find_leftovers(self) -> list[str]:
-        """What a failed or finished download should not leave."""
+        """Return the names of partial files, which a failed or finished download should not leave."""
         everything = [p for p in self.folder.rglob("*") if p.is_file()]
         return [p.name for p in everything if p.suffix in (".part", ".incomplete")]

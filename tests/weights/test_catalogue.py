@@ -1,4 +1,4 @@
-"""The shipped catalogue has the right shape, a request means what it says, and a user's file is judged in one line."""
+"""The shipped catalogue is complete, requests select the right entries, and errors in a user's file are one line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENTRIES = {entry.name: entry for entry in CATALOGUE.entries}
 PUBLISHED = [entry for entry in CATALOGUE.entries if entry.model != "lite"]
 
 
-def names(request: Request) -> list[str]:
+def select_names(request: Request) -> list[str]:
     return [entry.name for entry in CATALOGUE.select(request)]
 
 
@@ -36,7 +36,7 @@ def test_the_catalogue_holds_the_63_published_checkpoints() -> None:
 
 
 @pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: entry.name)
-def test_an_entry_is_whole(entry: Entry) -> None:
+def test_an_entry_is_complete(entry: Entry) -> None:
     assert entry.sources
     for source in entry.sources:
         if isinstance(source, UrlSource):
@@ -57,8 +57,8 @@ UNSURE = {"Aptronym/SDNext"}
 """its files are on a branch that was never merged"""
 
 
-def service(source: Source) -> str:
-    """What has to be up for a source to answer."""
+def find_service(source: Source) -> str:
+    """Return the service on which a source depends."""
     if not isinstance(source, UrlSource):
         return "hub" if isinstance(source, HubSource) else "bundled"
     host = urlsplit(source.url).hostname or ""
@@ -67,14 +67,14 @@ def service(source: Source) -> str:
 
 @pytest.mark.parametrize("entry", [e for e in PUBLISHED if not e.bundled], ids=lambda entry: entry.name)
 def test_an_entry_has_two_services_or_says_why_not(entry: Entry) -> None:
-    services = {service(source) for source in entry.sources}
+    services = {find_service(source) for source in entry.sources}
     assert (len(services) < 2) == (entry.single_source is not None), services
     assert len(set(entry.sources)) == len(entry.sources)
 
 
 @pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: entry.name)
 def test_no_source_is_a_branch_or_a_tag(entry: Entry) -> None:
-    """Files of a release are in no commit: their sha256 pins them."""
+    """Files of a release are not in a commit. Their sha256 pins them."""
     origin = [UrlSource(entry.origin.url)] if entry.origin else []
     for source in [*entry.sources, *origin]:
         if isinstance(source, HubSource):
@@ -87,16 +87,16 @@ def test_no_source_is_a_branch_or_a_tag(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: entry.name)
-def test_sources_are_in_order_of_certainty(entry: Entry) -> None:
-    order = [rank(source) for source in entry.sources]
+def test_sources_are_in_order_of_reliability(entry: Entry) -> None:
+    order = [rank_source(source) for source in entry.sources]
     late = [place for place in order if place is not None]
     assert late == sorted(late)
     assert order == sorted(order, key=lambda place: place == 3)
-    if entry.sha256 is None:  # then nothing could tell a hub's file from another
+    if entry.sha256 is None:  # without a sha256, a wrong file of a hub could not be noticed
         assert order[0] == 0
 
 
-def rank(source: Source) -> int | None:
+def rank_source(source: Source) -> int | None:
     """Authors, mirrors, hubs that may not answer, quotas; None for a hub, which may stand before or behind authors."""
     if isinstance(source, HubSource):
         return 2 if source.repo in UNSURE or source.repo_type == "dataset" else None
@@ -124,7 +124,7 @@ def test_an_architecture_of_the_catalogue_is_one_of_the_networks() -> None:
 
 
 @pytest.mark.parametrize("form", ["swinir_classical_x4", "hat_x4"])
-def test_dropped_buffers_are_those_that_a_published_file_has_too_much(form: str) -> None:
+def test_dropped_buffers_are_those_that_only_a_published_file_has(form: str) -> None:
     architecture, ours, weights, _, _ = read_golden(form)
     model = build_module(architecture, ours)
     entry = next(entry for entry in CATALOGUE.entries if entry.architecture == architecture)
@@ -163,8 +163,8 @@ def test_dropped_buffers_are_those_that_a_published_file_has_too_much(form: str)
         (Request("dejpeg", "lite", quality=95), ["lite-dejpeg"]),
     ],
 )
-def test_a_request_means(request_: Request, expected: list[str]) -> None:
-    assert names(request_) == expected
+def test_a_request_selects(request_: Request, expected: list[str]) -> None:
+    assert select_names(request_) == expected
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_request_means(request_: Request, expected: list[str]) -> None:
         (Request("denoise", scale=4), ["no model has scale ×4 for denoise", "there is ×1"]),
     ],
 )
-def test_an_impossible_request_is_told_what_there_is(request_: Request, words: list[str]) -> None:
+def test_an_error_for_an_impossible_request_lists_what_exists(request_: Request, words: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
         CATALOGUE.select(request_)
     line = str(caught.value)
@@ -200,7 +200,7 @@ def test_an_impossible_request_is_told_what_there_is(request_: Request, words: l
         assert word in line
 
 
-def test_an_unknown_name_is_told_the_nearest() -> None:
+def test_an_error_for_an_unknown_name_suggests_the_nearest() -> None:
     assert CATALOGUE.entry("hat-x4") is ENTRIES["hat-x4"]
     with pytest.raises(UsageError, match=r"no checkpoint is named 'hatx4' \(did you mean hat-x4\?\).*restore models"):
         CATALOGUE.entry("hatx4")
@@ -219,7 +219,7 @@ requests = st.builds(
 
 
 @given(requests)
-def test_what_was_asked_for_is_never_replaced(request_: Request) -> None:
+def test_a_requested_model_is_never_replaced(request_: Request) -> None:
     try:
         chosen = CATALOGUE.select(request_)
     except UsageError:
@@ -345,7 +345,9 @@ def test_a_mistake_in_a_users_file_is_one_line_with_the_place(
         ("owner/name", "0" * 40, 'a.pth", repo_type = "space', "repo_type: found 'space', expected model or dataset"),
     ],
 )
-def test_a_hub_source_is_pinned_and_stays_inside(tmp_path: Path, hub: str, revision: str, file: str, word: str) -> None:
+def test_a_hub_source_is_pinned_and_stays_inside_its_repository(
+    tmp_path: Path, hub: str, revision: str, file: str, word: str
+) -> None:
     own = tmp_path / "own.toml"
     source = f'{{ hub = "{hub}", revision = "{revision}", file = "{file}" }}'
     own.write_text(OWN.replace('{ url = "https://example.org/mine.safetensors" }', source))
@@ -363,7 +365,7 @@ def test_a_hub_source_is_a_model_unless_it_says_dataset(tmp_path: Path, field: s
     assert read_catalogue(own).entry("mine-x2").sources == (HubSource("owner/name", "0" * 40, "a.pth", repo_type),)
 
 
-def test_a_file_that_is_not_there_not_text_or_enormous_is_refused(tmp_path: Path) -> None:
+def test_a_missing_binary_or_enormous_file_is_refused(tmp_path: Path) -> None:
     binary, large = tmp_path / "binary.toml", tmp_path / "large.toml"
     binary.write_bytes(b"\xff\xfe")
     large.write_bytes(b"#" * (4 * 2**20 + 1))

@@ -14,12 +14,12 @@ from sandbox import ROOT, Sandbox, hub_source
 
 REAL = ROOT.parent / "shared" / "checkpoints" / "EMT_LSR_x2.pth"
 BIG = 8
-"""times the payload: the client writes in pieces of 10 MiB, and half of the file must hold one"""
+"""Factor for the payload: the client writes pieces of 10 MiB, and half of the file must be larger than one."""
 
 
 @pytest.fixture(scope="session")
 def payload() -> bytes:
-    """The real EMT ×2 checkpoint where it is, else a small one of noise."""
+    """The real EMT ×2 checkpoint if it exists, else a small one of noise."""
     if REAL.is_file():
         return REAL.read_bytes()
     noise = np.random.default_rng(0).standard_normal((768, 1024), dtype=np.float32)
@@ -32,7 +32,7 @@ def sandbox(tmp_path: Path, payload: bytes) -> Iterator[Sandbox]:
         yield Sandbox(tmp_path, hub, payload)
 
 
-def test_a_hub_file_is_fetched_once_and_shown_as_it_comes(sandbox: Sandbox) -> None:
+def test_a_hub_file_is_fetched_once_with_progress(sandbox: Sandbox) -> None:
     name = sandbox.add_entry("one", sandbox.add_to_hub("a/one"))
     first, again, located = sandbox.run_client(f"fetch {name}", f"fetch {name}", f"locate {name}")
     assert sandbox.has_payload(first["path"])
@@ -44,7 +44,7 @@ def test_a_hub_file_is_fetched_once_and_shown_as_it_comes(sandbox: Sandbox) -> N
     assert sandbox.find_leftovers() == []
 
 
-def test_a_dataset_is_asked_for_as_a_dataset_and_kept_in_the_hubs_cache(sandbox: Sandbox) -> None:
+def test_a_dataset_is_requested_as_a_dataset_and_kept_in_the_hubs_cache(sandbox: Sandbox) -> None:
     name = sandbox.add_entry("one", sandbox.add_to_hub("a/one", repo_type="dataset"))
     first, located, offline, removed, gone = sandbox.run_client(
         f"fetch {name}", f"locate {name}", f"fetch {name} offline", f"remove {name}", f"locate {name}"
@@ -127,13 +127,13 @@ def test_a_source_that_fails_is_named_in_one_line_and_the_next_is_tried(
     assert sandbox.find_leftovers() == []
 
 
-def test_a_source_that_asks_to_wait_is_asked_once(sandbox: Sandbox) -> None:
+def test_a_source_that_limits_requests_gets_one(sandbox: Sandbox) -> None:
     name = sandbox.add_entry("one", sandbox.add_to_hub("a/one", "limited"), sandbox.add_url("one.pth", "limited"))
     sandbox.run_client(f"fetch {name}")
     assert [seen.method for seen in sandbox.hub.seen(part=".pth")] == ["HEAD", "GET"]
 
 
-def test_a_file_that_moved_is_asked_for_at_its_new_address_after_all_others(sandbox: Sandbox) -> None:
+def test_a_moved_file_is_requested_at_its_new_address_after_all_other_sources(sandbox: Sandbox) -> None:
     moved = sandbox.add_url("moved.pth", "moved")
     other = sandbox.add_entry("other", moved, sandbox.add_url("other.pth"))
     alone = sandbox.add_entry("alone", moved, sandbox.add_to_hub("a/gone", "missing"))
@@ -162,7 +162,7 @@ def test_a_renamed_repository_of_a_hub_is_followed_because_its_commit_is_pinned(
 
 
 @pytest.mark.parametrize("where", ["hub", "url"])
-def test_a_page_is_no_checkpoint_even_where_nothing_is_known_of_it(sandbox: Sandbox, where: str) -> None:
+def test_a_web_page_is_refused_even_without_a_known_sha256_and_size(sandbox: Sandbox, where: str) -> None:
     source = sandbox.add_to_hub("a/one", payload=PAGE) if where == "hub" else sandbox.add_url("one.pth", "disguised")
     name = sandbox.add_entry("one", source, sha256=None, size=None)
     error, located = sandbox.run_client(f"fetch {name}", f"locate {name}")
@@ -172,7 +172,7 @@ def test_a_page_is_no_checkpoint_even_where_nothing_is_known_of_it(sandbox: Sand
     assert not any(PAGE in path.read_bytes() for path in sandbox.folder.rglob("*") if path.is_file())
 
 
-def test_what_breaks_off_again_and_again_is_passed_over(sandbox: Sandbox) -> None:
+def test_a_source_that_always_breaks_off_is_skipped(sandbox: Sandbox) -> None:
     name = sandbox.add_entry("one", sandbox.add_url("one.pth", "broken"), sandbox.add_to_hub("a/one"))
     (fetched,) = sandbox.run_client(f"fetch {name}")
     assert sandbox.has_payload(fetched["path"])
@@ -189,7 +189,7 @@ def test_a_hub_that_states_another_sha256_sends_nothing(sandbox: Sandbox) -> Non
     assert sandbox.hub.count("GET", ".pth") == 0
 
 
-def test_wrong_bytes_everywhere_are_a_checksum_mismatch_and_stay_nowhere(sandbox: Sandbox) -> None:
+def test_wrong_bytes_at_every_source_are_a_checksum_mismatch_and_are_not_kept(sandbox: Sandbox) -> None:
     name = sandbox.add_entry("one", sandbox.add_to_hub("a/one", "wrong"), sandbox.add_url("one.pth", "wrong"))
     error, located = sandbox.run_client(f"fetch {name}", f"locate {name}")
     assert (error["error"], error["code"]) == ("ChecksumMismatch", 4)
@@ -202,7 +202,7 @@ def test_wrong_bytes_everywhere_are_a_checksum_mismatch_and_stay_nowhere(sandbox
 
 
 @pytest.mark.parametrize("fault", ["cut", "slow", "deaf"])
-def test_a_bad_line_costs_time_and_nothing_else(sandbox: Sandbox, fault: Fault) -> None:
+def test_a_bad_connection_only_costs_time(sandbox: Sandbox, fault: Fault) -> None:
     one = sandbox.add_entry("one", sandbox.add_to_hub("a/one", fault))
     two = sandbox.add_entry("two", sandbox.add_url("two.pth", fault))
     for said in sandbox.run_client(f"fetch {one}", f"fetch {two}"):
@@ -211,7 +211,7 @@ def test_a_bad_line_costs_time_and_nothing_else(sandbox: Sandbox, fault: Fault) 
     assert sandbox.find_leftovers() == []
 
 
-def test_a_killed_download_from_a_url_goes_on_where_it_was(sandbox: Sandbox) -> None:
+def test_a_killed_download_from_a_url_is_resumed(sandbox: Sandbox) -> None:
     sandbox.payload *= BIG
     name = sandbox.add_entry("one", sandbox.add_url("one.pth", "hang"))
     _kill_halfway(sandbox, name)
@@ -226,7 +226,7 @@ def test_a_killed_download_from_a_url_goes_on_where_it_was(sandbox: Sandbox) -> 
     assert sandbox.find_leftovers() == []
 
 
-def test_a_killed_download_from_a_hub_is_never_taken_for_whole(sandbox: Sandbox) -> None:
+def test_a_killed_download_from_a_hub_is_never_used(sandbox: Sandbox) -> None:
     sandbox.payload *= BIG
     name = sandbox.add_entry("one", sandbox.add_to_hub("a/one", "hang"))
     _kill_halfway(sandbox, name)
@@ -236,7 +236,7 @@ def test_a_killed_download_from_a_hub_is_never_taken_for_whole(sandbox: Sandbox)
 
 
 @pytest.mark.parametrize("junk", [b"<html>sign in</html>", b"\0" * 10**8])
-def test_a_part_of_something_else_is_thrown_away(sandbox: Sandbox, junk: bytes) -> None:
+def test_a_partial_file_of_another_download_is_discarded(sandbox: Sandbox, junk: bytes) -> None:
     sandbox.payload *= BIG
     name = sandbox.add_entry("one", sandbox.add_url("one.pth", "hang"))
     _kill_halfway(sandbox, name)
@@ -262,7 +262,7 @@ def test_two_processes_that_want_the_same_file_fetch_it_once(sandbox: Sandbox, w
 
 
 @pytest.mark.parametrize("where", ["hub", "url"])
-def test_a_damaged_file_is_noticed_said_and_replaced(sandbox: Sandbox, where: str) -> None:
+def test_a_damaged_file_is_noticed_reported_and_replaced(sandbox: Sandbox, where: str) -> None:
     name = sandbox.add_entry("one", sandbox.add_to_hub("a/one") if where == "hub" else sandbox.add_url("one.pth"))
     path = Path(sandbox.run_client(f"fetch {name}")[0]["path"])
     path.write_bytes(sandbox.payload[:-1] + b"!")
@@ -292,7 +292,7 @@ def test_without_a_published_sha256_the_first_one_seen_is_enforced(sandbox: Sand
     assert Path(other["path"]).read_bytes() == b"another file"
 
 
-def test_offline_uses_what_is_here_and_asks_nobody(sandbox: Sandbox) -> None:
+def test_offline_uses_local_files_and_sends_no_request(sandbox: Sandbox) -> None:
     here = sandbox.add_entry("here", sandbox.add_to_hub("a/here"))
     away = sandbox.add_entry("away", sandbox.add_to_hub("a/away"), sandbox.add_url("away.pth"))
     sandbox.run_client(f"fetch {here}")
@@ -309,8 +309,8 @@ def test_offline_uses_what_is_here_and_asks_nobody(sandbox: Sandbox) -> None:
     assert sandbox.hub.count() == asked
 
 
-def test_without_a_network_the_line_says_so(sandbox: Sandbox) -> None:
-    # port 9 (discard) answers nobody
+def test_without_a_network_the_error_says_so(sandbox: Sandbox) -> None:
+    # nothing answers on port 9 (discard)
     name = sandbox.add_entry("one", sandbox.add_to_hub("a/one"), '{ url = "http://127.0.0.1:9/one.pth" }')
     (error,) = sandbox.run_client(f"fetch {name}", HF_ENDPOINT="http://127.0.0.1:9")
     assert error["error"] == "WeightsUnavailable"
@@ -328,14 +328,14 @@ def test_a_file_of_another_size_is_refused_before_it_is_stored(sandbox: Sandbox,
     assert sandbox.find_leftovers() == []
 
 
-def test_a_stream_without_end_is_cut_off(sandbox: Sandbox) -> None:
+def test_an_endless_stream_is_aborted(sandbox: Sandbox) -> None:
     (error,) = sandbox.run_client(f"fetch {sandbox.add_entry('one', sandbox.add_url('one.pth', 'endless'))}")
     assert error["error"] == "WeightsUnavailable"
     assert f"sent more than {len(sandbox.payload)} bytes" in error["message"]
     assert sandbox.find_leftovers() == []
 
 
-def test_a_removed_file_is_gone_and_its_neighbour_stays(sandbox: Sandbox) -> None:
+def test_removing_a_file_keeps_others(sandbox: Sandbox) -> None:
     one, two = (
         sandbox.add_entry("one", sandbox.add_to_hub("a/one")),
         sandbox.add_entry("two", sandbox.add_url("two.pth")),
@@ -352,7 +352,7 @@ def test_a_removed_file_is_gone_and_its_neighbour_stays(sandbox: Sandbox) -> Non
     assert not any(path.is_file() for path in blobs)
 
 
-def test_a_copy_that_another_program_brought_is_found(sandbox: Sandbox) -> None:
+def test_a_copy_that_another_program_downloaded_is_found(sandbox: Sandbox) -> None:
     name = sandbox.add_entry("one", sandbox.add_to_hub("a/one"))
     path = sandbox.run_client(f"fetch {name}")[0]["path"]
     for mine in sandbox.cache.iterdir():
@@ -361,7 +361,7 @@ def test_a_copy_that_another_program_brought_is_found(sandbox: Sandbox) -> None:
     assert sandbox.hub.count("GET", ".pth") == 1
 
 
-def test_the_first_that_can_be_had_is_taken_but_a_wrong_one_is_not_passed_over(sandbox: Sandbox) -> None:
+def test_the_first_available_entry_is_used_but_a_wrong_file_is_an_error(sandbox: Sandbox) -> None:
     gone = sandbox.add_entry("gone", sandbox.add_to_hub("a/gone", "missing"))
     good = sandbox.add_entry("good", sandbox.add_to_hub("a/good"))
     wrong = sandbox.add_entry("wrong", sandbox.add_url("wrong.pth", "wrong"))
@@ -372,7 +372,7 @@ def test_the_first_that_can_be_had_is_taken_but_a_wrong_one_is_not_passed_over(s
 
 
 @pytest.mark.parametrize("where", ["hub", "url"])
-def test_a_full_disk_is_called_a_full_disk(sandbox: Sandbox, where: str) -> None:
+def test_a_full_disk_is_reported_as_such(sandbox: Sandbox, where: str) -> None:
     later = sandbox.add_url("later.pth")
     source = sandbox.add_to_hub("a/one") if where == "hub" else sandbox.add_url("one.pth")
     (error,) = sandbox.run_client(
@@ -395,7 +395,7 @@ def test_a_cache_that_cannot_be_written_is_named(sandbox: Sandbox) -> None:
 
 
 def _kill_halfway(sandbox: Sandbox, name: str) -> None:
-    """Starts a fetch, and kills it when some of the file is on disk."""
+    """Start a fetch, and kill it when a part of the file is on disk."""
     with sandbox.start_client(f"fetch {name}") as client:
         assert sandbox.hub.halfway.wait(60)
         while not any(_partial(sandbox)):

@@ -1,4 +1,4 @@
-"""`restore models sources`: the real command and the real hub client against a hub that answers in every known way."""
+"""`restore models sources`: the real command and the real hub client, against a hub with every known fault."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def hash_of(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-def test_as_json_it_is_an_object_for_each_source_and_a_summary(sandbox: Sandbox) -> None:
+def test_json_has_an_object_for_each_source_and_a_summary(sandbox: Sandbox) -> None:
     sandbox.add_entry("one", sandbox.add_to_hub("a/one"), sandbox.add_url("one.pth", "missing"))
     ran = sandbox.run_command("models", "sources", "one", "lite-denoise", "one", "--json")
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -92,7 +92,7 @@ def test_as_json_it_is_an_object_for_each_source_and_a_summary(sandbox: Sandbox)
     assert last == {"summary": counts | {"without": [], "exit_code": 0}}
 
 
-def test_without_a_name_every_source_of_the_catalogue_is_asked(sandbox: Sandbox) -> None:
+def test_without_a_name_every_source_of_the_catalogue_is_checked(sandbox: Sandbox) -> None:
     closed = "http://127.0.0.1:9"
     ran = sandbox.run_command(
         "models",
@@ -112,14 +112,14 @@ def test_without_a_name_every_source_of_the_catalogue_is_asked(sandbox: Sandbox)
     assert {one["error"] for one in found} == {None, "no connection"}
 
 
-def test_sources_are_asked_at_the_same_time_and_not_all_at_once(sandbox: Sandbox) -> None:
+def test_a_limited_number_of_sources_is_checked_at_the_same_time(sandbox: Sandbox) -> None:
     sandbox.add_entry("many", *(sandbox.add_url(f"{i}.pth", "held") for i in range(2 * CONNECTIONS)))
     sandbox.add_entry("other", sandbox.add_url("other.pth"))
     with sandbox.start_command("models", "sources", "many", HF_HUB_ETAG_TIMEOUT="250") as command:
         try:
             for _ in range(CONNECTIONS):
                 assert sandbox.hub.held.acquire(timeout=100)
-            # the time that a whole other command takes is enough for any further request
+            # another whole command takes longer than any further request would
             assert sandbox.run_command("models", "sources", "other").returncode == 0
             assert not sandbox.hub.held.acquire(blocking=False)
         finally:
@@ -128,7 +128,7 @@ def test_sources_are_asked_at_the_same_time_and_not_all_at_once(sandbox: Sandbox
     assert command.returncode == 0
 
 
-def test_a_source_that_never_answers_is_given_up(sandbox: Sandbox) -> None:
+def test_a_source_that_never_answers_times_out(sandbox: Sandbox) -> None:
     sandbox.add_entry(
         "one", sandbox.add_url("one.pth", "mute"), sandbox.add_to_hub("a/mute", "mute"), sandbox.add_to_hub("a/one")
     )
@@ -137,7 +137,7 @@ def test_a_source_that_never_answers_is_given_up(sandbox: Sandbox) -> None:
     assert ran.stdout.count("timed out") == 2
 
 
-def test_offline_no_source_is_asked(sandbox: Sandbox) -> None:
+def test_offline_no_source_is_checked(sandbox: Sandbox) -> None:
     sandbox.add_entry("one", sandbox.add_to_hub("a/one"))
     ran = sandbox.run_command("models", "sources", "one", HF_HUB_OFFLINE="1")
     assert ran.returncode == 4

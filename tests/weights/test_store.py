@@ -1,4 +1,4 @@
-"""Files that ship with the package, where the cache is, and what a record is worth."""
+"""Bundled files, the cache folder, and the records of hashes in it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENTRY = Entry(
 
 @pytest.fixture
 def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of shipped files, with the one of ENTRY; and an empty cache."""
+    """A folder of bundled files that holds the file of ENTRY, and an empty cache."""
     monkeypatch.setattr(store, "BUNDLED", tmp_path / "bundled")
     monkeypatch.setenv("RESTORE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "bundled").mkdir()
@@ -42,14 +42,14 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_a_bundled_file_is_at_hand_offline_and_stays(bundled: Path) -> None:
+def test_a_bundled_file_is_found_offline_and_cannot_be_removed(bundled: Path) -> None:
     assert fetch(ENTRY, offline=True) == locate(ENTRY) == verify(ENTRY) == fetch(ENTRY, force=True) == bundled
     with pytest.raises(UsageError, match="ships with the package"):
         remove(ENTRY)
     assert bundled.exists()
 
 
-def test_a_bundled_file_needs_no_cache_that_can_be_written(bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundled_file_needs_no_writable_cache(bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESTORE_CACHE", str(bundled / "no folder"))
     assert fetch(ENTRY) == bundled
 
@@ -64,14 +64,14 @@ def test_a_damaged_bundled_file_is_a_checksum_mismatch_and_a_missing_one_is_name
 
 
 @pytest.mark.parametrize("record", ["", "{}", "[1]", '{"path": 1, "size": 2, "mtime_ns": 3, "sha256": 4}'])
-def test_a_broken_record_is_no_record(bundled: Path, record: str) -> None:
+def test_a_broken_record_is_ignored(bundled: Path, record: str) -> None:
     assert fetch(ENTRY) == bundled
     for entry in (ENTRY, replace(ENTRY, sha256=None)):
         (store.cache_dir() / "lite-x4.json").write_text(record)
         assert locate(entry) == bundled
 
 
-def test_a_file_is_hashed_again_only_when_it_changed(bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_hashed_again_only_if_it_has_changed(bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert locate(ENTRY) == bundled
     hashed: list[Path] = []
     real = store.verify_file
@@ -94,7 +94,7 @@ def test_another_sha256_in_the_catalogue_outdates_the_record(bundled: Path) -> N
     assert locate(replace(ENTRY, sha256="0" * 64)) is None
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_sets_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESTORE_CACHE", "/one")
     monkeypatch.setenv("XDG_CACHE_HOME", "/two")
     monkeypatch.setenv("HOME", "/three")
@@ -105,14 +105,14 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert store.cache_dir() == Path("/three/.cache/restore")
 
 
-def test_no_two_addresses_share_a_part(bundled: Path) -> None:
+def test_no_two_addresses_share_a_partial_file(bundled: Path) -> None:
     entry = replace(ENTRY, sources=(UrlSource("https://a/x.pth"), UrlSource("https://b/x.pth")))
     assert store.get_part_file(entry, "https://a/x.pth") != store.get_part_file(entry, "https://b/x.pth")
     assert store.get_cached_file(entry) == store.cache_dir() / "lite-x4.pth"
 
 
-def planted(entry: Entry, path: Path) -> None:
-    """A file in the cache folder, and a record that calls it the checkpoint."""
+def plant_file(entry: Entry, path: Path) -> None:
+    """Write a file into the cache folder, and a record that declares it the checkpoint."""
     store.cache_dir().mkdir(exist_ok=True)
     path.write_bytes(b"other weights")
     facts = path.stat()
@@ -121,10 +121,10 @@ def planted(entry: Entry, path: Path) -> None:
 
 
 def test_a_cache_that_every_user_may_write_to_is_refused(bundled: Path) -> None:
-    planted(ENTRY, store.cache_dir() / "lite-x4.safetensors")
+    plant_file(ENTRY, store.cache_dir() / "lite-x4.safetensors")
     store.cache_dir().chmod(0o777)
     before = sorted(store.cache_dir().iterdir())
-    assert fetch(ENTRY) == locate(ENTRY) == verify(ENTRY) == bundled  # what ships with the package needs no cache
+    assert fetch(ENTRY) == locate(ENTRY) == verify(ENTRY) == bundled  # bundled files need no cache
     published = replace(ENTRY, sources=(UrlSource("https://a/x.pth"),))
     for use in (fetch, locate, verify, remove):
         with pytest.raises(WeightsError, match=r"is not used: every user of this machine may write to it") as caught:
@@ -164,7 +164,7 @@ def test_a_cache_that_another_user_made_is_refused(
         assert locate(published) is None
 
 
-def test_the_cache_folder_is_made_for_one_user_whatever_the_umask(bundled: Path) -> None:
+def test_the_cache_folder_is_private_under_any_umask(bundled: Path) -> None:
     before = os.umask(0)
     try:
         assert fetch(ENTRY) == bundled
