@@ -260,7 +260,7 @@ def test_an_architecture_is_added_as_its_page_says(page_folder: Path, monkeypatc
     network = espcn.ESPCN(config).requires_grad_(False)
     scope = dict(vars(detect))
     exec(reader, scope)
-    assert scope["espcn"](network.state_dict()) == asdict(config)
+    assert scope["read_espcn"](network.state_dict()) == asdict(config)
     model = Network(network, torch.device("cpu"), torch.float32)
     whole, tiled = (restore_cli.restore(model, make_image(90, 70), tile=tile) for tile in (0, 32))
     assert whole.shape == (180, 140, 3)
