@@ -28,7 +28,7 @@ def measure(name: str, precision: str, side: int) -> tuple[int, int, int]:
     """Return (side of the tile in px, bytes that it takes, bytes that the contract states)."""
     keep_freed_memory()
     use_granted_cores()
-    entry = read_catalogue().entry(name)
+    entry = read_catalogue().find_entry(name)
     weights = build_module(entry.architecture, entry.config).state_dict()
     model = build_network(entry.architecture, entry.config, weights, Path(name), CPU, PRECISIONS[precision])
     contract = model.contract

@@ -26,7 +26,7 @@ def load(name: str | Path, device: str = "auto", precision: str = "auto") -> Net
     dtype = pick_precision(precision, place)
     if isinstance(name, Path) or Path(name).suffix in (".pth", ".pt", ".safetensors"):
         return load_file(Path(name), place, dtype)
-    entry = read_catalogue().entry(name)
+    entry = read_catalogue().find_entry(name)
     return load_entry(entry, fetch(entry), place, dtype)
 
 

@@ -246,7 +246,7 @@ def test_a_checkpoint_is_added_as_its_page_says(page_folder: Path) -> None:
         assert enlarged.size == (448, 296)
     (toml,) = find_code_blocks(page, ["toml"])
     (page_folder / "more.toml").write_text(toml, encoding="utf-8")
-    entry = read_catalogue(page_folder / "more.toml").entry("mine-x2")
+    entry = read_catalogue(page_folder / "more.toml").find_entry("mine-x2")
     assert entry.bytes == (page_folder / "mine.safetensors").stat().st_size
     load_entry(entry, page_folder / "mine.safetensors", torch.device("cpu"), torch.float32)
 

@@ -95,7 +95,7 @@ def network() -> bool:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("case", list(list_cases(FOLDER)) or [ABSENT], ids=str)
 def test_our_output_is_the_published_one(case: Case, network: bool, tmp_path: Path) -> None:
-    entry = read_catalogue().entry(case.name)
+    entry = read_catalogue().find_entry(case.name)
     if not network and locate(entry) is None:
         pytest.skip(f"{case.name} is not on this disk, and there is no network")
     fetch(entry)
@@ -107,7 +107,7 @@ def test_our_output_is_the_published_one(case: Case, network: bool, tmp_path: Pa
 
 def restore_image(case: Case, folder: Path) -> NDArray[np.float64]:
     """Return what the command makes of an image."""
-    words = example_command(read_catalogue().entry(case.name)).split()[1:-1]
+    words = example_command(read_catalogue().find_entry(case.name)).split()[1:-1]
     output = folder / "out.png"
     argv = [*words, case.input, "-o", output, "--precision", "fp32", "--device", "cpu", "--tile", "0", "--json"]
     ran = subprocess.run([sys.executable, "-m", "restore_cli", *map(str, argv)], capture_output=True, text=True)

@@ -188,7 +188,7 @@ def measure_images(options: Evaluation) -> Iterator[Row]:
         raise UsageError("eval needs a task, or --restored", hint="restore eval sr --reference HR/")
     model = build_model_options(options.task, options.model)
     live = can_draw() and not options.json
-    downloads = Downloads(model.catalogue.entry, options.json, live)
+    downloads = Downloads(model.catalogue.find_entry, options.json, live)
     display = Display(downloads, model.device)
 
     def on_event(event: Event) -> None:

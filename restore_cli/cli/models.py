@@ -91,7 +91,7 @@ def table_cells(entry: Entry) -> Iterable[str]:
 @models.command(cls=Command)
 def info(name: NameArgument, catalogue: CatalogueOption = None) -> None:
     """Show everything about one checkpoint, and the command that uses it."""
-    entry = read_catalogue(catalogue).entry(name)
+    entry = read_catalogue(catalogue).find_entry(name)
     path = locate(entry)
     config = ", ".join(f"{key} {value}" for key, value in entry.config.items())
     facts = {
@@ -140,8 +140,8 @@ def pull(
 ) -> None:
     """Download checkpoints now, so that later runs need no network."""
     known = read_catalogue(catalogue)
-    progress = DownloadEvents(Downloads(known.entry, quiet).handle)
-    for entry in [known.entry(name) for name in names]:
+    progress = DownloadEvents(Downloads(known.find_entry, quiet).handle)
+    for entry in [known.find_entry(name) for name in names]:
         path = fetch(entry, force=force, progress=progress)
         if not quiet:
             say(f"{entry.name}  {path}")
@@ -171,7 +171,7 @@ def check(
 def select_entries(catalogue: Catalogue, names: list[str] | None) -> list[Entry]:
     """Return the named entries, or all that are on disk. Raises NothingToDo if there are none."""
     if names:
-        return [catalogue.entry(name) for name in names]
+        return [catalogue.find_entry(name) for name in names]
     there = [entry for entry in catalogue.entries if locate(entry)]
     if not there:
         raise NothingToDo("no checkpoint is on disk yet", hint="restore models")
@@ -181,7 +181,7 @@ def select_entries(catalogue: Catalogue, names: list[str] | None) -> list[Entry]
 @models.command("path", cls=Command)
 def where(name: NameArgument, catalogue: CatalogueOption = None) -> None:
     """Print the path of a checkpoint on this disk."""
-    entry = read_catalogue(catalogue).entry(name)
+    entry = read_catalogue(catalogue).find_entry(name)
     path = locate(entry)
     if path is None:
         raise not_on_disk(entry)
@@ -197,7 +197,7 @@ def not_on_disk(entry: Entry) -> WeightsUnavailable:
 def delete(names: NamesArgument, catalogue: CatalogueOption = None) -> None:
     """Remove checkpoints from this disk."""
     known = read_catalogue(catalogue)
-    for entry in [known.entry(name) for name in names]:
+    for entry in [known.find_entry(name) for name in names]:
         note(f"{entry.name} {'removed' if remove(entry) else 'was not on disk'}")
 
 

@@ -46,7 +46,11 @@ def run_task(task: str, options: Options) -> None:
 def run_and_report(job: Job, options: Options) -> None:
     """Run the job, report what happens, and raise the exit code."""
     live = can_draw() and not options.run.quiet
-    downloads, in_flight, stats = Downloads(job.model.catalogue.entry, options.run.quiet, live), InFlight(), RunStats()
+    downloads, in_flight, stats = (
+        Downloads(job.model.catalogue.find_entry, options.run.quiet, live),
+        InFlight(),
+        RunStats(),
+    )
     display, reporters = Display(downloads, job.model.device), list(make_reporters(options, live))
     handlers = [downloads.handle, in_flight.handle, *([display.handle] if live else [])]
     handlers += [reporter.handle for reporter in reporters]  # last, because they can fail

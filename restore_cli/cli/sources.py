@@ -28,7 +28,7 @@ def sources(
 ) -> None:
     """Ask every source whether it still has the checkpoint, without downloading it."""
     known = read_catalogue(catalogue)
-    entries = [known.entry(name) for name in dict.fromkeys(names)] if names else list(known.entries)
+    entries = [known.find_entry(name) for name in dict.fromkeys(names)] if names else list(known.entries)
     found = check_sources(entries)
     for finding in found:
         say(json.dumps(finding_to_json(finding), ensure_ascii=False) if as_json else finding_to_line(finding))

@@ -181,7 +181,7 @@ class Evaluator:
         )
 
     def report_tiles(self, done: int, total: int) -> None:
-        """Report finished tiles of the current picture."""
+        """Report finished tiles of the current image."""
         self.models.on_event(TileDone(done, total))
 
     def load_pair(self, case: Case, scale: int) -> tuple[Array, Bytes]:

@@ -149,7 +149,7 @@ class DownloadEvents:
     def finish(self) -> None:
         self.on_event(DownloadFinished())
 
-    def passed_over(self, name: str, why: str) -> None:
+    def report_failure(self, name: str, why: str) -> None:
         self.on_event(SourceFailed(name, why))
 
 

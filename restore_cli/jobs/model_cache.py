@@ -97,12 +97,12 @@ class ModelCache:
     def compile(self, name: str, model: Network, tiling: Tiling) -> None:
         """Try PyTorch's compiler for full tiles. Smaller pictures run without it."""
         from restore_cli.models.compile import compile_if_faster
-        from restore_cli.weights.store import cache_dir, check_cache
+        from restore_cli.weights.store import get_cache_dir, refuse_unsafe_cache
 
-        check_cache()  # compiled code is stored there
+        refuse_unsafe_cache()  # compiled code is stored there
         self.compiled.add(name)
         shape = (tiling.batch, model.contract.channels, tiling.tile, tiling.tile)
-        self.on_event(Note(compile_if_faster(model, shape, cache_dir() / "compiled")))
+        self.on_event(Note(compile_if_faster(model, shape, get_cache_dir() / "compiled")))
 
     def sha256(self, name: str) -> str:
         """Return the sha256 of the checkpoint of a model."""
@@ -163,7 +163,7 @@ def advise_larger_models(request: Request, entries: list[Entry], taken: Entry) -
 
 def suggest_for_compressed(catalogue: Catalogue, name: str) -> str | None:
     """Return the command for compressed images, if `name` is a model that enlarges clean ones only."""
-    used = catalogue.entry(name)
+    used = catalogue.find_entry(name)
     if "real" in (used.variant or ""):
         return None
     wanted = ("sr", "lite", "real", used.scale)

@@ -57,7 +57,7 @@ class Catalogue:
     entries: tuple[Entry, ...]
     defaults: Mapping[str, tuple[str, ...]]
 
-    def entry(self, name: str) -> Entry:
+    def find_entry(self, name: str) -> Entry:
         """Return the entry of that name. Raises UsageError."""
         for entry in self.entries:
             if entry.name == name:

@@ -18,11 +18,11 @@ from restore_cli.weights.hub_client import MovedError, WebPageError, is_offline,
 from restore_cli.weights.progress import NoProgress, Progress, WrongSize, make_bar_class, refuse_size
 from restore_cli.weights.source_info import query_source
 from restore_cli.weights.store import (
-    cache_dir,
     delete_file,
     delete_parts,
     find_in_hub_cache,
     get_bundled_file,
+    get_cache_dir,
     get_cached_file,
     get_part_file,
     locate,
@@ -98,7 +98,7 @@ def _fetch_from_any(entry: Entry, force: bool, progress: Progress) -> Path:
             if isinstance(error, MovedError) and entry.sha256 and source in entry.sources:
                 waiting.append(UrlSource(error.target))  # the new owner is trusted because the sha256 is known
             if waiting:
-                progress.passed_over(entry.name, f"{source}: {describe_failure(source, error)}")
+                progress.report_failure(entry.name, f"{source}: {describe_failure(source, error)}")
     raise _combine_failures(entry, failures)
 
 
@@ -114,7 +114,7 @@ def _combine_failures(entry: Entry, failures: list[tuple[Source, Exception]]) ->
 
 
 def _describe_full_disk(entry: Entry, source: Source) -> WeightsUnavailable:
-    where = "the hub's cache (HF_HOME)" if isinstance(source, HubSource) else f"{cache_dir()} (RESTORE_CACHE)"
+    where = "the hub's cache (HF_HOME)" if isinstance(source, HubSource) else f"{get_cache_dir()} (RESTORE_CACHE)"
     return WeightsUnavailable(f"{entry.name}: no space left in {where}", hint="free some, or name another folder")
 
 
@@ -190,5 +190,5 @@ def _download_part(entry: Entry, source: UrlSource, part: Path, progress: Progre
             part.unlink()
         raise
     part.replace(get_cached_file(entry))
-    sync_folder(cache_dir())
+    sync_folder(get_cache_dir())
     record_file(entry, get_cached_file(entry), sha256)

@@ -29,7 +29,7 @@ class Progress(Protocol):
     def finish(self) -> None:
         """The download ended, with or without success."""
 
-    def passed_over(self, name: str, why: str) -> None:
+    def report_failure(self, name: str, why: str) -> None:
         """A source of `name` failed, and the next one is tried. `why` has the source and the reason."""
 
 
@@ -42,7 +42,7 @@ class NoProgress:
 
     def finish(self) -> None: ...
 
-    def passed_over(self, name: str, why: str) -> None: ...
+    def report_failure(self, name: str, why: str) -> None: ...
 
 
 def refuse_size(entry: Entry, size: int | None) -> None:

@@ -21,19 +21,19 @@ from restore_cli.weights.hub_client import refuse_page
 from restore_cli.weights.permissions import explain_unsafe_folder
 
 __all__ = [
-    "cache_dir",
-    "check_cache",
     "compute_sha256",
     "delete_file",
     "delete_parts",
     "find_in_hub_cache",
     "get_bundled_file",
+    "get_cache_dir",
     "get_cached_file",
     "get_part_file",
     "locate",
     "lock_entry",
     "record_file",
     "refuse_sha256",
+    "refuse_unsafe_cache",
     "remove",
     "verify",
     "verify_file",
@@ -54,18 +54,18 @@ class Record:
     sha256: str
 
 
-def cache_dir() -> Path:
+def get_cache_dir() -> Path:
     """Return $RESTORE_CACHE, or restore/ in the cache folder of the user."""
     if own := os.environ.get("RESTORE_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "restore"
 
 
-def check_cache() -> None:
+def refuse_unsafe_cache() -> None:
     """Raise WeightsError if other users may control the content of the cache folder."""
-    if reason := explain_unsafe_folder(cache_dir()):
-        line = f"the cache {cache_dir()} is not used: {reason}"
-        raise WeightsError(line, hint=f"chmod o-w {cache_dir()}, or set RESTORE_CACHE to a folder of your own")
+    if reason := explain_unsafe_folder(get_cache_dir()):
+        line = f"the cache {get_cache_dir()} is not used: {reason}"
+        raise WeightsError(line, hint=f"chmod o-w {get_cache_dir()}, or set RESTORE_CACHE to a folder of your own")
 
 
 def may_use_cache(entry: Entry) -> bool:
@@ -74,8 +74,8 @@ def may_use_cache(entry: Entry) -> bool:
     Raises WeightsError if the cache is unsafe and another checkpoint needs it.
     """
     if entry.bundled:
-        return explain_unsafe_folder(cache_dir()) is None
-    check_cache()
+        return explain_unsafe_folder(get_cache_dir()) is None
+    refuse_unsafe_cache()
     return True
 
 
@@ -86,12 +86,12 @@ def get_bundled_file(source: BundledSource) -> Path:
 
 def get_cached_file(entry: Entry) -> Path:
     """Return the path of a file that was downloaded from a web address and verified."""
-    return cache_dir() / f"{entry.name}{entry.suffix}"
+    return get_cache_dir() / f"{entry.name}{entry.suffix}"
 
 
 def get_part_file(entry: Entry, url: str) -> Path:
     """Return the path of an unfinished download. Each address has its own, so that two sources are never mixed."""
-    return cache_dir() / f".{entry.name}.{hashlib.sha256(url.encode()).hexdigest()[:12]}.part"
+    return get_cache_dir() / f".{entry.name}.{hashlib.sha256(url.encode()).hexdigest()[:12]}.part"
 
 
 @contextmanager
@@ -99,14 +99,14 @@ def lock_entry(entry: Entry) -> Iterator[None]:
     """Let only one process at a time download or delete `entry`. The lock of a killed process is free."""
     import filelock
 
-    check_cache()
+    refuse_unsafe_cache()
     try:
-        cache_dir().mkdir(MODE, parents=True, exist_ok=True)
-        lock = filelock.FileLock(cache_dir() / f".{entry.name}.lock")
+        get_cache_dir().mkdir(MODE, parents=True, exist_ok=True)
+        lock = filelock.FileLock(get_cache_dir() / f".{entry.name}.lock")
         lock.acquire()
     except OSError as error:
         raise WeightsUnavailable(
-            f"{entry.name}: cannot write to the cache {cache_dir()}: {error.strerror or error}",
+            f"{entry.name}: cannot write to the cache {get_cache_dir()}: {error.strerror or error}",
             hint="set RESTORE_CACHE to a folder that can be written",
         ) from None
     try:
@@ -214,12 +214,12 @@ def delete_file(path: Path) -> None:
 
 def delete_parts(entry: Entry) -> None:
     """Delete the unfinished downloads of `entry`."""
-    for part in cache_dir().glob(f".{entry.name}.*.part"):
+    for part in get_cache_dir().glob(f".{entry.name}.*.part"):
         part.unlink(missing_ok=True)
 
 
 def _get_record_file(entry: Entry) -> Path:
-    return cache_dir() / f"{entry.name}.json"
+    return get_cache_dir() / f"{entry.name}.json"
 
 
 def _read_record(entry: Entry) -> Record | None:

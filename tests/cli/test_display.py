@@ -43,7 +43,7 @@ def draw_lines(display: Display, width: int) -> list[str]:
 
 @pytest.fixture
 def display() -> Display:
-    return Display(Downloads(read_catalogue().entry, quiet=True, displayed=True), "auto")
+    return Display(Downloads(read_catalogue().find_entry, quiet=True, displayed=True), "auto")
 
 
 @pytest.mark.parametrize("width", [40, 60, 120])
@@ -106,7 +106,7 @@ def test_the_memory_shown_is_that_of_the_gpu_in_use(device: str, shown: str, mon
 
 def draw_last_line(device: str) -> str:
     """Return the last line at the start of a run on this device."""
-    display = Display(Downloads(read_catalogue().entry, quiet=True, displayed=True), device)
+    display = Display(Downloads(read_catalogue().find_entry, quiet=True, displayed=True), device)
     display.handle(PictureStarted("a.png"))
     return draw_lines(display, 80)[-1].strip()
 

@@ -33,20 +33,20 @@ class Meter:
     def finish(self) -> None:
         self.finished += 1
 
-    def passed_over(self, name: str, why: str) -> None:
+    def report_failure(self, name: str, why: str) -> None:
         self.passed.append(f"{name}: {why}")
 
 
 def run_command(command: str) -> dict[str, Any]:
     verb, name, *options = command.split()
-    entry, meter = read_catalogue().entry(name), Meter()
+    entry, meter = read_catalogue().find_entry(name), Meter()
     try:
         if verb == "fetch":
             path = fetch(entry, offline="offline" in options, force="force" in options, progress=meter)
             told = {"started": meter.started, "seen": meter.seen, "finished": meter.finished, "passed": meter.passed}
             return {"path": str(path)} | told
         if verb == "first":
-            chosen, path = fetch_first([entry, *map(read_catalogue().entry, options)])
+            chosen, path = fetch_first([entry, *map(read_catalogue().find_entry, options)])
             return {"path": str(path), "name": chosen.name}
         if verb == "remove":
             return {"gone": [str(path) for path in remove(entry)]}

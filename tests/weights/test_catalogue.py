@@ -201,9 +201,9 @@ def test_an_error_for_an_impossible_request_lists_what_exists(request_: Request,
 
 
 def test_an_error_for_an_unknown_name_suggests_the_nearest() -> None:
-    assert CATALOGUE.entry("hat-x4") is ENTRIES["hat-x4"]
+    assert CATALOGUE.find_entry("hat-x4") is ENTRIES["hat-x4"]
     with pytest.raises(UsageError, match=r"no checkpoint is named 'hatx4' \(did you mean hat-x4\?\).*restore models"):
-        CATALOGUE.entry("hatx4")
+        CATALOGUE.find_entry("hatx4")
 
 
 requests = st.builds(
@@ -269,8 +269,8 @@ def test_a_users_file_adds_and_overrides_and_may_change_the_defaults(
     monkeypatch.setenv("RESTORE_WEIGHTS_TOML", str(one))
     both = read_catalogue(two)
     assert len(both.entries) == len(CATALOGUE.entries) + 1
-    assert (both.entry("mine-x2").suffix, both.entry("mine-x2").sha256) == (".safetensors", None)
-    assert both.entry("emt-x2").title == "Other"
+    assert (both.find_entry("mine-x2").suffix, both.find_entry("mine-x2").sha256) == (".safetensors", None)
+    assert both.find_entry("emt-x2").title == "Other"
     assert [entry.name for entry in both.select(Request("sr"))] == ["hat-x4"]
     assert [entry.name for entry in both.select(Request("sr", "hat", "mine"))] == ["mine-x2"]
     assert both.defaults["denoise"] == CATALOGUE.defaults["denoise"]
@@ -362,7 +362,7 @@ def test_a_hub_source_is_a_model_unless_it_says_dataset(tmp_path: Path, field: s
     own = tmp_path / "own.toml"
     source = f'{{ hub = "owner/name", {field}revision = "{"0" * 40}", file = "a.pth" }}'
     own.write_text(OWN.replace('{ url = "https://example.org/mine.safetensors" }', source))
-    assert read_catalogue(own).entry("mine-x2").sources == (HubSource("owner/name", "0" * 40, "a.pth", repo_type),)
+    assert read_catalogue(own).find_entry("mine-x2").sources == (HubSource("owner/name", "0" * 40, "a.pth", repo_type),)
 
 
 def test_a_missing_binary_or_enormous_file_is_refused(tmp_path: Path) -> None:

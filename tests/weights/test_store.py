@@ -67,7 +67,7 @@ def test_a_damaged_bundled_file_is_a_checksum_mismatch_and_a_missing_one_is_name
 def test_a_broken_record_is_ignored(bundled: Path, record: str) -> None:
     assert fetch(ENTRY) == bundled
     for entry in (ENTRY, replace(ENTRY, sha256=None)):
-        (store.cache_dir() / "lite-x4.json").write_text(record)
+        (store.get_cache_dir() / "lite-x4.json").write_text(record)
         assert locate(entry) == bundled
 
 
@@ -98,41 +98,41 @@ def test_the_environment_sets_the_cache_folder(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RESTORE_CACHE", "/one")
     monkeypatch.setenv("XDG_CACHE_HOME", "/two")
     monkeypatch.setenv("HOME", "/three")
-    assert store.cache_dir() == Path("/one")
+    assert store.get_cache_dir() == Path("/one")
     monkeypatch.delenv("RESTORE_CACHE")
-    assert store.cache_dir() == Path("/two/restore")
+    assert store.get_cache_dir() == Path("/two/restore")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert store.cache_dir() == Path("/three/.cache/restore")
+    assert store.get_cache_dir() == Path("/three/.cache/restore")
 
 
 def test_no_two_addresses_share_a_partial_file(bundled: Path) -> None:
     entry = replace(ENTRY, sources=(UrlSource("https://a/x.pth"), UrlSource("https://b/x.pth")))
     assert store.get_part_file(entry, "https://a/x.pth") != store.get_part_file(entry, "https://b/x.pth")
-    assert store.get_cached_file(entry) == store.cache_dir() / "lite-x4.pth"
+    assert store.get_cached_file(entry) == store.get_cache_dir() / "lite-x4.pth"
 
 
 def plant_file(entry: Entry, path: Path) -> None:
     """Write a file into the cache folder, and a record that declares it the checkpoint."""
-    store.cache_dir().mkdir(exist_ok=True)
+    store.get_cache_dir().mkdir(exist_ok=True)
     path.write_bytes(b"other weights")
     facts = path.stat()
     record = {"path": str(path), "size": facts.st_size, "mtime_ns": facts.st_mtime_ns, "sha256": entry.sha256}
-    (store.cache_dir() / f"{entry.name}.json").write_text(json.dumps(record))
+    (store.get_cache_dir() / f"{entry.name}.json").write_text(json.dumps(record))
 
 
 def test_a_cache_that_every_user_may_write_to_is_refused(bundled: Path) -> None:
-    plant_file(ENTRY, store.cache_dir() / "lite-x4.safetensors")
-    store.cache_dir().chmod(0o777)
-    before = sorted(store.cache_dir().iterdir())
+    plant_file(ENTRY, store.get_cache_dir() / "lite-x4.safetensors")
+    store.get_cache_dir().chmod(0o777)
+    before = sorted(store.get_cache_dir().iterdir())
     assert fetch(ENTRY) == locate(ENTRY) == verify(ENTRY) == bundled  # bundled files need no cache
     published = replace(ENTRY, sources=(UrlSource("https://a/x.pth"),))
     for use in (fetch, locate, verify, remove):
         with pytest.raises(WeightsError, match=r"is not used: every user of this machine may write to it") as caught:
             use(published)
         assert str(caught.value).endswith(
-            f"(try: chmod o-w {store.cache_dir()}, or set RESTORE_CACHE to a folder of your own)"
+            f"(try: chmod o-w {store.get_cache_dir()}, or set RESTORE_CACHE to a folder of your own)"
         )
-    assert sorted(store.cache_dir().iterdir()) == before
+    assert sorted(store.get_cache_dir().iterdir()) == before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -170,4 +170,4 @@ def test_the_cache_folder_is_private_under_any_umask(bundled: Path) -> None:
         assert fetch(ENTRY) == bundled
     finally:
         os.umask(before)
-    assert stat.S_IMODE(store.cache_dir().stat().st_mode) == 0o755
+    assert stat.S_IMODE(store.get_cache_dir().stat().st_mode) == 0o755
