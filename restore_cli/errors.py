@@ -1,7 +1,7 @@
 """Everything that can go wrong in a way a person can act on.
 
 One line says what, what was found and what was expected; `hint` is the next command to type.
-`code` is the exit code of the process (README, "Exit codes").
+`code` is the exit code of the process (docs/cli.md, "Exit codes").
 """
 
 from __future__ import annotations
