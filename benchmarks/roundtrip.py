@@ -244,7 +244,7 @@ def list_versions() -> str:
     for name, command in commands.items():
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
         texts.append(f"{name} {said.removeprefix('Version: ImageMagick ').split(' Q')[0]}".strip())
-    return f"Asked: {', '.join(texts)}."
+    return f"Checked with {', '.join(texts)}."
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def test_truncated_files_never_give_a_picture(tmp_path: Path, format: str, capfd
     ends = [len(data) * tenth // 10 for tenth in range(1, 10)] + [len(data) - 100, len(data) - 20, len(data) - 13]
     for end in ends:
         refused(data[:end], tmp_path)
-    assert capfd.readouterr() == ("", "")  # the libraries below do not chat either
+    assert capfd.readouterr() == ("", "")  # no library prints anything
 
 
 def test_truncated_tiff_of_our_writer_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -205,7 +205,7 @@ def test_truncated_tiff_of_our_writer_is_refused(tmp_path: Path, capfd: pytest.C
 
 def test_each_flipped_byte_of_a_png_is_detected(tmp_path: Path) -> None:
     data = encoded("PNG", smooth(12, 12))
-    for at in range(8, len(data) - 12):  # behind these is only the mark of the end
+    for at in range(8, len(data) - 12):  # only the end chunk follows
         refused(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :], tmp_path)
 
 

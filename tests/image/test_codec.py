@@ -26,7 +26,7 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="%
 
 
 @cache
-def profile() -> bytes:  # it states the second in which it is made
+def profile() -> bytes:  # it contains the time of its creation
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -57,7 +57,7 @@ def random_picture(height: int, width: int, channels: int, alpha: bool, seed: in
 def assert_same(found: Picture, expected: Picture) -> None:
     assert found.pixels.shape == expected.pixels.shape
     assert found.pixels.dtype == expected.pixels.dtype
-    assert found.pixels.tobytes() == expected.pixels.tobytes()  # to the bit, of numbers that are none too
+    assert found.pixels.tobytes() == expected.pixels.tobytes()  # also the bits of NaN
     assert (found.alpha is None) == (expected.alpha is None)
     if found.alpha is not None and expected.alpha is not None:
         assert found.alpha.tobytes() == expected.alpha.tobytes()
@@ -74,7 +74,7 @@ def test_decoding_inverts_encoding(
     encode(picture, tmp_path / "out", format=format)
     found = decode(tmp_path / "out")
     assert found.format == format
-    if format == "WEBP" and channels == 1:  # which has no gray
+    if format == "WEBP" and channels == 1:  # WebP has no gray
         assert np.array_equal(found.pixels, picture.pixels.repeat(3, axis=2))
     else:
         assert_same(found, picture)
@@ -91,7 +91,7 @@ def test_decoding_inverts_encoding_for_arbitrary_pictures(
     kind = data.draw(st.sampled_from(KINDS[format]))
     channels = data.draw(st.sampled_from([3] if format == "WEBP" else [1, 3]))  # WebP has no gray
     height, width = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
-    pixels = data.draw(nps.arrays(kind, (height, width, channels)))  # floats: any, infinite ones too
+    pixels = data.draw(nps.arrays(kind, (height, width, channels)))  # any floats, also infinite ones
     alpha = data.draw(st.just(None) if format == "BMP" else st.none() | nps.arrays(kind, (height, width)))
     metadata = Metadata(profile() if icc else None, photo_exif() if exif else None)
     encode(Picture(pixels, alpha, metadata), tmp_path / "out", format=format)
@@ -137,7 +137,7 @@ def test_metadata_survives(tmp_path: Path, suffix: str) -> None:
     metadata = Metadata(profile(), photo_exif(), XMP % 1, (300.0, 150.0), iptc=b"\x1c\x02\x19\x00\x03key")
     encode(Picture(smooth(), None, metadata), tmp_path / f"a{suffix}")
     first = decode(tmp_path / f"a{suffix}")
-    encode(first, tmp_path / f"b{suffix}")  # and survives again: nothing wears off
+    encode(first, tmp_path / f"b{suffix}")  # a second copy keeps it too
     for found in (first.metadata, decode(tmp_path / f"b{suffix}").metadata):
         assert found.icc == metadata.icc
         assert found.xmp == metadata.xmp
@@ -189,7 +189,7 @@ def test_metadata_too_long_for_a_jpeg_marker_is_left_out(tmp_path: Path) -> None
     assert (found.icc, found.exif, found.xmp, found.text) == (profile(), None, None, {})
 
 
-ORIENTATIONS: dict[int, Callable[[Pixels], Pixels]] = {  # a second wording of the table in EXIF 2.3, section 4.6.4
+ORIENTATIONS: dict[int, Callable[[Pixels], Pixels]] = {  # the table in EXIF 2.3, section 4.6.4, written independently
     1: lambda a: a,
     2: np.fliplr,
     3: lambda a: np.rot90(a, 2),
@@ -436,7 +436,7 @@ def test_colour_chunks_of_a_png_survive(tmp_path: Path) -> None:
 
 def test_iptc_of_type_long_in_a_tiff_is_read(tmp_path: Path) -> None:
     directory = TiffImagePlugin.ImageFileDirectory_v2()
-    directory.tagtype[33723] = 4  # long integers, as most programs state it
+    directory.tagtype[33723] = 4  # long integers, as most programs write it
     block = b"\x1c\x02\x19\x00\x04key1\x1c\x02\x05\0\x02ab"
     directory[33723] = int.from_bytes(block[:4], "little")
     Image.fromarray(smooth()).save(tmp_path / "in.tif", tiffinfo=directory)

@@ -28,7 +28,7 @@ def test_unusual_files_are_decoded_correctly(tmp_path: Path, name: str) -> None:
     if held is None:
         values = found / (255 if found.dtype == np.uint8 else 65535)
         off = np.abs(values - smooth(40, 56) / 255).mean()
-        assert off < (0.12 if "cmyk" in name else 0.02)  # inks make neither pure blue nor pure green
+        assert off < (0.12 if "cmyk" in name else 0.02)  # CMYK inks cannot make pure blue or pure green
     else:
         assert found.dtype == held.dtype
         assert np.array_equal(found, held)

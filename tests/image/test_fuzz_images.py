@@ -56,7 +56,7 @@ def test_damaged_files_give_a_result_or_one_line(suffix: str, x1: Path, tmp_path
         preexec_fn=limit_memory,
     )
     assert ran.returncode in (0, 1), ran.stderr
-    assert [line for line in ran.stderr.splitlines() if not OURS.match(line)] == []  # no library has a word of its own
+    assert [line for line in ran.stderr.splitlines() if not OURS.match(line)] == []  # no library prints anything
     *each, last = [json.loads(line) for line in ran.stdout.splitlines()]
     assert sorted(one["input"] for one in each) == [f"in/{i:03}.{suffix}" for i in range(COUNT)]
     assert last["summary"]["done"] + last["summary"]["failed"] == COUNT

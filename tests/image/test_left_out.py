@@ -181,7 +181,7 @@ def test_metadata_too_large_for_a_jpeg_is_noted(
     ran = restore("denoise", "--weights", x1, "in.png", "-o", "out.jpg", "--json")
     assert (ran.code, json.loads(ran.out.splitlines()[0])["notes"]) == (0, expected)
     found = decode(Path("out.jpg")).metadata
-    density = found.dpi if found.dpi != (72, 72) else None  # what Pillow takes for it where EXIF states none
+    density = found.dpi if found.dpi != (72, 72) else None  # Pillow's default without a value in EXIF
     held = {"exif": found.exif, "xmp": found.xmp, "iptc": found.iptc, "comment": found.text, "density": density}
     assert [name for name, value in held.items() if not value] == list(parts)
 

@@ -55,7 +55,7 @@ def test_no_resolution_is_invented(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".tif", ".png"])
 def test_very_high_resolution_survives(tmp_path: Path, suffix: str) -> None:
-    fine = (254_000.0, 254_000.0)  # a tenth of a micrometre, more than a JPEG can say
+    fine = (254_000.0, 254_000.0)  # one px is a tenth of a micrometre; a JPEG cannot store this
     encode(Picture(PLAIN.pixels, None, Metadata(dpi=fine)), tmp_path / f"a{suffix}")
     found = decode(tmp_path / f"a{suffix}")
     assert found.metadata.dpi == fine
@@ -87,7 +87,7 @@ def test_stated_sizes_are_updated() -> None:
     assert (inner[0xA002], inner[0xA003], inner[0x9003]) == (100_000, 32, "2020:01:02 03:04:05")
     assert found.xmp == XMP % (100_000, 32)
     bare = exif_of({271: "Maker"})
-    assert set_size(bare, 5, 5) == bare  # nothing is stated that was not
+    assert set_size(bare, 5, 5) == bare  # no size is added
     assert update_size(Metadata(), 5, 5) == Metadata()
 
 

@@ -64,7 +64,7 @@ def test_associated_alpha_of_a_tiff_is_divided_once(tmp_path: Path, kind: str, c
     orders: tuple[Order, ...] = "<", ">"
     for order, big in product(orders, (False, True)):
         file.write_bytes(tiff(stored, photometric, extra=1, tiled=tiled, order=order, big=big))
-        assert np.array_equal(tifffile.imread(file), stored)  # another reader agrees on the file
+        assert np.array_equal(tifffile.imread(file), stored)  # another reader agrees
         assert np.array_equal(read(file), expected)
         assert np.array_equal(read(io.BytesIO(file.read_bytes())), expected)
     file.write_bytes(tiff(stored, photometric, extra=2, tiled=tiled))
@@ -131,7 +131,7 @@ def test_patch_replaces_bytes_for_any_read_size(offset: int, size: int) -> None:
 
 def test_invalid_offset_gives_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     whole, kinds = tiff(premultiplied("uint8", 3), 2, extra=1, big=True), struct.pack("<HHQ", 339, SHORT, 4)
-    many = struct.pack("<HHQ", 339, SHORT, 50_000)  # so that the four kinds of sample are taken for an offset
+    many = struct.pack("<HHQ", 339, SHORT, 50_000)  # the four sample formats are then read as an offset
     (tmp_path / "in.tif").write_bytes(whole.replace(kinds, many))
     with pytest.raises(ImageError, match=r"in\.tif: damaged"):
         decode(tmp_path / "in.tif")

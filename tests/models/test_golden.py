@@ -12,7 +12,6 @@ import pytest
 import torch
 from golden_files import GOLDEN, build_on_meta, convert_config, read_golden
 from safetensors.torch import save_file
-from torch import Tensor
 from torch.nn import functional as F
 
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys, load_file
@@ -85,11 +84,6 @@ def test_configuration_is_read_from_keys_and_shapes(name: str, tmp_path: Path) -
 def test_real_emt_checkpoints_are_detected(scale: int, shared: Path) -> None:
     net = load_file(shared / f"checkpoints/EMT_LSR_x{scale}.pth", CPU, torch.float32)
     assert net.contract.scale == scale
-
-
-def random_like(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return random tensors under the same keys."""
-    return {key: torch.randn_like(value) if value.is_floating_point() else value for key, value in weights.items()}
 
 
 @pytest.mark.parametrize("name", ["swinir_classical_x4", "hat_x4", "restormer_withbias", "emt_x4"])
