@@ -24,7 +24,7 @@ from PIL import Image
 import restore_cli
 from restore_cli.cli.console import PipeClosed
 from restore_cli.cli.options import OF_TASK
-from restore_cli.cli.report import result_to_json, summarize
+from restore_cli.cli.report import result_to_json, stats_to_json
 from restore_cli.cli.run_stats import RunStats
 from restore_cli.errors import RestoreError
 from restore_cli.jobs.types import Result
@@ -211,8 +211,8 @@ def test_each_decision_has_a_date_and_a_status_and_is_in_the_index() -> None:
 def test_the_batches_page_shows_the_keys_of_the_json_output() -> None:
     image, last = map(json.loads, find_code_blocks((ROOT / "docs/batches.md").read_text(encoding="utf-8"), ["json"]))
     assert list(image) == list(result_to_json(Result("in.png", "out.png", "done")))
-    assert list(last["summary"]) == list(summarize(RunStats()))
-    assert list(last["summary"]["passed_over"]) == list(summarize(RunStats())["passed_over"])
+    assert list(last["summary"]) == list(stats_to_json(RunStats()))
+    assert list(last["summary"]["passed_over"]) == list(stats_to_json(RunStats())["passed_over"])
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def compare(
     from restore_cli.evaluation import comparison
     from restore_cli.image.codec import decode_finite
 
-    check_output(output, split, html)
+    check_sheet_output(output, split, html)
     if label and len(label) != len(pictures):
         raise UsageError(f"--label is given {len(label)} times for {len(pictures)} images")
     refuse_input(pictures, output)
@@ -69,7 +69,7 @@ def compare(
     say(f"{' | '.join(map(str, pictures))} → {output}")
 
 
-def check_output(output: Path, split: bool, html: bool) -> None:
+def check_sheet_output(output: Path, split: bool, html: bool) -> None:
     """Raise UsageError or OutputError for an output that does not fit the options."""
     if str(output) == "-":
         raise UsageError("-o -: a comparison is written to a file, not to standard output", hint="-o sheet.png")

@@ -26,13 +26,13 @@ __all__ = [
     "complain",
     "err",
     "escape_controls",
+    "make_stdout_error",
     "note",
     "out",
     "say",
     "say_above_display",
     "say_json",
     "say_table",
-    "stdout_error",
     "translate_write_errors",
 ]
 
@@ -93,10 +93,10 @@ def translate_write_errors() -> Iterator[None]:
     except BrokenPipeError:
         raise PipeClosed from None
     except OSError as error:
-        raise stdout_error(error) from None
+        raise make_stdout_error(error) from None
 
 
-def stdout_error(error: OSError) -> OutputError:
+def make_stdout_error(error: OSError) -> OutputError:
     """Return the error for a standard output that cannot be written, and write no more to it."""
     silence()
     return OutputError(f"standard output: cannot be written: {error.strerror}")
@@ -169,7 +169,7 @@ class Downloads:
 
     def start(self, name: str, total: int | None) -> None:
         """Show that a download starts, with a bar unless it is shown elsewhere."""
-        self.tell(name)
+        self.announce(name)
         self.name, self.done, self.total = name, 0, total or 0
         if self.quiet or self.displayed or not can_draw():
             return
@@ -178,7 +178,7 @@ class Downloads:
         self.bar.add_task(escape(escape_controls(f"fetching {name}")), total=total)
         self.bar.start()
 
-    def tell(self, name: str) -> None:
+    def announce(self, name: str) -> None:
         """Show once what is downloaded, and its licence terms. The terms are shown even with --quiet."""
         if name in self.told:
             return

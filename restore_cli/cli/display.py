@@ -74,31 +74,35 @@ class Display:
         rows.add_column(ratio=1)
         rows.add_column(no_wrap=True, justify="right")
         if self.count != 1:
-            rows.add_row(*self.overall_row())
+            rows.add_row(*self.make_overall_row())
         if self.downloads.name is not None:
-            rows.add_row(*self.download_row(self.downloads.name))
+            rows.add_row(*self.make_download_row(self.downloads.name))
         elif self.in_flight:
-            rows.add_row(*self.picture_row(list(self.in_flight)))
+            rows.add_row(*self.make_picture_row(list(self.in_flight)))
         facts = Text(" · ".join(self.describe_state()), style="dim", no_wrap=True, overflow="ellipsis")
         return Group(rows, facts)
 
-    def overall_row(self) -> Row:
+    def make_overall_row(self) -> Row:
         done, total, left = self.stats.total, self.count, self.estimate_remaining()
         ends = "stopping" if self.is_stopping else "" if left is None else f"{format_duration(left)} left"
-        return Text(f"{done}/{total}" if total else f"{done}"), progress_bar(done, total), Text(ends)
+        return Text(f"{done}/{total}" if total else f"{done}"), make_progress_bar(done, total), Text(ends)
 
-    def picture_row(self, names: list[str]) -> Row:
+    def make_picture_row(self, names: list[str]) -> Row:
         """Return the picture that started last with its tiles, and how many others are being written."""
         done, total = self.tiles
         others = f" +{len(names) - 1}" if len(names) > 1 else ""
         name = shorten(escape_controls(names[-1]), err.width // 2 - len(others)) + others
         ends = f"tile {done}/{total}" if total > 1 else ""
-        return Text(name), progress_bar(done, total if total > 1 else None), Text(ends)
+        return Text(name), make_progress_bar(done, total if total > 1 else None), Text(ends)
 
-    def download_row(self, name: str) -> Row:
+    def make_download_row(self, name: str) -> Row:
         done, total = self.downloads.done, self.downloads.total
         ends = f"{done / 1e6:.1f}/{total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
-        return Text(shorten(escape_controls(f"fetching {name}"), err.width // 2)), progress_bar(done, total), Text(ends)
+        return (
+            Text(shorten(escape_controls(f"fetching {name}"), err.width // 2)),
+            make_progress_bar(done, total),
+            Text(ends),
+        )
 
     def describe_state(self) -> Iterator[str]:
         """Yield the parts of the last line."""
@@ -110,7 +114,7 @@ class Display:
             yield f"{self.stats.failed} failed"
         if self.stats.skipped:
             yield f"{self.stats.skipped} skipped"
-        if self.started is not None and (used := memory_usage(self.device)):  # not while torch is half loaded
+        if self.started is not None and (used := describe_memory(self.device)):  # not while torch is half loaded
             yield used
         if self.model:
             yield escape_controls(self.model)
@@ -143,7 +147,7 @@ def show_display(display: Display, live: bool) -> Iterator[None]:
         yield
 
 
-def progress_bar(done: int, total: int | None) -> ProgressBar:
+def make_progress_bar(done: int, total: int | None) -> ProgressBar:
     """Return a bar. If the total is not known, it moves to and fro."""
     return ProgressBar(
         total or None,
@@ -163,7 +167,7 @@ def shorten(text: str, width: int) -> str:
     return f"…{tail[::-1]}"
 
 
-def memory_usage(device: str) -> str:
+def describe_memory(device: str) -> str:
     """Return the used memory of the GPUs that --device names, or of this process if it uses no GPU."""
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     names = {name.strip() for name in device.split(",")}

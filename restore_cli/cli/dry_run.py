@@ -10,11 +10,11 @@ import typer
 
 from restore_cli.cli.console import complain, note, say, say_json
 from restore_cli.cli.options import Options
-from restore_cli.cli.report import result_to_json, summarize
+from restore_cli.cli.report import result_to_json, stats_to_json
 from restore_cli.cli.run_stats import RunStats, count_pictures, describe_ignored, format_duration, format_megapixels
 from restore_cli.jobs.estimate import Estimate, InputSample, estimate_run
 from restore_cli.jobs.model_cache import ModelCache
-from restore_cli.jobs.run import Job, Result, no_inputs_error, plan_dry_run
+from restore_cli.jobs.run import Job, Result, make_no_inputs_error, plan_dry_run
 from restore_cli.jobs.types import Task
 from restore_cli.models.processor import use_granted_cores
 
@@ -23,7 +23,7 @@ __all__ = ["dry_run"]
 
 def dry_run(job: Job, options: Options) -> None:
     """Print the plan and the estimate, and raise the exit code."""
-    models = ModelCache(replace(job.model, device=measured_device(job.model.device)))
+    models = ModelCache(replace(job.model, device=pick_measured_device(job.model.device)))
     plan, sample = plan_dry_run(job, models), InputSample()
     stats = RunStats(plan.ignored)
     for item in plan.items():
@@ -31,7 +31,7 @@ def dry_run(job: Job, options: Options) -> None:
             count_item(item, sample, stats)
             print_item(item, options)
     if not stats.total and not sample.count and not job.run.shard:
-        raise no_inputs_error(job, plan.ignored)
+        raise make_no_inputs_error(job, plan.ignored)
     manifests = [Path(path) for manifest in plan.manifests.values() for path in manifest.files]
     if sample.count:
         use_granted_cores()
@@ -53,7 +53,7 @@ def dry_run(job: Job, options: Options) -> None:
         raise typer.Exit(stats.code)
 
 
-def measured_device(device: str) -> str:
+def pick_measured_device(device: str) -> str:
     """Return the device on which a tile is measured: the first of those that would restore."""
     return "auto" if device == "all" else device.partition(",")[0]
 
@@ -86,7 +86,10 @@ def describe_estimate(found: Estimate, stats: RunStats) -> list[str]:
     lines = [f"would restore {count_pictures(stats.planned)}, {format_megapixels(found.pixels)}{reckoned}; {counts}"]
     if found.unreadable:
         lines.append(f"{found.unreadable} of {found.probed} headers cannot be read: these images will fail")
-    lines += [f"would fetch {entry.name}{format_size(entry.bytes)}, licence {entry.license}" for entry in found.missing]
+    lines += [
+        f"would fetch {entry.name}{format_download_size(entry.bytes)}, licence {entry.license}"
+        for entry in found.missing
+    ]
     if stats.planned:
         lines.append(
             f"time: {found.basis if found.seconds is None else f'{format_duration(found.seconds)}, {found.basis}'}"
@@ -94,7 +97,7 @@ def describe_estimate(found: Estimate, stats: RunStats) -> list[str]:
     return lines
 
 
-def format_size(size: int | None) -> str:
+def format_download_size(size: int | None) -> str:
     return f" ({size / 1e6:.1f} MB)" if size else ""
 
 
@@ -106,7 +109,7 @@ def estimate_to_json(found: Estimate, stats: RunStats) -> dict[str, Any]:
     ]
     seconds = None if found.seconds is None else round(found.seconds, 1)
     return {
-        **summarize(stats),
+        **stats_to_json(stats),
         "planned": stats.planned,
         "probed": found.probed,
         "unreadable": found.unreadable,

@@ -199,7 +199,7 @@ def measure_images(options: Evaluation) -> Iterator[Row]:
 
     with show_display(display, live):
         use_granted_cores()
-        for row in evaluate(model, eval_options(options), on_event):
+        for row in evaluate(model, build_eval_options(options), on_event):
             for text in row.notes:
                 note(f"{row.image}: {text}")
             yield row
@@ -215,7 +215,7 @@ def refuse_model(options: Evaluation) -> None:
             raise UsageError(f"--restored measures existing results, {shown} is for restoring")
 
 
-def eval_options(options: Evaluation) -> EvalOptions:
+def build_eval_options(options: Evaluation) -> EvalOptions:
     """The options as a EvalOptions."""
     from restore_cli.evaluation.evaluate import EvalOptions
 

@@ -72,18 +72,16 @@ def choose_shard(options: Options, environment: Mapping[str, str]) -> tuple[tupl
         found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", options.run.shard)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
             raise UsageError(f"--shard {options.run.shard}: expected I/N with I from 1 to N", hint="--shard 1/8")
-        return shard_or_none(int(found[1]), int(found[2])), None
+        return drop_single_shard(int(found[1]), int(found[2])), None
     if options.run.cluster is not None or is_one_file(options.input):
         return None, None
     for rank, size, first, step in RANK_VARIABLES:
         if rank in environment and size in environment:
-            return shard_from_variables(environment, rank, size, first, step), f"{rank} and {size}"
+            return read_shard(environment, rank, size, first, step), f"{rank} and {size}"
     return None, None
 
 
-def shard_from_variables(
-    environment: Mapping[str, str], rank: str, size: str, first: str, step: str
-) -> tuple[int, int] | None:
+def read_shard(environment: Mapping[str, str], rank: str, size: str, first: str, step: str) -> tuple[int, int] | None:
     """Return the shard that these variables set. Raises UsageError."""
     given = f"{rank}={environment[rank]} {size}={environment[size]}"
     try:
@@ -93,7 +91,7 @@ def shard_from_variables(
         raise UsageError(f"{given}: expected whole numbers", hint="--shard I/N, 1/1 for all") from None
     if not 1 <= index <= count:
         raise UsageError(f"{given}: the number is not one of {count}", hint="--shard I/N, 1/1 for all")
-    return shard_or_none(index, count)
+    return drop_single_shard(index, count)
 
 
 def is_one_file(flags: InputFlags) -> bool:
@@ -104,6 +102,6 @@ def is_one_file(flags: InputFlags) -> bool:
     return not Path(names[0]).is_dir() and (Path(names[0]).exists() or not has_magic(names[0]))
 
 
-def shard_or_none(index: int, count: int) -> tuple[int, int] | None:
+def drop_single_shard(index: int, count: int) -> tuple[int, int] | None:
     """Return None if there is only one part."""
     return (index, count) if count > 1 else None

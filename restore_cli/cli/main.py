@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from restore_cli.cli.compare import add_compare
-from restore_cli.cli.console import PipeClosed, complain, say, stdout_error
+from restore_cli.cli.console import PipeClosed, complain, make_stdout_error, say
 from restore_cli.cli.evaluate import add_eval
 from restore_cli.cli.models import models
 from restore_cli.cli.parsing import Group, examples
@@ -104,7 +104,8 @@ def main() -> None:
     except OSError as error:
         if error.filename is not None or os.environ.get("RESTORE_DEBUG") == "1":
             raise
-        complain(line := stdout_error(error))  # typer could not write a help page; our own output raises OutputError
+        line = make_stdout_error(error)  # typer could not write a help page; our own output raises OutputError
+        complain(line)
         sys.exit(line.code)
     except RestoreError as error:
         if os.environ.get("RESTORE_DEBUG") == "1":

@@ -159,7 +159,7 @@ def check(
     for entry in select_entries(read_catalogue(catalogue), names):
         try:
             if verify(entry) is None:
-                raise not_on_disk(entry)
+                raise make_missing_error(entry)
             say(f"{entry.name}  sound")
         except WeightsError as error:
             complain(error)
@@ -184,11 +184,11 @@ def where(name: NameArgument, catalogue: CatalogueOption = None) -> None:
     entry = read_catalogue(catalogue).find_entry(name)
     path = locate(entry)
     if path is None:
-        raise not_on_disk(entry)
+        raise make_missing_error(entry)
     say(str(path))
 
 
-def not_on_disk(entry: Entry) -> WeightsUnavailable:
+def make_missing_error(entry: Entry) -> WeightsUnavailable:
     """Return the error for a checkpoint that is not on disk."""
     return WeightsUnavailable(f"{entry.name} is not on this disk", hint=f"restore models pull {entry.name}")
 

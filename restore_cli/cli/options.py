@@ -23,14 +23,14 @@ PANELS = (None, MODEL, INPUT, OUTPUT, IMAGE, MEASUREMENT, SPEED, BATCH, REPORTIN
 """The panels of a help page in their order. Arguments have no panel."""
 
 
-def families(incomplete: str) -> list[str]:
+def complete_families(incomplete: str) -> list[str]:
     """Return completions of --model."""
     from restore_cli.weights.catalogue import read_catalogue
 
     return sorted({entry.model for entry in read_catalogue().entries if entry.model.startswith(incomplete)})
 
 
-def variants(incomplete: str) -> list[str]:
+def complete_variants(incomplete: str) -> list[str]:
     """Return completions of --variant."""
     from restore_cli.weights.catalogue import read_catalogue
 
@@ -48,7 +48,7 @@ class ModelFlags:
             "-m",
             help="Model family: emt, lite, swinir, hat or restormer. Default: depends on the task.",
             metavar="FAMILY",
-            autocompletion=families,
+            autocompletion=complete_families,
             rich_help_panel=MODEL,
         ),
     ] = None
@@ -57,7 +57,7 @@ class ModelFlags:
         Option(
             help="Variant of the family; `restore models` lists them.",
             metavar="NAME",
-            autocompletion=variants,
+            autocompletion=complete_variants,
             rich_help_panel=MODEL,
         ),
     ] = None

@@ -20,7 +20,7 @@ from restore_cli.jobs.events import Event, Note, PictureFinished, PictureStarted
 from restore_cli.jobs.types import Result
 from restore_cli.special_files import find_descriptor
 
-__all__ = ["InFlight", "Json", "Lines", "Log", "Reporter", "result_to_json", "summarize"]
+__all__ = ["InFlight", "Json", "Lines", "Log", "Reporter", "result_to_json", "stats_to_json"]
 
 
 class Reporter(Protocol):
@@ -104,7 +104,7 @@ class Json:
     def finish(self, stats: RunStats) -> None:
         """Write the summary."""
         if not isinstance(stats.ended, PipeClosed):
-            say_json({"summary": summarize(stats)})
+            say_json({"summary": stats_to_json(stats)})
 
 
 LOG_START = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
@@ -197,7 +197,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
     }
 
 
-def summarize(stats: RunStats) -> dict[str, Any]:
+def stats_to_json(stats: RunStats) -> dict[str, Any]:
     """Return the summary object of a run."""
     return {
         "done": stats.done,

@@ -22,7 +22,7 @@ from restore_cli.cli.run_stats import RunStats
 from restore_cli.cli.signals import Stop, stop_on_signals
 from restore_cli.errors import OutputError, RestoreError
 from restore_cli.jobs.events import Event, OnEvent, PictureFinished, StopRequested
-from restore_cli.jobs.naming import sheet_path
+from restore_cli.jobs.naming import name_sheet
 from restore_cli.jobs.run import Job, Result
 from restore_cli.jobs.workers.executors import run_job
 
@@ -113,7 +113,7 @@ def write_sheet(result: Result, overwrite: bool) -> None:
     from restore_cli.evaluation.comparison import Panel, make_sheet
     from restore_cli.image.codec import decode_finite
 
-    path = Path(sheet_path(result.output))
+    path = Path(name_sheet(result.output))
     try:
         panels = [Panel(p.name, decode_finite(p)) for p in (Path(result.input), Path(result.output))]
         write_comparison(path, make_sheet(panels), overwrite)

@@ -56,11 +56,11 @@ def add_tasks(app: typer.Typer) -> None:
     for task, text in HELP.items():
         others = [name for name, only in OF_TASK.items() if only != task]
         app.command(task, cls=Command, help=text, epilog=EXAMPLES[task])(
-            command(Options, partial(execute, task), others)
+            command(Options, partial(import_and_run, task), others)
         )
 
 
-def execute(task: str, options: Options) -> None:
+def import_and_run(task: str, options: Options) -> None:
     """Import what the work needs, and do it. `--help` does not import it."""
     from restore_cli.cli.run_task import run_task
 

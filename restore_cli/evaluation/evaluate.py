@@ -29,7 +29,7 @@ from restore_cli.image.formats.samples import round_to_8_bits
 from restore_cli.image.picture import PEAK, Header, Samples
 from restore_cli.jobs.discovery import collect_inputs
 from restore_cli.jobs.events import OnEvent, PictureStarted, TileDone, ignore_event
-from restore_cli.jobs.model_cache import ModelCache, check_request, describe_fallbacks, request_for
+from restore_cli.jobs.model_cache import ModelCache, check_request, complete_request, describe_fallbacks
 from restore_cli.jobs.paths import Input
 from restore_cli.jobs.types import ModelOptions
 from restore_cli.tiling.geometry import WHOLE, Tiling, padded_side, plan_axis
@@ -154,7 +154,7 @@ class Evaluator:
         name, model = self.models.get(header)
         scale = model.contract.scale
         given, reference = self.load_pair(case, scale)
-        tiling = self.models.tiling_for(name, model, max(given.shape[:2]))
+        tiling = self.models.get_tiling(name, model, max(given.shape[:2]))
         start = time.perf_counter()
         restored, trace = restore_array(model, given, tiling, self.report_tiles)
         seconds = time.perf_counter() - start
@@ -201,7 +201,7 @@ class Evaluator:
 
     def hash_checkpoint(self, header: Header) -> str:
         """Return the sha256 of the checkpoint that restores images with this header."""
-        path = self.options.weights or self.models.fetch_entry(request_for(self.options.request, header))[1]
+        path = self.options.weights or self.models.fetch_entry(complete_request(self.options.request, header))[1]
         if path not in self.hashes:
             self.hashes[path] = compute_sha256(path)
         return self.hashes[path]

@@ -17,9 +17,9 @@ from restore_cli.jobs.paths import (
     IgnoredFiles,
     Input,
     InputSpec,
-    canonical_path,
+    canonicalize_path,
     is_remote,
-    natural_key,
+    make_natural_key,
     split_suffix,
     strip_root,
 )
@@ -50,10 +50,10 @@ class Search:
             yield from self.walk(spec.paths[0])
             return
         found = chain.from_iterable(self.find_path(path) for path in spec.paths)
-        listed = (input_at(path, strip_root(path)) for path in spec.listed or ())
+        listed = (make_named_input(path, strip_root(path)) for path in spec.listed or ())
         unique: dict[str, Input] = {}
         for item in chain(found, listed):
-            unique.setdefault(canonical_path(item.path), item)
+            unique.setdefault(canonicalize_path(item.path), item)
         yield list(unique.values())
 
     def find_path(self, path: str) -> Iterable[Input]:
@@ -69,12 +69,15 @@ class Search:
         if os.path.isdir(path):
             return chain.from_iterable(self.walk(path))
         if os.path.lexists(path) or not glob.has_magic(path):
-            return [input_at(path, os.path.basename(path))]
+            return [make_named_input(path, os.path.basename(path))]
         root = re.split(r"[*?[]", path, maxsplit=1)[0].rpartition("/")[0]
         search = replace(self, spec=replace(self.spec, recursive=True), ignored=IgnoredFiles())
         matches = {match for match in search.expand_pattern(path) if not os.path.isdir(match)}
         images = [match for match in matches if os.path.splitext(match)[1].lower() in self.suffixes]
-        return [input_at(match, os.path.relpath(match, root or ".")) for match in sorted(images, key=natural_key)]
+        return [
+            make_named_input(match, os.path.relpath(match, root or "."))
+            for match in sorted(images, key=make_natural_key)
+        ]
 
     def expand_pattern(self, pattern: str) -> Iterator[str]:
         """Yield the matches of a pattern. ** matches the folders that `walk` searches."""
@@ -91,7 +94,7 @@ class Search:
     def walk(self, root: str) -> Iterator[list[Input]]:
         """Yield the images of a folder, then those of each folder in it."""
         for prefix, files in self.walk_folders(root):
-            inputs = [input_from_entry(found, prefix + found.name, root) for found in files]
+            inputs = [make_entry_input(found, prefix + found.name, root) for found in files]
             self.ignored.others += inputs.count(None)
             if group := [item for item in inputs if item is not None]:
                 yield group
@@ -135,13 +138,13 @@ class Search:
                     self.ignored.others += 1
                 else:
                     files.append(found)
-        files.sort(key=lambda found: natural_key(found.name))
+        files.sort(key=lambda found: make_natural_key(found.name))
         if not self.spec.recursive:
             return files, [], []
         if not self.spec.follow_links:
             self.ignored.linked_folders += len(links)
             links = []
-        return files, sorted(folders, key=natural_key), sorted(links, key=natural_key)
+        return files, sorted(folders, key=make_natural_key), sorted(links, key=make_natural_key)
 
 
 def collect_inputs(path: Path, suffixes: Collection[str]) -> list[Input]:
@@ -166,7 +169,7 @@ def is_inside(folder: str, other: str) -> bool:
     return f"{os.path.realpath(folder)}/".startswith(f"{other.rstrip('/')}/")
 
 
-def input_from_entry(found: os.DirEntry[str], relative: str, root: str) -> Input | None:
+def make_entry_input(found: os.DirEntry[str], relative: str, root: str) -> Input | None:
     """Return the entry of a folder as an Input, or None for pipes and devices."""
     try:
         facts = found.stat()
@@ -175,7 +178,7 @@ def input_from_entry(found: os.DirEntry[str], relative: str, root: str) -> Input
     return Input(found.path, relative, root, facts.st_size, facts.st_mtime_ns) if S_ISREG(facts.st_mode) else None
 
 
-def input_at(path: str, relative: str) -> Input:
+def make_named_input(path: str, relative: str) -> Input:
     """Return a named file as an Input."""
     try:
         facts = os.stat(path)

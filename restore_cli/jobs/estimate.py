@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from restore_cli.errors import RestoreError, UsageError, stating_lack_of_memory
 from restore_cli.image.codec import probe
 from restore_cli.image.picture import Header
-from restore_cli.jobs.model_cache import ModelCache, request_for
+from restore_cli.jobs.model_cache import ModelCache, complete_request
 from restore_cli.jobs.types import Job, ModelOptions, Result, Task
 from restore_cli.pipeline.output import check_final_size
 from restore_cli.weights.catalogue import Entry
@@ -119,7 +119,7 @@ def select_entry(options: ModelOptions, header: Header) -> Entry | None:
     if options.weights is not None:
         return None
     try:
-        entries = options.catalogue.select(request_for(options.request, header))
+        entries = options.catalogue.select(complete_request(options.request, header))
     except RestoreError:
         return None
     here = [entry for entry in entries if locate(entry) is not None] if options.offline else []
@@ -135,7 +135,7 @@ def estimate_seconds(
     manifests: Iterable[Path],
 ) -> tuple[float | None, str]:
     """Return the seconds for these headers, None if unknown, and the basis of the estimate."""
-    if rate := past_seconds_per_pixel(manifests, model):
+    if rate := average_past_seconds(manifests, model):
         return sum(map(count_pixels, headers)) * rate, "from earlier images in this folder"
     if any(entry.name == model for entry in missing):
         return None, f"unknown until {model} is fetched"
@@ -161,7 +161,7 @@ def name_of(entry: Entry | None) -> str | None:
     return None if entry is None else entry.name
 
 
-def past_seconds_per_pixel(manifests: Iterable[Path], model: str) -> float | None:
+def average_past_seconds(manifests: Iterable[Path], model: str) -> float | None:
     """Return the seconds per pixel of the last images restored with this model, None if there are none."""
     done = deque(
         (

@@ -22,7 +22,7 @@ import numpy as np
 
 from restore_cli.atomic import describe_refusal, make_folder
 
-__all__ = ["FAILED", "MANIFEST_NAME", "STARTED", "Manifest", "fingerprint", "options_digest"]
+__all__ = ["FAILED", "MANIFEST_NAME", "STARTED", "Manifest", "compute_fingerprint", "digest_options"]
 
 STEM = ".restore-manifest"
 MANIFEST_NAME = f"{STEM}.jsonl"
@@ -32,7 +32,7 @@ STARTED, FAILED = 1, 0
 """fingerprints of outputs that are not finished"""
 
 
-def fingerprint(relative: str, size: int, stamp: int | str, options: str) -> int:
+def compute_fingerprint(relative: str, size: int, stamp: int | str, options: str) -> int:
     """Return a number for an input and the options, valid in this process. `stamp`: mtime in ns, or sha256."""
     return hash((relative, size, stamp, options)) & 0xFFFF_FFFF_FFFF_FFFF | 2
 
@@ -69,16 +69,18 @@ class Manifest:
                 if "status" not in event:
                     continue
                 keys.append(hash_path(event["output"]))
-                fingerprints.append(self.fingerprint_of(event))
+                fingerprints.append(self.fingerprint_event(event))
                 places.append(number << 48 | place)
         order = np.argsort(np.frombuffer(keys, np.uint64) if keys else np.empty(0, np.uint64), kind="stable")
         return reorder(keys, order), reorder(fingerprints, order), reorder(places, order)
 
-    def fingerprint_of(self, event: Mapping[str, Any]) -> int:
+    def fingerprint_event(self, event: Mapping[str, Any]) -> int:
         if event["status"] != "done":
             return STARTED if event["status"] == "begun" else FAILED
         stamp = event.get("sha256", "") if self.by_hash else event["modified"]
-        return fingerprint(event["input"], event["bytes"], stamp, event["options"] if self.is_current(event) else "")
+        return compute_fingerprint(
+            event["input"], event["bytes"], stamp, event["options"] if self.is_current(event) else ""
+        )
 
     def find_fingerprint(self, output: str) -> int | None:
         """Return the fingerprint of a finished output, STARTED, FAILED, or None if the manifest has no line of it."""
@@ -126,7 +128,7 @@ class Manifest:
             self.close()
             raise describe_refusal(self.path, error) from None
         number = self.files.index(self.path)
-        self.written[hash_path(event["output"])] = self.fingerprint_of(event), number << 48 | place
+        self.written[hash_path(event["output"])] = self.fingerprint_event(event), number << 48 | place
 
     def write_line(self, event: Mapping[str, Any]) -> int:
         """Write one line and return its offset."""
@@ -145,7 +147,7 @@ class Manifest:
         if self.path not in self.files:
             self.files.append(self.path)
         self.write_line(
-            {"restore": version("restore-cli"), "options": options_digest(self.options), "asked": self.options}
+            {"restore": version("restore-cli"), "options": digest_options(self.options), "asked": self.options}
         )
 
     def close(self) -> None:
@@ -183,6 +185,6 @@ def reorder(values: array[int], order: Any) -> array[int]:  # noqa: ANN401  # an
     return out
 
 
-def options_digest(options: Mapping[str, Any]) -> str:
+def digest_options(options: Mapping[str, Any]) -> str:
     """Return sixteen hex digits for the options that change the pixels."""
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from restore_cli.jobs.events import DownloadEvents, Note, OnEvent, ignore_event
 from restore_cli.jobs.types import ModelOptions
 from restore_cli.weights.catalogue import Catalogue, Entry, Request, check_values
 from restore_cli.weights.fetch import fetch_first
+from restore_cli.weights.store import compute_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from restore_cli.tiling.engine import Trace
     from restore_cli.tiling.geometry import Tiling
 
-__all__ = ["ModelCache", "check_request", "describe_fallbacks", "request_for", "sha256_of"]
+__all__ = ["ModelCache", "check_request", "complete_request", "describe_fallbacks"]
 
 
 @dataclass
@@ -43,9 +43,9 @@ class ModelCache:
             return self.options.weights.name, self.get_custom(self.options.weights)
         from restore_cli.models.load import load_entry
 
-        entry, path = self.fetch_entry(request_for(self.options.request, header))
+        entry, path = self.fetch_entry(complete_request(self.options.request, header))
         if entry.name not in self.loaded:
-            self.loaded[entry.name] = load_entry(entry, path, *self.device_and_precision())
+            self.loaded[entry.name] = load_entry(entry, path, *self.choose_placement())
         return entry.name, self.loaded[entry.name]
 
     def get_custom(self, weights: Path) -> Network:
@@ -53,12 +53,12 @@ class ModelCache:
         from restore_cli.models.load import load_file
 
         if weights.name not in self.loaded:
-            network = load_file(weights, *self.device_and_precision())
+            network = load_file(weights, *self.choose_placement())
             check_custom(self.options.request, weights, network)
             self.loaded[weights.name] = network
         return self.loaded[weights.name]
 
-    def device_and_precision(self) -> tuple[torch.device, torch.dtype]:
+    def choose_placement(self) -> tuple[torch.device, torch.dtype]:
         from restore_cli.models.load import pick_device, pick_precision
 
         device = pick_device(self.options.device)
@@ -75,7 +75,7 @@ class ModelCache:
             self.entries[request] = taken, path
         return self.entries[request]
 
-    def tiling_for(self, name: str, model: Network, side: int) -> Tiling:
+    def get_tiling(self, name: str, model: Network, side: int) -> Tiling:
         """Return the tiling for a picture of `side` px: as requested, as it worked last, or as memory allows."""
         from restore_cli.pipeline.array import choose_tiling
 
@@ -108,14 +108,8 @@ class ModelCache:
         """Return the sha256 of the checkpoint of a model."""
         path = self.options.weights or next((path for entry, path in self.entries.values() if entry.name == name), None)
         if path is not None and path not in self.digests:
-            self.digests[path] = sha256_of(path)
+            self.digests[path] = compute_sha256(path)
         return self.digests[path] if path is not None else ""
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_request(options: ModelOptions) -> None:
@@ -172,7 +166,7 @@ def suggest_for_compressed(catalogue: Catalogue, name: str) -> str | None:
     return "restore dejpeg, then restore sr"
 
 
-def request_for(request: Request, header: Header) -> Request:
+def complete_request(request: Request, header: Header) -> Request:
     """Return the request for one picture: gray or colour, and for JPEG repair the quality of the file."""
     quality = request.quality
     if request.task == "dejpeg" and quality is None:

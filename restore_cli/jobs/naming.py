@@ -11,10 +11,10 @@ from string import Formatter
 from typing import NamedTuple
 
 from restore_cli.errors import OutputError, UsageError
-from restore_cli.jobs.paths import Input, canonical_path, split_suffix
+from restore_cli.jobs.paths import Input, canonicalize_path, split_suffix
 from restore_cli.special_files import refuse_special_file
 
-__all__ = ["Assignment", "Naming", "assign_outputs", "sheet_path"]
+__all__ = ["Assignment", "Naming", "assign_outputs", "name_sheet"]
 
 TEMPLATE_FIELDS = ("stem", "task", "model", "scale")
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif")
@@ -83,23 +83,23 @@ def assign_outputs(inputs: Sequence[Input], naming: Naming, folder: str | None) 
     If two outputs would get the same name, the input whose suffix differs keeps it in the name: photo.jpg.png.
     If the names are still equal, the later input is refused. So are inputs that would overwrite an input.
     """
-    plain = [output_path(item, naming, folder, whole_name=False) for item in inputs]
+    plain = [name_output(item, naming, folder, whole_name=False) for item in inputs]
     shared = Counter(plain)
     if len(shared) < len(plain):
         plain = [
-            output_path(item, naming, folder, whole_name=True)
+            name_output(item, naming, folder, whole_name=True)
             if shared[path] > 1 and not same_suffix(item.path, path)
             else path
             for item, path in zip(inputs, plain, strict=True)
         ]
     if naming.output is None:
-        made = {canonical_path(name) for output in plain for name in (output, sheet_path(output))}
-        pairs = [(i, path) for i, path in zip(inputs, plain, strict=True) if canonical_path(i.path) not in made]
+        made = {canonicalize_path(name) for output in plain for name in (output, name_sheet(output))}
+        pairs = [(i, path) for i, path in zip(inputs, plain, strict=True) if canonicalize_path(i.path) not in made]
         sources: set[str] = set()
     else:
         pairs = list(zip(inputs, plain, strict=True))
-        sources = {canonical_path(item.path) for item in inputs}
-    targets = {canonical_path(path) for _, path in pairs}
+        sources = {canonicalize_path(item.path) for item in inputs}
+    targets = {canonicalize_path(path) for _, path in pairs}
     if len(targets) == len(pairs) and sources.isdisjoint(targets):
         return Assignment(pairs, [])
     return separate_conflicts(pairs, sources, naming)
@@ -110,7 +110,7 @@ def separate_conflicts(pairs: list[tuple[Input, str]], sources: set[str], naming
     first: dict[str, Input] = {}
     refused = []
     for item, path in pairs:
-        target = canonical_path(path)
+        target = canonicalize_path(path)
         other = first.setdefault(target, item)
         if target in sources:
             line = f"{item.path} would be written to {path}, which is an input"
@@ -127,7 +127,7 @@ def same_suffix(path: str, other: str) -> bool:
     return os.path.splitext(path)[1] == os.path.splitext(other)[1]
 
 
-def sheet_path(output: str) -> str:
+def name_sheet(output: str) -> str:
     """Return the path of the sheet that compares a result with its input. Different results have different sheets."""
     stem, suffix = os.path.splitext(output)
     inner = os.path.splitext(stem)[1]
@@ -150,7 +150,7 @@ def check_format(naming: Naming, suffix: str) -> None:
         raise UsageError(f"-o {naming.output} names another format than --format {asked}", renamed)
 
 
-def output_path(item: Input, naming: Naming, folder: str | None, *, whole_name: bool) -> str:
+def name_output(item: Input, naming: Naming, folder: str | None, *, whole_name: bool) -> str:
     """Return the output of one input. With `whole_name`, the suffix of the input is kept in the stem."""
     above, slash, name = item.path.rpartition("/")
     stem, own = split_suffix(name)

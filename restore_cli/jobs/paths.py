@@ -15,9 +15,9 @@ __all__ = [
     "IgnoredFiles",
     "Input",
     "InputSpec",
-    "canonical_path",
+    "canonicalize_path",
     "is_remote",
-    "natural_key",
+    "make_natural_key",
     "split_suffix",
     "strip_root",
 ]
@@ -94,13 +94,13 @@ def strip_root(path: str) -> str:
     return "/".join(part for part in path.split("/") if part not in ("", ".", ".."))
 
 
-def natural_key(text: str) -> str:
+def make_natural_key(text: str) -> str:
     """Return a key that sorts page2 before page10 and ignores case."""
     folded = re.sub(r"\d+", lambda run: f"{len(run[0].lstrip('0')):04d}{run[0].lstrip('0')}", text.casefold())
     return f"{folded}\0{text}"
 
 
-def canonical_path(path: str) -> str:
+def canonicalize_path(path: str) -> str:
     """Return an absolute path whose folder has no links, so that each file has one path. URLs stay unchanged."""
     if is_remote(path):
         return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import time
@@ -16,12 +15,13 @@ from restore_cli.atomic import sweep
 from restore_cli.errors import OutputError, RestoreError
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX, READ_ONLY_SUFFIXES
 from restore_cli.jobs.discovery import Search
-from restore_cli.jobs.manifest import FAILED, STARTED, Manifest, fingerprint, options_digest
+from restore_cli.jobs.manifest import FAILED, STARTED, Manifest, compute_fingerprint, digest_options
 from restore_cli.jobs.naming import Naming, assign_outputs
-from restore_cli.jobs.paths import FileState, IgnoredFiles, Input, canonical_path, is_remote
+from restore_cli.jobs.paths import FileState, IgnoredFiles, Input, canonicalize_path, is_remote
 from restore_cli.jobs.types import Job, PlanItem, Result, Task
 from restore_cli.jobs.watch import SCAN_SECONDS, StableFileWatcher
 from restore_cli.special_files import refuse_special_file
+from restore_cli.weights.store import compute_sha256
 
 __all__ = ["Plan"]
 
@@ -56,7 +56,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         self.pixel_options = select_pixel_options(self.job, self.weights_sha256)
-        self.options_digest = options_digest(self.pixel_options)
+        self.options_digest = digest_options(self.pixel_options)
         self.published = {entry.name: entry.sha256 for entry in self.job.model.catalogue.entries if entry.sha256}
         self.by_folder = self.job.inputs.one_folder and not self.naming.is_template
         self.folder = self.naming.find_folder(several=self.by_folder or self.has_several_inputs)
@@ -128,7 +128,7 @@ class Plan:
     def plan_input(self, item: Input, output: str) -> PlanItem:
         """Return the task of one input, or its Result if it needs no work."""
         try:
-            existing = file_state(output)
+            existing = read_file_state(output)
             if (
                 existing is not None
                 and self.job.run.if_exists != "overwrite"
@@ -141,7 +141,7 @@ class Plan:
 
     def check_existing(self, item: Input, output: str, existing: FileState) -> Result | None:
         """Return a skipped Result if the existing output is kept, None if it is restored again. Raises OutputError."""
-        manifest, name = self.manifest_for(item, output)
+        manifest, name = self.find_manifest(item, output)
         known = (
             None if manifest is None or self.job.run.if_exists == "skip-existing" else manifest.find_fingerprint(name)
         )
@@ -149,13 +149,13 @@ class Plan:
             return Result(item.path, output, "skipped", notes=("it exists already; --overwrite replaces it",))
         if known in (STARTED, FAILED):
             return None
-        if known == fingerprint(item.relative, item.bytes, self.change_stamp(item), self.options_digest):
+        if known == compute_fingerprint(item.relative, item.bytes, self.compute_stamp(item), self.options_digest):
             return Result(item.path, output, "skipped", notes=("done before; --overwrite restores it again",))
         event = manifest.read_event(name)
         if event["result"] != list(existing):
             why = "it was changed after it was restored; --overwrite replaces it"
             return Result(item.path, output, "skipped", notes=(why,))
-        if event["source"] != canonical_path(item.path) and os.path.exists(event["source"]):
+        if event["source"] != canonicalize_path(item.path) and os.path.exists(event["source"]):
             line = f"{item.path} would be written to {output}, which is the result of {event['source']}"
             raise OutputError(line, "-o with another folder, or --overwrite")
         return None
@@ -164,12 +164,12 @@ class Plan:
         """Return the task and record that it has started. Raises OutputError."""
         if existing is not None and os.path.exists(item.path) and os.path.samefile(item.path, output):
             raise OutputError(f"{output}: is a link to the input", "-o with another folder")
-        manifest, name = self.manifest_for(item, output)
+        manifest, name = self.find_manifest(item, output)
         if self.dry_run:
             return Task(item.path, output, existing)
         if manifest is not None:
             manifest.append({"output": name, "status": "begun"})
-        self.started[output] = StartedTask(item, manifest, name, self.change_stamp(item))
+        self.started[output] = StartedTask(item, manifest, name, self.compute_stamp(item))
         if (folder := os.path.dirname(output)) not in self.swept and not is_remote(folder):
             self.swept.add(folder)
             sweep(Path(folder))
@@ -185,24 +185,25 @@ class Plan:
         if result.error is not None:
             started.manifest.append({**event, "error": str(result.error)})
             return
-        event |= {"source": canonical_path(item.path), "bytes": item.bytes, "modified": item.modified}
+        event |= {"source": canonicalize_path(item.path), "bytes": item.bytes, "modified": item.modified}
         if self.job.run.compare_by_hash:
             event["sha256"] = started.stamp
         event |= {"options": self.options_digest, "model": result.model, "checkpoint": result.sha256}
         event["pixels"] = result.pixels
-        started.manifest.append({**event, "result": file_state(result.output), "seconds": round(result.seconds, 3)})
+        started.manifest.append(
+            {**event, "result": read_file_state(result.output), "seconds": round(result.seconds, 3)}
+        )
 
-    def change_stamp(self, item: Input) -> int | str:
+    def compute_stamp(self, item: Input) -> int | str:
         """Return what shows that an input has changed: its modification time, or its sha256."""
         if not self.job.run.compare_by_hash:
             return item.modified
         try:
-            with open(item.path, "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return compute_sha256(item.file)
         except OSError:
             return ""
 
-    def manifest_for(self, item: Input, output: str) -> tuple[Manifest | None, str]:
+    def find_manifest(self, item: Input, output: str) -> tuple[Manifest | None, str]:
         """Return the manifest that records an output, if any, and the name of the output in it."""
         folder = self.manifest_folder if self.manifest_folder is not None else item.root
         if folder is None or is_remote(folder):  # remote files cannot be appended to: existing outputs count as done
@@ -231,12 +232,12 @@ class Plan:
             manifest.close()
 
 
-def file_state(path: str) -> FileState | None:
+def read_file_state(path: str) -> FileState | None:
     """Return the state of a file, None if it does not exist. Raises OutputError if a server does not answer."""
     if is_remote(path):
-        from restore_cli.jobs.storage import remote_state
+        from restore_cli.jobs.storage import read_remote_state
 
-        return remote_state(path)
+        return read_remote_state(path)
     try:
         facts = os.stat(path)
     except OSError:

@@ -20,7 +20,7 @@ from restore_cli.jobs.paths import IgnoredFiles, is_remote
 from restore_cli.jobs.plan import Plan
 from restore_cli.jobs.types import Executor, Job, PlanItem, Result
 
-__all__ = ["Job", "Result", "no_inputs_error", "plan_dry_run", "run"]
+__all__ = ["Job", "Result", "make_no_inputs_error", "plan_dry_run", "run"]
 
 POLL_SECONDS = 0.1
 """time between two checks for new inputs"""
@@ -59,7 +59,7 @@ def run(
                 halted.set()
             yield record_result(plan, result)
         if not (plan.found or job.run.shard or job.run.watch or stopping()):  # another shard may have found some
-            raise no_inputs_error(job, ignored)
+            raise make_no_inputs_error(job, ignored)
 
 
 def report_count(plan: Plan, on_event: OnEvent) -> None:
@@ -74,7 +74,7 @@ def plan_dry_run(job: Job, models: ModelCache) -> Plan:
     return make_plan(job, models, IgnoredFiles(), dry_run=True)
 
 
-def no_inputs_error(job: Job, ignored: IgnoredFiles) -> NothingToDo:
+def make_no_inputs_error(job: Job, ignored: IgnoredFiles) -> NothingToDo:
     """Return the error for a run without inputs."""
     names = ", ".join(job.inputs.paths) or "the list"
     line = f"no image in {names}: none of its files ends in {' '.join(FORMAT_BY_SUFFIX)}"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from restore_cli.errors import ImageError, OutputError, UsageError
-from restore_cli.jobs.paths import FileState, IgnoredFiles, Input, natural_key
+from restore_cli.jobs.paths import FileState, IgnoredFiles, Input, make_natural_key
 
-__all__ = ["download_file", "list_remote", "remote_state", "upload_file"]
+__all__ = ["download_file", "list_remote", "read_remote_state", "upload_file"]
 
 ATOMIC_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}
 """object stores, where an uploaded file appears only when it is complete"""
@@ -32,7 +32,7 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise UsageError(f"{url}: cannot be reached: {error}") from None
     except Exception as error:  # file systems raise their own errors
-        raise ImageError(f"{url}: cannot be reached: {describe_error(error)}") from None
+        raise ImageError(f"{url}: cannot be reached: {describe_storage_error(error)}") from None
     return system, path
 
 
@@ -42,10 +42,10 @@ def list_remote(url: str, suffixes: Collection[str], recursive: bool, ignored: I
     try:
         facts = system.info(root)
         if facts["type"] != "directory":
-            return [Input(url, url.rpartition("/")[2], None, facts.get("size") or -1, modified_ns(facts))]
+            return [Input(url, url.rpartition("/")[2], None, facts.get("size") or -1, read_modified_ns(facts))]
         below = system.find(root, maxdepth=None if recursive else 1, detail=True)
     except Exception as error:  # file systems raise their own errors
-        raise ImageError(f"{url}: cannot be listed: {describe_error(error)}") from None
+        raise ImageError(f"{url}: cannot be listed: {describe_storage_error(error)}") from None
     found = []
     for path, facts in below.items():
         relative = path.removeprefix(root).lstrip("/")
@@ -56,13 +56,13 @@ def list_remote(url: str, suffixes: Collection[str], recursive: bool, ignored: I
         else:
             size = facts.get("size")
             item = Input(
-                f"{url.rstrip('/')}/{relative}", relative, url, -1 if size is None else size, modified_ns(facts)
+                f"{url.rstrip('/')}/{relative}", relative, url, -1 if size is None else size, read_modified_ns(facts)
             )
             found.append(item)
-    return sorted(found, key=lambda item: [natural_key(part) for part in item.relative.split("/")])
+    return sorted(found, key=lambda item: [make_natural_key(part) for part in item.relative.split("/")])
 
 
-def remote_state(url: str) -> FileState | None:
+def read_remote_state(url: str) -> FileState | None:
     """Return (bytes, modification time in ns) of a remote file, None if it does not exist. Raises OutputError."""
     system, path = open_filesystem(url)
     try:
@@ -71,8 +71,8 @@ def remote_state(url: str) -> FileState | None:
     except FileNotFoundError:
         return None
     except Exception as error:  # file systems raise their own errors
-        raise OutputError(f"{url}: its state cannot be read: {describe_error(error)}") from None
-    return facts.get("size") or 0, modified_ns(facts)
+        raise OutputError(f"{url}: its state cannot be read: {describe_storage_error(error)}") from None
+    return facts.get("size") or 0, read_modified_ns(facts)
 
 
 def download_file(url: str, copy: Path) -> None:
@@ -81,7 +81,7 @@ def download_file(url: str, copy: Path) -> None:
     try:
         system.get_file(path, str(copy))
     except Exception as error:  # file systems raise their own errors
-        raise ImageError(f"{url}: cannot be fetched: {describe_error(error)}") from None
+        raise ImageError(f"{url}: cannot be fetched: {describe_storage_error(error)}") from None
 
 
 def upload_file(path: Path, url: str) -> None:
@@ -97,7 +97,9 @@ def upload_file(path: Path, url: str) -> None:
         if not whole:
             system.mv(part, target)
     except Exception as error:  # file systems raise their own errors, and some cannot write
-        raise OutputError(f"{url}: cannot be written: {describe_error(error)}", "-o with another folder") from None
+        raise OutputError(
+            f"{url}: cannot be written: {describe_storage_error(error)}", "-o with another folder"
+        ) from None
 
 
 class FolderSystem(Protocol):
@@ -120,7 +122,7 @@ def make_folders(system: FolderSystem, folder: str) -> None:
                 raise
 
 
-def modified_ns(facts: Mapping[str, Any]) -> int:
+def read_modified_ns(facts: Mapping[str, Any]) -> int:
     """Return the modification time in ns, 0 if the file system does not return it."""
     stamp = next((facts[name] for name in MODIFIED_KEYS if facts.get(name)), 0)
     if isinstance(stamp, datetime):
@@ -133,7 +135,7 @@ def modified_ns(facts: Mapping[str, Any]) -> int:
         return 0
 
 
-def describe_error(error: Exception) -> str:
+def describe_storage_error(error: Exception) -> str:
     """Return the error as one line."""
     lines = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines[0] else type(error).__name__

@@ -16,7 +16,7 @@ import pytest
 from command_lines import COMMANDS
 from command_server import Server, fill
 
-from restore_cli.jobs.naming import sheet_path
+from restore_cli.jobs.naming import name_sheet
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
@@ -113,7 +113,7 @@ def places(arguments: list[str], work: Path) -> list[Path]:
     outputs = re.findall(r"(?:^|\0)(?:--output[\0=]|-o\0)([^\0]*)", words)
     folders = [text.partition("{")[0].rpartition("/")[0] or "." for text in outputs if "{" in text]
     files = re.findall(r"(?:^|\0)(?:--log|--csv)[\0=]([^\0]*)", words)
-    named = [*outputs, *map(sheet_path, outputs), *folders, *files, *([] if outputs else [".", "photos"])]
+    named = [*outputs, *map(name_sheet, outputs), *folders, *files, *([] if outputs else [".", "photos"])]
     return [(work / text).resolve() for text in named if text]
 
 

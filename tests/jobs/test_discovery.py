@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from restore_cli.errors import NothingToDo
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX
 from restore_cli.jobs.discovery import Search, collect_inputs
-from restore_cli.jobs.paths import IgnoredFiles, InputSpec, natural_key, split_suffix
+from restore_cli.jobs.paths import IgnoredFiles, InputSpec, make_natural_key, split_suffix
 
 
 def found(spec: InputSpec, excluded: str | None = None) -> list[str]:
@@ -147,8 +147,8 @@ def test_an_unreadable_folder_is_reported(tree: Path) -> None:
     ("first", "second"), [("2", "10"), ("a", "B"), ("a", "a1"), ("a1", "ab"), ("a007", "a08"), ("a1", "a01")]
 )
 def test_natural_order(first: str, second: str) -> None:
-    assert natural_key(first) != natural_key(second)
-    assert sorted([second, first], key=natural_key) == (
+    assert make_natural_key(first) != make_natural_key(second)
+    assert sorted([second, first], key=make_natural_key) == (
         [first, second] if first != "a1" or second != "a01" else ["a01", "a1"]
     )
 

@@ -18,7 +18,7 @@ from outputs import read_files
 from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.jobs.paths import IgnoredFiles, InputSpec
 from restore_cli.jobs.run import Job
-from restore_cli.jobs.storage import list_remote, modified_ns, remote_state, upload_file
+from restore_cli.jobs.storage import list_remote, read_modified_ns, read_remote_state, upload_file
 from restore_cli.jobs.types import ModelOptions, RunOptions
 from restore_cli.jobs.workers.executors import run_job
 from restore_cli.weights.catalogue import Catalogue, Request, read_catalogue
@@ -93,7 +93,7 @@ def test_worker_processes_use_the_server(job: Job, server: str, home: Path, tmp_
 
 
 def test_missing_remote_files_are_errors(job: Job, server: str) -> None:
-    assert remote_state(f"{server}/photos/none.png") is None
+    assert read_remote_state(f"{server}/photos/none.png") is None
     nobody = "ftp://127.0.0.1:1/photos"
     with pytest.raises(ImageError, match="cannot be reached"):
         list_remote(nobody, {".png"}, True, IgnoredFiles())
@@ -118,7 +118,7 @@ def test_missing_remote_files_are_errors(job: Job, server: str) -> None:
     ],
 )
 def test_modification_times_of_all_formats(facts: dict[str, object], stamp: int) -> None:
-    assert modified_ns(facts) == stamp
+    assert read_modified_ns(facts) == stamp
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from restore_cli.atomic import sweep
 from restore_cli.errors import RestoreError
 from restore_cli.jobs.events import Event, ModelLoaded, Note, OnEvent, PictureFinished, PictureStarted, TileDone
 from restore_cli.jobs.paths import is_remote
-from restore_cli.jobs.plan import file_state
+from restore_cli.jobs.plan import read_file_state
 from restore_cli.jobs.types import Job, PlanItem, Result, Task
 from restore_cli.jobs.workers.loop import Died, Message, Ready, Refused
 
@@ -209,7 +209,7 @@ class Dispatcher:
     def recover_result(self, worker: WorkerHandle, task: Task) -> Result | None:
         """Return the Result of a task whose worker died after writing the output. Outputs appear only when complete."""
         try:
-            if file_state(task.output) in (None, task.replaces):
+            if read_file_state(task.output) in (None, task.replaces):
                 return None
         except RestoreError:  # the server does not answer
             return None

@@ -16,7 +16,7 @@ from restore_cli.jobs.paths import InputSpec
 from restore_cli.jobs.types import Job, PlanItem, Task
 from restore_cli.models.processor import keep_freed_memory, use_granted_cores
 
-__all__ = ["Died", "Message", "Ready", "Refused", "WorkerLoop", "worker_job"]
+__all__ = ["Died", "Message", "Ready", "Refused", "WorkerLoop", "make_worker_job"]
 
 REPORT_SECONDS = 0.1
 """shortest time between two reports of finished tiles, and longest time to wait for a task"""
@@ -100,7 +100,7 @@ class WorkerLoop:
         self.send(event)
 
 
-def worker_job(job: Job, device: str) -> Job:
+def make_worker_job(job: Job, device: str) -> Job:
     """Return the job for a worker on one device, without the inputs: they may be a list of a million paths."""
     model, run = replace(job.model, device=device), replace(job.run, cluster=None)
     return replace(job, inputs=InputSpec(), model=model, run=run)

@@ -16,7 +16,7 @@ from restore_cli.atomic import abandon
 from restore_cli.errors import UsageError
 from restore_cli.jobs.types import Job, Task
 from restore_cli.jobs.workers.dispatcher import WorkerHandle
-from restore_cli.jobs.workers.loop import Died, Message, WorkerLoop, worker_job
+from restore_cli.jobs.workers.loop import Died, Message, WorkerLoop, make_worker_job
 
 __all__ = ["ProcessBackend", "list_devices"]
 
@@ -41,7 +41,7 @@ def list_devices(requested: str) -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
-def memory_share(memory: int | None, device: str, sharing: int) -> int | None:
+def share_memory(memory: int | None, device: str, sharing: int) -> int | None:
     """Return the bytes for the model of one process: `memory`, or an equal share of the free memory of its device."""
     from restore_cli.models.load import pick_device
     from restore_cli.pipeline.memory import usable_memory
@@ -60,7 +60,7 @@ class ProcessHandle(WorkerHandle):
         self.device, self.number = device, number
         spawn = get_context("spawn")  # a fork would copy the state of CUDA and the locks of libvips
         self.connection, far = spawn.Pipe()
-        self.process = spawn.Process(target=run_worker, args=(far, worker_job(job, device), threads), daemon=True)
+        self.process = spawn.Process(target=run_worker, args=(far, make_worker_job(job, device), threads), daemon=True)
         self.process.start()
         far.close()
 
@@ -101,7 +101,7 @@ class ProcessBackend:
 
         self.names = names
         self.threads = max(1, count_cores() // len(names))
-        shares = {name: memory_share(job.model.memory, name, names.count(name)) for name in set(names)}
+        shares = {name: share_memory(job.model.memory, name, names.count(name)) for name in set(names)}
         self.jobs = {name: replace(job, model=replace(job.model, memory=share)) for name, share in shares.items()}
 
     def start(self) -> list[WorkerHandle]:

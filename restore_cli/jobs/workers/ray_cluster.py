@@ -22,7 +22,7 @@ from restore_cli.jobs.events import Note, OnEvent, PictureFinished, PictureStart
 from restore_cli.jobs.paths import is_remote
 from restore_cli.jobs.types import Job, Task
 from restore_cli.jobs.workers.dispatcher import WorkerHandle
-from restore_cli.jobs.workers.loop import Died, Message, Ready, Refused, WorkerLoop, worker_job
+from restore_cli.jobs.workers.loop import Died, Message, Ready, Refused, WorkerLoop, make_worker_job
 
 __all__ = ["RayBackend", "check_cluster"]
 
@@ -85,7 +85,7 @@ class RayHandle(WorkerHandle):
 
     def assign(self, task: Task) -> None:
         """Send absolute paths, because an actor has its own working directory."""
-        there = replace(task, input=absolute_path(task.input), output=absolute_path(task.output))
+        there = replace(task, input=make_absolute(task.input), output=make_absolute(task.output))
         self.original_paths |= {there.input: task.input, there.output: task.output}
         self.outbox.append(there)
 
@@ -116,7 +116,7 @@ class RayBackend:
         self.on_event, self.started = on_event, time.monotonic()
         self.ray, self.connected_here = connect(job.run.cluster or "auto")
         own = None if job.model.weights is None else job.model.weights.absolute()
-        job = worker_job(job, job.model.device)
+        job = make_worker_job(job, job.model.device)
         self.job = replace(job, model=replace(job.model, weights=own))
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         self.count, self.needs = plan_workers(job, nodes)
@@ -155,7 +155,7 @@ class RayBackend:
         except self.ray.exceptions.ActorUnavailableError:
             messages = [Died("it does not answer")]
         except self.ray.exceptions.RayError as error:
-            messages = [Died(describe_error(error))]
+            messages = [Died(describe_ray_error(error))]
         worker.call = None
         for message in messages:
             if isinstance(message, Died):
@@ -175,7 +175,7 @@ class RayBackend:
             self.ray.shutdown()
 
 
-def absolute_path(path: str) -> str:
+def make_absolute(path: str) -> str:
     """Return an absolute path with its links: they may have other targets on other machines."""
     return path if is_remote(path) else str(Path(path).absolute())
 
@@ -195,7 +195,7 @@ def connect(requested: str) -> tuple[Any, bool]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
-        raise UsageError(f"--cluster {requested}: {describe_error(error)}", hint="ray status") from None
+        raise UsageError(f"--cluster {requested}: {describe_ray_error(error)}", hint="ray status") from None
     finally:
         if threading.current_thread() is threading.main_thread():  # Ray has replaced the handlers of the command
             for number, handler in kept.items():
@@ -249,7 +249,7 @@ def count_slots(nodes: Sequence[float], share: float) -> int:
     return sum(int(node / share + 1e-6) for node in nodes)
 
 
-def describe_error(error: Exception) -> str:
+def describe_ray_error(error: Exception) -> str:
     """Return one line: the first line of a Ray error says what failed, the last one why."""
     plain = re.sub("\x1b\\[[0-9;]*m", "", str(error))  # Ray adds colours
     lines = [line.strip() for line in plain.splitlines() if line.strip()] or [type(error).__name__]

@@ -108,7 +108,7 @@ class OpenedTask:
             message = error.message.replace(self.local.input, self.task.input)
             message = message.replace(self.local.output, self.task.output)
             error = type(error)(message, hint=error.hint)
-        return Result(self.task.input, self.task.output, "failed", error=add_path(error, self.task.input))
+        return Result(self.task.input, self.task.output, "failed", error=add_input_path(error, self.task.input))
 
     def discard(self) -> None:
         """Remove the local copies."""
@@ -243,7 +243,7 @@ class Worker:
         self.on_event(PictureStarted(opened.task.input))
         pipeline = opened.require_pipeline()
         name, model = self.models.get(pipeline.header)
-        tiling = self.models.tiling_for(name, model, pipeline.side)
+        tiling = self.models.get_tiling(name, model, pipeline.side)
         loaded = LoadedModel(name, model, self.models.sha256(name), tiling)
         if name != self.current_model:
             self.current_model = name
@@ -411,7 +411,7 @@ def await_result(item: Result | Future[Result]) -> Result:
     return item if isinstance(item, Result) else item.result()
 
 
-def add_path(error: RestoreError, path: str) -> RestoreError:
+def add_input_path(error: RestoreError, path: str) -> RestoreError:
     """Return the error with the path of its input, if the message does not have a path."""
     if isinstance(error, ImageError | OutputError) or path in error.message:
         return error

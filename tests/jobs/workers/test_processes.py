@@ -23,7 +23,7 @@ from restore_cli.jobs.run import Job, Result
 from restore_cli.jobs.types import ModelOptions, PlanItem, Task
 from restore_cli.jobs.workers.dispatcher import Dispatcher
 from restore_cli.jobs.workers.executors import run_job
-from restore_cli.jobs.workers.processes import ProcessBackend, ProcessHandle, memory_share
+from restore_cli.jobs.workers.processes import ProcessBackend, ProcessHandle, share_memory
 from restore_cli.pipeline import memory
 from restore_cli.weights.catalogue import Catalogue, Request
 
@@ -210,6 +210,6 @@ def test_missing_devices_are_refused(job: Job, device: str) -> None:
 
 def test_processes_on_one_device_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "usable_memory", lambda device: 3000)
-    assert memory_share(None, "cpu", 3) == 1000
-    assert memory_share(None, "cpu", 1) is None
-    assert memory_share(2000, "cpu", 3) == 2000
+    assert share_memory(None, "cpu", 3) == 1000
+    assert share_memory(None, "cpu", 1) is None
+    assert share_memory(2000, "cpu", 3) == 2000
