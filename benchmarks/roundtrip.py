@@ -242,8 +242,8 @@ def list_versions() -> str:
     }
     texts = []
     for name, command in commands.items():
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-        texts.append(f"{name} {said.removeprefix('Version: ImageMagick ').split(' Q')[0]}".strip())
+        version = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+        texts.append(f"{name} {version.removeprefix('Version: ImageMagick ').split(' Q')[0]}".strip())
     return f"Checked with {', '.join(texts)}."
 
 

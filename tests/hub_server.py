@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, Self
 from urllib.parse import quote, unquote
 
-__all__ = ["COMMIT", "NEW_NAME", "PAGE", "Fault", "HubServer", "Seen"]
+__all__ = ["COMMIT", "NEW_NAME", "PAGE", "Fault", "HubServer", "Request"]
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CHUNK = 1 << 16
@@ -24,14 +24,15 @@ RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 RESOLVE = re.compile(r"(/datasets)?/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/")
 
 Fault = Literal[
-    "missing", "unauthorized", "forbidden", "limited", "error", "moved", "lost", "page", "disguised", "short", "broken",
-    "cut", "hang", "slow", "wrong", "endless", "deaf", "no-head", "mute", "held",
+    "missing", "unauthorized", "forbidden", "limited", "error", "moved", "moved-away", "page", "page-as-file", "short",
+    "broken", "cut", "hang", "slow", "wrong", "endless", "no-range", "no-head", "no-answer", "held",
 ]  # fmt: skip
 """missing: 404; unauthorized: 401; forbidden: 403; limited: 429 with Retry-After; error: 500; moved: 301 to the file;
-lost: 301 to an address without the file; page: a web page; disguised: a web page with the type of a file; short: half
-of the file, declared as the whole; broken: every answer ends at half; cut: the first answer ends at half; hang: stops
-halfway and waits; slow: pauses between chunks; wrong: other bytes of the same size; endless: no length and
-no end; deaf: ranges are ignored; no-head: 405 to HEAD; mute: no answer; held: no answer until `released` is set."""
+moved-away: 301 to an address without the file; page: a web page; page-as-file: a web page with the type of a file;
+short: half of the file, declared as the whole; broken: every answer ends at half; cut: the first answer ends at half;
+hang: the first answer stops at half and waits; slow: pauses between chunks; wrong: other bytes of the same size;
+endless: no length and no end; no-range: ranges are ignored; no-head: 405 to HEAD; no-answer: the connection stays open
+without an answer; held: no answer until `released` is set."""
 
 REFUSALS = {
     "missing": (404, "EntryNotFound"),
@@ -57,11 +58,11 @@ class Served:
     def bytes_sent(self) -> bytes:
         if self.fault == "short":
             return self.payload[: len(self.payload) // 2]
-        return {"wrong": self.payload[::-1], "disguised": PAGE}.get(self.fault or "", self.payload)
+        return {"wrong": self.payload[::-1], "page-as-file": PAGE}.get(self.fault or "", self.payload)
 
 
 @dataclass(frozen=True)
-class Seen:
+class Request:
     """One request."""
 
     method: str
@@ -76,7 +77,7 @@ class HubServer:
         self.hub = _Server(self, _Hub)
         self.store = _Server(self, _Store)
         self.files: dict[str, Served] = {}
-        self.requests: list[Seen] = []
+        self.requests: list[Request] = []
         self.halfway = threading.Event()
         """set when a hanging answer has sent its half"""
         self.closing = threading.Event()
@@ -103,9 +104,9 @@ class HubServer:
 
     def count(self, method: str = "", part: str = "") -> int:
         """Return how many requests of `method` have `part` in their path."""
-        return len(self.seen(method, part))
+        return len(self.find_requests(method, part))
 
-    def seen(self, method: str = "", part: str = "") -> list[Seen]:
+    def find_requests(self, method: str = "", part: str = "") -> list[Request]:
         return [r for r in self.requests if r.method.startswith(method) and part in r.path]
 
     def __enter__(self) -> Self:
@@ -145,14 +146,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         owner = self.server.owner
         path = unquote(self.path.partition("?")[0])
-        owner.requests.append(Seen(self.command, path, {k.lower(): v for k, v in self.headers.items()}))
+        owner.requests.append(Request(self.command, path, {k.lower(): v for k, v in self.headers.items()}))
         served = self._find(path.replace(NEW_NAME, ""))
-        if served and served.fault == "mute":
+        if served and served.fault == "no-answer":
             owner.closing.wait()
         if served and served.fault == "held":
             owner.held.release()
             owner.released.wait()
-        if served and served.fault in ("moved", "lost") and NEW_NAME not in path:
+        if served and served.fault in ("moved", "moved-away") and NEW_NAME not in path:
             self._head(301, {"Location": quote(self._renamed(path)), "Content-Length": "0"})
         elif (refusal := self._refusal(served, path, body)) is not None:
             status, code = refusal
@@ -166,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refusal(self, served: Served | None, path: str, body: bool) -> tuple[int, str] | None:
         """Return the status and the error code if the file is refused, else None."""
-        if served is None or served.fault == "lost":
+        if served is None or served.fault == "moved-away":
             return self._absent(path)
         if served.fault == "no-head" and not body:
             return 405, "MethodNotAllowed"
@@ -241,7 +242,7 @@ class _Store(_Handler):
 
     def _serve(self, served: Served, path: str, body: bool) -> None:
         data = served.bytes_sent
-        asked = RANGE.fullmatch(self.headers.get("Range", "")) if served.fault != "deaf" else None
+        asked = RANGE.fullmatch(self.headers.get("Range", "")) if served.fault != "no-range" else None
         start, end = (int(asked[1]), int(asked[2] or len(data) - 1)) if asked else (0, len(data) - 1)
         if start and start >= len(data):
             self._head(416, {"Content-Range": f"bytes */{len(data)}", "Content-Length": "0"})

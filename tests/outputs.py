@@ -17,9 +17,9 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 def read_outcomes(folder: str) -> dict[str, list[str]]:
     """Return the final statuses of each output in the manifest, in order."""
-    told: dict[str, list[str]] = {}
+    statuses: dict[str, list[str]] = {}
     for _, event in parse_lines(Path(folder) / MANIFEST_NAME):
         if event.get("status", "begun") != "begun":
-            told.setdefault(event["output"], []).append(event["status"])
+            statuses.setdefault(event["output"], []).append(event["status"])
             assert event["status"] == "failed" or (event["checkpoint"] and event["model"])
-    return told
+    return statuses

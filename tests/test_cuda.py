@@ -79,8 +79,8 @@ def test_compiled_float32_is_ieee_too(name: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(compile_module, "measure_call", lambda network, tiles: (network(tiles), next(times)))
     torch._dynamo.reset()
-    said = compile_module.compile_if_faster(net, (1, 3, side, side), tmp_path)
-    assert said.endswith("tiles take 0.50 of the time")
+    message = compile_module.compile_if_faster(net, (1, 3, side, side), tmp_path)
+    assert message.endswith("tiles take 0.50 of the time")
     assert relative_error(net(tile), expected) < 1e-5
 
 

@@ -40,34 +40,34 @@ CLI = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
 OPTION = r"(?<![\w-])(--[a-z][a-z-]*|-[a-z0])(?![\w-])"
 
 
-def sections(text: str, mark: str) -> dict[str, str]:
+def split_sections(text: str, mark: str) -> dict[str, str]:
     """Return the text under each heading of a level, by the heading."""
     parts = re.split(rf"^{mark} (.*)\n", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def under(name: str) -> str:
+def read_section(name: str) -> str:
     """Return the section of docs/cli.md on a command, without the commands that have a heading below it."""
     for mark in ("##", "###"):
-        for heading, text in sections(CLI, mark).items():
+        for heading, text in split_sections(CLI, mark).items():
             if f"`{name}`" in heading.split(", "):
                 return re.split(r"^### `", re.split(r"^## ", text, flags=re.MULTILINE)[0], flags=re.MULTILINE)[0]
     raise AssertionError(f"docs/cli.md has no heading for {name}")
 
 
-def options(name: str) -> dict[str, Any]:
+def list_options(name: str) -> dict[str, Any]:
     """Return the options of a command except --help, by each of their names."""
     named = [param for param in COMMANDS[name].params if param.param_type_name == "option"]
     return {name: param for param in named for name in (*param.opts, *param.secondary_opts)}
 
 
-def rows(text: str) -> dict[str, str]:
+def read_option_rows(text: str) -> dict[str, str]:
     """Return the options in the first column of the tables of a text, each with the second column."""
     found = re.findall(r"^\| (`-.*?) \| (.*) \|$", text, re.MULTILINE)
     return {name: meaning for cell, meaning in found for name in re.findall(r"`(-[^`]*)`", cell)}
 
 
-def inline(text: str) -> list[str]:
+def find_inline_code(text: str) -> list[str]:
     """Return the options and the command lines of restore between backticks."""
     outside = re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
     found = [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", outside)]
@@ -76,28 +76,30 @@ def inline(text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_cli_page_names_the_options_of_each_command_and_no_others(name: str) -> None:
-    told = {
-        option for span in [*inline(under(name)), *find_code_blocks(under(name))] for option in re.findall(OPTION, span)
+    listed = {
+        option
+        for span in [*find_inline_code(read_section(name)), *find_code_blocks(read_section(name))]
+        for option in re.findall(OPTION, span)
     }
     siblings = [f"restore {task}" for task in TASKS] if name.split()[-1] in TASKS else [name]
-    known = {option for sibling in siblings for option in options(sibling)}
+    known = {option for sibling in siblings for option in list_options(sibling)}
     others = {"--help", "-h"} if name == "restore" else set()
-    assert told == known | others
+    assert listed == known | others
 
 
 @pytest.mark.parametrize("name", [*(f"restore {task}" for task in TASKS), "restore eval"])
 def test_cli_page_has_the_groups_of_the_help_page(name: str) -> None:
     found = {title: set(re.findall(r"`(--[\w-]+)`", re.split(r"^## ", text, flags=re.MULTILINE)[0]))
-             for title, text in sections(under(name), "###").items()}  # fmt: skip
-    for option, param in options(name).items():
+             for title, text in split_sections(read_section(name), "###").items()}  # fmt: skip
+    for option, param in list_options(name).items():
         if option.startswith("--"):
             assert option in found[param.rich_help_panel]
-    panels = {param.rich_help_panel for param in options(name).values()}
+    panels = {param.rich_help_panel for param in list_options(name).values()}
     assert set(found) == panels
 
 
 def test_cli_page_says_which_options_belong_to_one_task() -> None:
-    for option, meaning in rows(under("restore sr")).items():
+    for option, meaning in read_option_rows(read_section("restore sr")).items():
         task = OF_TASK.get(option.lstrip("-"))
         assert meaning.startswith(f"`{task}` only:") == (task is not None), option
 
@@ -105,7 +107,7 @@ def test_cli_page_says_which_options_belong_to_one_task() -> None:
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_cli_page_names_each_argument(name: str) -> None:
     for param in COMMANDS[name].params:
-        assert param.param_type_name == "option" or f"{param.metavar}`" in under(name)
+        assert param.param_type_name == "option" or f"{param.metavar}`" in read_section(name)
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
@@ -122,17 +124,21 @@ def test_cli_page_lists_the_families_of_each_task() -> None:
         assert re.findall(r"`(\w+)`", line.rsplit("|", 1)[1]) == [*dict.fromkeys([*catalogue.defaults[task], *others])]
 
 
-def kinds(kind: type[RestoreError]) -> Iterator[type[RestoreError]]:
+def list_error_classes(kind: type[RestoreError]) -> Iterator[type[RestoreError]]:
     """Yield an error class and all its subclasses."""
     yield kind
     for lesser in kind.__subclasses__():
-        yield from kinds(lesser)
+        yield from list_error_classes(lesser)
 
 
 def test_cli_page_lists_the_exit_codes() -> None:
-    told = re.findall(r"^\| (\d+) \|", sections(CLI, "##")["Exit codes"], re.MULTILINE)
-    assert {int(code) for code in told} == {0, PipeClosed.code, *(kind.code for kind in kinds(RestoreError))}
-    assert told == sorted(told, key=int)
+    listed = re.findall(r"^\| (\d+) \|", split_sections(CLI, "##")["Exit codes"], re.MULTILINE)
+    assert {int(code) for code in listed} == {
+        0,
+        PipeClosed.code,
+        *(kind.code for kind in list_error_classes(RestoreError)),
+    }
+    assert listed == sorted(listed, key=int)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -140,13 +146,13 @@ def test_command_lines_can_be_parsed(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for block in find_code_blocks(text):
         check_command_lines(block)
-    for span in inline(text):
+    for span in find_inline_code(text):
         name = next((name for name in reversed(COMMANDS) if f"{span} ".startswith(f"{name} ")), "restore")
-        known = {*options(name), "--help"}
+        known = {*list_options(name), "--help"}
         assert name == "restore" or set(re.findall(OPTION, span)) <= known, span
 
 
-def anchors(page: Path) -> set[str]:
+def list_anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub gives to the headings of a page."""
     headings = re.findall(
         r"^#+ (.*)$", re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M), re.M
@@ -163,7 +169,7 @@ def test_links_have_a_target(page: Path) -> None:
         path, _, anchor = unquote(link).partition("#")
         target = page.parent / path if path else page
         assert target.exists(), link
-        assert not anchor or anchor in anchors(target), link
+        assert not anchor or anchor in list_anchors(target), link
 
 
 def test_pages_that_the_sources_name_exist() -> None:

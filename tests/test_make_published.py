@@ -119,7 +119,7 @@ def maintainer(tmp_path: Path, shared: Path) -> Iterator[Maintainer]:
 def test_they_fetch_and_compare_and_notice_other_weights_and_one_px(maintainer: Maintainer) -> None:
     sound = maintainer.run()
     assert (sound.returncode, sound.stdout.count("2 passed")) == (0, 1), sound.stdout
-    pulled = {seen.path.rpartition("/")[2] for seen in maintainer.hub.seen("GET", ".pth")}
+    pulled = {request.path.rpartition("/")[2] for request in maintainer.hub.find_requests("GET", ".pth")}
     assert pulled == {"emt-x4.pth", "restormer-deblur-motion.pth"}
 
     publish_other_weights(maintainer, "emt-x4.pth")

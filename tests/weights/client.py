@@ -43,8 +43,8 @@ def run_command(command: str) -> dict[str, Any]:
     try:
         if verb == "fetch":
             path = fetch(entry, offline="offline" in options, force="force" in options, progress=meter)
-            told = {"started": meter.started, "seen": meter.seen, "finished": meter.finished, "passed": meter.passed}
-            return {"path": str(path)} | told
+            counts = {"started": meter.started, "seen": meter.seen, "finished": meter.finished}
+            return {"path": str(path), "passed": meter.passed} | counts
         if verb == "first":
             chosen, path = fetch_first([entry, *map(read_catalogue().find_entry, options)])
             return {"path": str(path), "name": chosen.name}

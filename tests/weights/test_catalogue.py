@@ -97,7 +97,7 @@ def test_sources_are_in_order_of_reliability(entry: Entry) -> None:
 
 
 def rank_source(source: Source) -> int | None:
-    """Authors, mirrors, hubs that may not answer, quotas; None for a hub, which may stand before or behind authors."""
+    """Return 0 for authors, 1 mirrors, 2 unreliable hubs, 3 quotas. None is for other hubs, which may come anywhere."""
     if isinstance(source, HubSource):
         return 2 if source.repo in UNSURE or source.repo_type == "dataset" else None
     url = source.url if isinstance(source, UrlSource) else ""

@@ -69,7 +69,7 @@ def test_each_source_is_one_line(sandbox: Sandbox) -> None:
         "5 entries, 12 sources, 5 usable, 5 unreachable",
         "restore: no source answers with the file of bad, wrong (try: restore models sources bad wrong, later)",
     ]
-    assert [seen.headers.get("range") for seen in sandbox.hub.seen("GET", ".pth")] == ["bytes=0-0"]
+    assert [request.headers.get("range") for request in sandbox.hub.find_requests("GET", ".pth")] == ["bytes=0-0"]
     assert not sandbox.cache.exists()
 
 
@@ -130,7 +130,10 @@ def test_a_limited_number_of_sources_is_checked_at_the_same_time(sandbox: Sandbo
 
 def test_a_source_that_never_answers_times_out(sandbox: Sandbox) -> None:
     sandbox.add_entry(
-        "one", sandbox.add_url("one.pth", "mute"), sandbox.add_to_hub("a/mute", "mute"), sandbox.add_to_hub("a/one")
+        "one",
+        sandbox.add_url("one.pth", "no-answer"),
+        sandbox.add_to_hub("a/mute", "no-answer"),
+        sandbox.add_to_hub("a/one"),
     )
     ran = sandbox.run_command("models", "sources", "one", HF_HUB_ETAG_TIMEOUT="1")
     assert ran.returncode == 0
