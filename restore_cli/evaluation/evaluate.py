@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
@@ -26,15 +26,14 @@ from restore_cli.evaluation.pairing import pair_files
 from restore_cli.image.codec import decode_finite, probe
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX
 from restore_cli.image.formats.samples import round_to_8_bits
-from restore_cli.image.picture import PEAK, Header, Samples
+from restore_cli.image.picture import PEAK, Samples
 from restore_cli.jobs.discovery import collect_inputs
 from restore_cli.jobs.events import OnEvent, PictureStarted, TileDone, ignore_event
-from restore_cli.jobs.model_cache import ModelCache, check_request, complete_request, describe_fallbacks
+from restore_cli.jobs.model_cache import ModelCache, check_request, describe_fallbacks
 from restore_cli.jobs.paths import Input
 from restore_cli.jobs.types import ModelOptions
 from restore_cli.tiling.geometry import WHOLE, Tiling, padded_side, plan_axis
 from restore_cli.weights.catalogue import Request
-from restore_cli.weights.store import compute_sha256
 
 if TYPE_CHECKING:
     from restore_cli.models.network import Network
@@ -144,7 +143,6 @@ class Evaluator:
     options: ModelOptions
     eval_options: EvalOptions
     models: ModelCache
-    hashes: dict[Path, str] = field(default_factory=dict)
 
     def evaluate_case(self, case: Case) -> Row:
         """Degrade or decode, restore, measure. Raises RestoreError."""
@@ -173,7 +171,7 @@ class Evaluator:
             seconds=seconds,
             megapixels=given.shape[0] * given.shape[1] / 1e6,
             checkpoint=name,
-            sha256=self.hash_checkpoint(header),
+            sha256=self.models.sha256(name),
             tiles=tuple(compare_tiles(model, given, self.eval_options.tiles, options))
             if self.eval_options.tiles
             else (),
@@ -198,13 +196,6 @@ class Evaluator:
             )
         reference = whole[:height, :width]
         return degrade(self.options.request, self.eval_options, reference, scale), reference
-
-    def hash_checkpoint(self, header: Header) -> str:
-        """Return the sha256 of the checkpoint that restores images with this header."""
-        path = self.options.weights or self.models.fetch_entry(complete_request(self.options.request, header))[1]
-        if path not in self.hashes:
-            self.hashes[path] = compute_sha256(path)
-        return self.hashes[path]
 
 
 def evaluate(options: ModelOptions, eval_options: EvalOptions, on_event: OnEvent = ignore_event) -> Iterator[Row]:

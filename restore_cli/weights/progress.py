@@ -54,10 +54,7 @@ def refuse_size(entry: Entry, size: int | None) -> None:
 
 
 def make_bar_class(entry: Entry, progress: Progress) -> type[Any]:
-    """Return a class with the interface of tqdm that reports to `progress` and draws nothing.
-
-    Its methods raise WrongSize when more bytes arrive than the file can have.
-    """
+    """Return a class like tqdm that reports to `progress`, draws nothing, and raises WrongSize for too many bytes."""
 
     class Bar:
         format_dict: ClassVar[dict[str, object]] = {}
