@@ -144,10 +144,10 @@ class LowResolution:
     def shrink(self, large: Bytes, side: int, random: np.random.Generator) -> Bytes:
         """(side, side, 3) in one of three grades: clean, compressed, degraded twice."""
         kind = random.random()
-        if kind < 0.65:
+        if kind < 0.8:
             plain = random.random() < 0.7
             small = imresize(large, Fraction(1, self.scale)) if plain else self.resample(large, side, random)
-            if kind < 0.15:
+            if kind < 0.08:
                 return small
             noisy = as_floats(small)
             if random.random() < 0.4:

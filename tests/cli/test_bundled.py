@@ -24,7 +24,7 @@ CARDS = Path(__file__).parents[2] / "docs/model-cards"
 def test_every_bundled_file_has_its_entry_and_is_small() -> None:
     files = sorted(BUNDLED.glob("*.safetensors"))
     assert [file.stem for file in files] == sorted(entry.name for entry in BUNDLED_ENTRIES)
-    assert sum(file.stat().st_size for file in files) <= 14e6
+    assert sum(file.stat().st_size for file in files) <= 25e6
 
 
 @pytest.mark.parametrize("entry", BUNDLED_ENTRIES, ids=lambda entry: entry.name)
@@ -34,8 +34,7 @@ def test_the_catalogue_agrees_with_the_bundled_file(entry: Entry) -> None:
     assert len(data) == entry.bytes
     network = load_entry(entry, BUNDLED / f"{entry.name}.safetensors", torch.device("cpu"), torch.float32)
     assert sum(p.numel() for p in network.module.parameters()) == entry.parameters
-    limit = 2e6 if entry.task == "denoise" else 1e6
-    assert (entry.parameters or 0) <= limit
+    assert len(data) <= 8e6
     assert (CARDS / f"{entry.name if entry.model == 'lite' else entry.model}.md").is_file()
 
 
