@@ -23,7 +23,7 @@ EXAMPLES = {
     "sr": examples(
         ("Enlarge four times and write photo_sr4.png", "restore sr photo.png"),
         ("Enlarge twice with HAT, a whole folder", "restore sr --model hat -s 2 photos/ -o large/"),
-        ("Enlarge noisy, compressed images from the web", "restore sr --model swinir --variant real web.jpg"),
+        ("Enlarge small, compressed images from the web", "restore sr --model lite --variant real web.jpg"),
         ("Enlarge to a given width", "restore sr photo.png --resize 3000x -o wide.png"),
     ),
     "denoise": examples(
