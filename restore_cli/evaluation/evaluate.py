@@ -328,7 +328,7 @@ def measure_image(image: Samples, reference: Samples, border: int = 0, blocks: b
         raise ImageError(
             f"{format_size(image)} without a border of {border} px: SSIM needs at least {MIN_SIDE} px on each side"
         )
-    a, b = match_channels(round_to_8_bits(image), round_to_8_bits(reference))
+    a, b = equalize_channels(round_to_8_bits(image), round_to_8_bits(reference))
     ya, yb = luma(a), luma(b)
     found = {
         "psnr": psnr(a, b, border=border),
@@ -339,7 +339,7 @@ def measure_image(image: Samples, reference: Samples, border: int = 0, blocks: b
     return found | {"psnrb": psnr_b(a, b, border=border)} if blocks else found
 
 
-def match_channels(*images: Bytes) -> list[Bytes]:
+def equalize_channels(*images: Bytes) -> list[Bytes]:
     """Repeat the channel of gray images if another image has three: (h, w, 1 or 3) -> (h, w, c)."""
     most = max(image.shape[2] for image in images)
     return [image if image.shape[2] == most else np.repeat(image, most, axis=2) for image in images]
