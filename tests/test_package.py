@@ -6,6 +6,9 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import restore_cli
@@ -37,3 +40,28 @@ def test_the_library_exports_two_names_and_imports_no_torch() -> None:
     assert restore_cli.__all__ == ["load", "restore"]
     code = "import restore_cli, sys; assert 'torch' not in sys.modules; assert 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def find_runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield all nodes but those that only type checkers see."""
+    yield tree
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield from find_runtime_nodes(node)
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    """Those that come with another one may be gone in its next version."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")]
+    nodes = [node for tree in trees for node in find_runtime_nodes(tree)]
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    tops = {name.split(".")[0] for name in imported} - sys.stdlib_module_names - {"restore_cli"}
+    tops -= {"triton", "tqdm"}  # imported where a build of PyTorch or its compiler has brought them
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    optional = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(line for extra in ("heic", "cluster") for line in optional[extra])]
+    declared = {re.split(r"[^\w-]", line)[0] for line in lines}
+    found = packages_distributions()
+    undeclared = {top for top in tops if not declared & {name.replace("_", "-") for name in found.get(top, [top])}}
+    assert undeclared == set()
