@@ -23,7 +23,7 @@ from restore_cli.errors import INSTALL_EXTRA, UsageError
 from restore_cli.jobs.events import Event, PictureStarted
 from restore_cli.jobs.paths import InputSpec
 from restore_cli.jobs.run import Job
-from restore_cli.jobs.types import ModelOptions
+from restore_cli.jobs.types import ModelOptions, RunOptions
 from restore_cli.jobs.workers.dispatcher import MAX_TASKS
 from restore_cli.jobs.workers.executors import run_job
 from restore_cli.jobs.workers.ray_cluster import plan_workers
@@ -156,27 +156,37 @@ def test_missing_ray_is_one_line(job: Job, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("asked", "machines", "count", "needs"),
+    ("device", "options", "machines", "count", "needs"),
     [
-        ({}, [{"CPU": 4}, {"CPU": 2}], 6, {"num_cpus": 1}),
-        ({"workers": 2}, [{"CPU": 5}, {"CPU": 3}], 2, {"num_cpus": 3}),
-        ({}, [{"CPU": 8, "GPU": 4}, {"CPU": 8}], 4, {"num_cpus": 0, "num_gpus": 1}),
-        ({"gpus_per_worker": 0.6}, [{"GPU": 1}, {"GPU": 1}], 2, {"num_cpus": 0, "num_gpus": 0.6}),
-        ({"device": "cpu"}, [{"CPU": 8, "GPU": 4}], 8, {"num_cpus": 1}),
-        ({"workers": 9}, [{"CPU": 1}], 9, {"num_cpus": 1}),
+        ("auto", {}, [{"CPU": 4}, {"CPU": 2}], 6, {"num_cpus": 1}),
+        ("auto", {"workers": 2}, [{"CPU": 5}, {"CPU": 3}], 2, {"num_cpus": 3}),
+        ("auto", {}, [{"CPU": 8, "GPU": 4}, {"CPU": 8}], 4, {"num_cpus": 0, "num_gpus": 1}),
+        ("auto", {"gpus_per_worker": 0.6}, [{"GPU": 1}, {"GPU": 1}], 2, {"num_cpus": 0, "num_gpus": 0.6}),
+        ("cpu", {}, [{"CPU": 8, "GPU": 4}], 8, {"num_cpus": 1}),
+        ("auto", {"workers": 9}, [{"CPU": 1}], 9, {"num_cpus": 1}),
     ],
 )
 def test_the_number_of_workers_fits_the_nodes(
-    job: Job, asked: dict[str, Any], machines: list[dict[str, float]], count: int, needs: dict[str, float]
+    job: Job,
+    device: str,
+    options: dict[str, Any],
+    machines: list[dict[str, float]],
+    count: int,
+    needs: dict[str, float],
 ) -> None:
-    assert plan_workers(replace(job, run=replace(job.run, cluster="auto", **asked)), machines) == (count, needs)
+    job = replace(job, model=replace(job.model, device=device), run=RunOptions(cluster="auto", **options))
+    assert plan_workers(job, machines) == (count, needs)
 
 
-@pytest.mark.parametrize("asked", [{"workers": 0}, {"gpus_per_worker": -1.0}, {"device": "cuda:1"}, {"device": "all"}])
-def test_options_that_no_cluster_supports_are_refused(job: Job, asked: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("device", "options"),
+    [("auto", {"workers": 0}), ("auto", {"gpus_per_worker": -1.0}), ("cuda:1", {}), ("all", {})],
+)
+def test_options_that_no_cluster_supports_are_refused(job: Job, device: str, options: dict[str, Any]) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
-    with pytest.raises(UsageError):
-        next(run_job(replace(job, run=replace(job.run, cluster="auto", **asked))))
+    job = replace(job, model=replace(job.model, device=device), run=RunOptions(cluster="auto", **options))
+    with pytest.raises(UsageError, match=r"--(workers|gpus-per-worker|device)"):
+        next(run_job(job))
 
 
 def test_a_cluster_without_room() -> None:
