@@ -126,7 +126,7 @@ def test_invalid_options_are_one_line(arguments: list[str], word: str, restore: 
         (["sr", "in.png", "--model", "hat", "--variant", "huge"], 2, ["huge", "large"]),
         (["denoise", "in.png", "--noise", "26"], 2, ["26", "25"]),
         (["deblur", "in.png", "--model", "emt"], 2, ["emt", "(try: restore deblur --model restormer)"]),
-        (["sr", "in.png", "--model", "lite"], 2, ["lite", "only for denoise, dejpeg", "(try: restore sr --model emt)"]),
+        (["derain", "in.png", "--model", "lite"], 2, ["lite", "only for", "(try: restore derain --model restormer)"]),
         (["dejpeg", "in.png", "--quality", "0"], 2, ["quality"]),
         (["sr", "in.png", "--model", "hat"], 4, ["hat-x4", "HF_HUB_OFFLINE"]),
         (["sr", "in.png", "--model", "hat", "--offline"], 4, ["hat-x4", "--offline", "restore models pull hat-x4"]),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import connection as connections
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from threading import Lock, Thread
 
@@ -22,6 +22,9 @@ __all__ = ["ProcessBackend", "list_devices"]
 
 EXIT_SECONDS = 5.0
 """time that a process gets to end before it is killed"""
+
+PARENT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that reach all processes of a group. The parent decides what to do."""
 
 
 def list_devices(requested: str) -> list[str]:
@@ -61,7 +64,14 @@ class ProcessHandle(WorkerHandle):
         spawn = get_context("spawn")  # a fork would copy the state of CUDA and the locks of libvips
         self.connection, far = spawn.Pipe()
         self.process = spawn.Process(target=run_worker, args=(far, make_worker_job(job, device), threads), daemon=True)
-        self.process.start()
+        # Until run_worker ignores them, a signal to the process group would end the new process. The tracker comes
+        # first, because its start unblocks signals.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENT_SIGNALS)
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         far.close()
 
     def assign(self, task: Task) -> None:
@@ -129,9 +139,9 @@ class ProcessBackend:
 
 def run_worker(connection: Connection, job: Job, threads: int) -> None:
     """Run in the process: restore until the parent closes the pipe or ends."""
-    # Ctrl-C reaches all processes of the group; the parent decides
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in PARENT_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT_SIGNALS)
     os.dup2(2, 1)  # only the parent writes to standard output
     lock = Lock()
 

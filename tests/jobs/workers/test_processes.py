@@ -23,6 +23,7 @@ from restore_cli.jobs.run import Job, Result
 from restore_cli.jobs.types import ModelOptions, PlanItem, Task
 from restore_cli.jobs.workers.dispatcher import Dispatcher
 from restore_cli.jobs.workers.executors import run_job
+from restore_cli.jobs.workers.loop import Ready
 from restore_cli.jobs.workers.processes import ProcessBackend, ProcessHandle, share_memory
 from restore_cli.pipeline import memory
 from restore_cli.weights.catalogue import Catalogue, Request
@@ -61,6 +62,17 @@ def expected(photos: Path, x1: Path, tmp_path_factory: pytest.TempPathFactory) -
 def kill(child: int) -> None:
     """Kill a process as the kernel does if memory is short."""
     os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
+def test_a_worker_survives_a_signal_of_its_group_from_its_first_moment(number: signal.Signals, job: Job) -> None:
+    handle = ProcessHandle(job, "cpu", threads=1, number=1)
+    assert handle.process.pid is not None
+    os.kill(handle.process.pid, number)
+    assert handle.connection.recv() == Ready()  # EOFError if it has ended
+    handle.connection.close()
+    handle.join()
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {number}
 
 
 def test_two_processes_give_the_same_results_and_ignore_interrupts(job: Job, expected: dict[str, bytes]) -> None:
