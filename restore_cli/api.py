@@ -16,7 +16,7 @@ __all__ = ["load", "restore"]
 def load(name: str | Path, device: str = "auto", precision: str = "auto") -> Network:
     """The model of a catalogue entry ("hat-x4"), fetched where it is not on disk, or of a checkpoint file.
 
-    Raises UsageError for a name that is neither, WeightsError for a checkpoint that cannot be had or used.
+    Raises UsageError for an unknown name, WeightsError for a checkpoint that cannot be downloaded or used.
     """
     from restore_cli.models.load import load_entry, load_file, pick_device, pick_precision
     from restore_cli.weights.catalogue import read_catalogue

@@ -72,7 +72,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def _part(folder: Path) -> tuple[Path, BinaryIO]:
-    """A new temporary file, locked so that nobody takes it for a dead one's."""
+    """Create a temporary file, locked so that no other process takes it for a leftover."""
     while True:
         part = folder / f".restore-{os.getpid()}-{secrets.token_hex(4)}.part"
         file = part.open("x+b")  # exclusive; mode 0o666 less the umask, like any new file

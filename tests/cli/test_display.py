@@ -166,5 +166,5 @@ def read(terminal: int) -> str:
     """Return what was written, "" at the end."""
     try:
         return os.read(terminal, 4096).decode(errors="replace")
-    except OSError:  # Linux says so where nobody has the other end any more
+    except OSError:  # Linux reports that the other end is closed
         return ""

@@ -71,7 +71,7 @@ class OpenedTask:
     held_bytes: int = 0
     """bytes of the memory budget"""
     compression: str | None = None
-    """a description of visible JPEG compression, if the image is to be enlarged"""
+    """a description of visible JPEG compression, if a model of the catalogue enlarges the image"""
     local: Task | None = None
     """the task with paths of local copies, if its own are remote"""
     temporary: Path | None = None
@@ -152,6 +152,8 @@ class Worker:
         self.current_model = ""
         self.budget = MemoryBudget(MAX_DECODED_BYTES)
         self.next_turn = 0
+        self.may_advise = job.model.request.task == "sr" and job.model.weights is None
+        """whether to look for compression: what a checkpoint file was trained for is not known"""
         self.pixel_limits: dict[str, int] = {}
         """most pixels of small pictures in a batch, by model, after twice as many have run out of memory"""
 
@@ -212,9 +214,9 @@ class Worker:
             turn = -1
             if opened.held_bytes:
                 sources = [source.preload() for source in sources]
-            if self.job.model.request.task == "sr" and (opened.held_bytes or sources[0].header.jpeg_quality):
-                opened.compression = describe_compression(sources[0])
             with stating_lack_of_memory("cpu", "its pixels"):
+                if self.may_advise and (opened.held_bytes or sources[0].header.jpeg_quality):
+                    opened.compression = describe_compression(sources[0])
                 opened.pipeline = open_file_pipeline(sources, output, format, self.job.file)
         except RestoreError as error:
             opened.error = error
@@ -387,7 +389,7 @@ class Worker:
 
     def advise_on_compression(self, opened: OpenedTask, loaded: LoadedModel) -> Iterator[str]:
         """Yield a note if a compressed image was enlarged by a model of the catalogue for clean images."""
-        if opened.compression is not None and self.job.model.weights is None:
+        if opened.compression is not None:
             command = suggest_for_compressed(self.job.model.catalogue, loaded.name)
             if command is not None:
                 yield f"the input {opened.compression}, and its artefacts are enlarged too (try: {command})"

@@ -204,7 +204,7 @@ def test_processes_end_with_their_parent(job: Job, tmp_path: Path) -> None:
         children = out.readline().split()
         parent.kill()
         parent.wait()
-        out.read()  # ends when nobody is left who could write there
+        out.read()  # ends when no process can write there any more
     assert len(children) == 2
 
 
