@@ -8,18 +8,17 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
-from typer import Argument, Option
 
 from restore_cli.cli.console import Downloads, can_draw, escape_controls, note, say, say_json, say_table
-from restore_cli.cli.options import INPUT, MEASUREMENT, REPORTING, ModelFlags, command, list_options
+from restore_cli.cli.options import INPUT, MEASUREMENT, REPORTING, ModelFlags, command, flag, list_options, option
 from restore_cli.cli.own_files import refuse_other_content
 from restore_cli.cli.parsing import Command, examples
 from restore_cli.errors import Interrupted, OutputError, UsageError
@@ -52,79 +51,24 @@ class Evaluation:
     """The options of `restore eval`."""
 
     model: ModelFlags
-    task: Annotated[
-        str | None,
-        Argument(
-            help="sr, denoise, deblur, derain or dejpeg; leave it out with --restored.",
-            metavar="TASK",
-            show_default=False,
-        ),
-    ] = None
-    reference: Annotated[
-        Path,
-        Option(
-            help="The true image, or a folder of true images.",
-            metavar="PATH",
-            show_default=False,
-            rich_help_panel=INPUT,
-        ),
-    ]
-    input: Annotated[
-        Path | None,
-        Option(
-            help="The degraded image or folder. Default: made from the references.",
-            metavar="PATH",
-            rich_help_panel=INPUT,
-        ),
-    ] = None
-    restored: Annotated[
-        Path | None,
-        Option(
-            help="Measure these results instead of restoring; no task, no model.",
-            metavar="PATH",
-            rich_help_panel=INPUT,
-        ),
-    ] = None
-    sigma: Annotated[
-        float | None,
-        Option(help="Noise to add, σ of 255. Default: what --noise says.", metavar="N", rich_help_panel=INPUT),
-    ] = None
-    seed: Annotated[int, Option(help="Seed of the noise.", metavar="N", rich_help_panel=INPUT)] = 0
-    border: Annotated[
-        int | None,
-        Option(
-            help="Pixels cut from every side before measuring. Default: the scale for sr, otherwise 0.",
-            metavar="N",
-            rich_help_panel=MEASUREMENT,
-        ),
-    ] = None
-    baseline: Annotated[
-        str,
-        Option(
-            help="Also measure bicubic, input or none. Default: bicubic for sr, otherwise input.",
-            metavar="NAME",
-            show_default=False,
-            rich_help_panel=MEASUREMENT,
-        ),
-    ] = "auto"
-    tiles: Annotated[
-        str | None,
-        Option(
-            help="Compare the results of these tile sides with the untiled result: 64,128,256.",
-            metavar="N,N",
-            rich_help_panel=MEASUREMENT,
-        ),
-    ] = None
-    json: Annotated[
-        bool,
-        Option("--json", help="Print one JSON object per image, the means last.", rich_help_panel=REPORTING),
-    ] = False
-    csv: Annotated[
-        Path | None, Option(help="Also write the rows to this file.", metavar="FILE", rich_help_panel=REPORTING)
-    ] = None
-    overwrite: Annotated[
-        bool, Option("--overwrite", help="Replace the --csv file if it exists.", rich_help_panel=REPORTING)
-    ] = False
+    task: str | None = option("sr, denoise, deblur, derain or dejpeg; leave it out with --restored.", None, "TASK")
+    reference: Path = option("The true image, or a folder of true images.", INPUT, "PATH", default=MISSING)
+    input: Path | None = option("The degraded image or folder. Default: made from the references.", INPUT, "PATH")
+    restored: Path | None = option("Measure these results instead of restoring; no task, no model.", INPUT, "PATH")
+    sigma: float | None = option("Noise to add, σ of 255. Default: what --noise says.", INPUT, "N")
+    seed: int = option("Seed of the noise.", INPUT, "N", 0)
+    border: int | None = option(
+        "Pixels cut from every side before measuring. Default: the scale for sr, otherwise 0.", MEASUREMENT, "N"
+    )
+    baseline: str = option(
+        "Also measure bicubic, input or none. Default: bicubic for sr, otherwise input.", MEASUREMENT, "NAME", "auto"
+    )
+    tiles: str | None = option(
+        "Compare the results of these tile sides with the untiled result: 64,128,256.", MEASUREMENT, "N,N"
+    )
+    json: bool = flag("Print one JSON object per image, the means last.", REPORTING)
+    csv: Path | None = option("Also write the rows to this file.", REPORTING, "FILE")
+    overwrite: bool = flag("Replace the --csv file if it exists.", REPORTING)
 
 
 def add_eval(app: typer.Typer) -> None:

@@ -64,7 +64,7 @@ def numeric_options() -> Iterator[tuple[list[str], str]]:
     """Yield each command with each of its options that takes a number."""
     for words, kind in ((["denoise"], Options), (["eval"], Evaluation)):
         for name, (_, hint) in list_options(kind).items():
-            if {int, float} & {get_args(hint)[0], *get_args(get_args(hint)[0])}:
+            if {int, float} & {hint, *get_args(hint)}:
                 task = [OF_TASK[name]] if name in OF_TASK and words == ["denoise"] else words
                 yield task, f"--{name.replace('_', '-')}"
     yield ["compare"], "--zoom"
