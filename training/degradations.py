@@ -144,15 +144,15 @@ class LowResolution:
     def shrink(self, large: Bytes, side: int, random: np.random.Generator) -> Bytes:
         """(side, side, 3) in one of three grades: clean, compressed, degraded twice."""
         kind = random.random()
-        if kind < 0.8:
+        if kind < 0.85:
             plain = random.random() < 0.7
             small = imresize(large, Fraction(1, self.scale)) if plain else self.resample(large, side, random)
-            if kind < 0.08:
+            if kind < 0.06:
                 return small
-            noisy = as_floats(small)
-            if random.random() < 0.4:
-                noisy = add_some_noise(noisy, 12, random)
-            return as_bytes(compress(noisy, random, 8, 96, mostly_420=True))
+            noisy, highest = as_floats(small), 96
+            if random.random() < 0.5:
+                noisy, highest = add_some_noise(noisy, 14, random), int(random.choice((30, 96)))
+            return as_bytes(compress(noisy, random, 8, highest, mostly_420=True))
         image = as_floats(large)
         image = degrade_once(image, random, blur=0.5 * self.scale, sigma=15, lowest=40)
         image = degrade_once(image, random, blur=0.2 * self.scale, sigma=8, lowest=60, size=side)

@@ -21,7 +21,11 @@ __all__ = ["build", "initialise", "load_start"]
 def build(recipe: Recipe) -> Restormer | PlainEMT:
     """Return the recipe's network with random weights. EMT is built as published, which trains faster."""
     config = recipe.config
-    return PlainEMT(config) if isinstance(config, EMTConfig) else Restormer(config)
+    if not isinstance(config, EMTConfig):
+        return Restormer(config)
+    network = PlainEMT(config)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a sixth faster
+    return network
 
 
 def initialise(network: nn.Module, seed: int = 0) -> None:
