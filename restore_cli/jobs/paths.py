@@ -16,6 +16,7 @@ __all__ = [
     "Input",
     "InputSpec",
     "canonicalize_path",
+    "copy_times",
     "is_remote",
     "make_natural_key",
     "split_suffix",
@@ -98,6 +99,12 @@ def make_natural_key(text: str) -> str:
     """Return a key that sorts page2 before page10 and ignores case."""
     folded = re.sub(r"\d+", lambda run: f"{len(run[0].lstrip('0')):04d}{run[0].lstrip('0')}", text.casefold())
     return f"{folded}\0{text}"
+
+
+def copy_times(source: str, path: str) -> None:
+    """Set the times of a file to those of another file."""
+    facts = os.stat(source)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
 
 def canonicalize_path(path: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Protocol
 from restore_cli.atomic import sweep
 from restore_cli.errors import RestoreError
 from restore_cli.jobs.events import Event, ModelLoaded, Note, OnEvent, PictureFinished, PictureStarted, TileDone
-from restore_cli.jobs.paths import is_remote
+from restore_cli.jobs.paths import copy_times, is_remote
 from restore_cli.jobs.plan import read_file_state
 from restore_cli.jobs.types import Job, PlanItem, Result, Task
 from restore_cli.jobs.workers.loop import Died, Message, Ready, Refused
@@ -214,8 +213,7 @@ class Dispatcher:
         except RestoreError:  # the server does not answer
             return None
         if self.job.run.keep_times and not (is_remote(task.input) or is_remote(task.output)):
-            facts = Path(task.input).stat()
-            os.utime(task.output, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+            copy_times(task.input, task.output)
         model, sha256 = worker.models.get(task.input, (None, None))
         return Result(task.input, task.output, "done", model, sha256, notes=("its worker died when it was written",))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,38 +10,25 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from tempfile import mkdtemp
 
 import torch
 
 from restore_cli.atomic import make_folder
-from restore_cli.errors import (
-    ImageError,
-    OutputError,
-    RestoreError,
-    WeightsError,
-    is_out_of_memory,
-    stating_lack_of_memory,
-)
+from restore_cli.errors import RestoreError, WeightsError, is_out_of_memory, stating_lack_of_memory
 from restore_cli.image.blocks import describe_compression
 from restore_cli.image.codec import infer_format
 from restore_cli.image.metadata.provenance import Provenance
 from restore_cli.image.picture import Samples
 from restore_cli.jobs.events import ModelLoaded, PictureStarted, TileDone, report_warnings
 from restore_cli.jobs.model_cache import ModelCache, describe_fallbacks, suggest_for_compressed
-from restore_cli.jobs.paths import is_remote
+from restore_cli.jobs.paths import copy_times, is_remote
 from restore_cli.jobs.types import Job, PlanItem, Result, Task
+from restore_cli.jobs.workers.opened import LocalTask, OpenedTask
 from restore_cli.jobs.workers.queues import MemoryBudget, QueueClosed, RowQueue
 from restore_cli.models.network import Network
 from restore_cli.models.processor import count_cores
 from restore_cli.pipeline.array import retry_with_smaller_tiling
-from restore_cli.pipeline.file import (
-    FilePipeline,
-    open_file_pipeline,
-    open_sources,
-    restore_pages,
-    write_file,
-)
+from restore_cli.pipeline.file import FilePipeline, open_file_pipeline, open_sources, restore_pages, write_file
 from restore_cli.tiling.engine import Trace, restore_batch
 from restore_cli.tiling.geometry import Tiling, padded_side
 
@@ -61,59 +46,8 @@ POLL_SECONDS = 0.1
 """time between two checks if there is nothing to do"""
 
 
-@dataclass
-class OpenedTask:
-    """A task that is ready to be restored, or the reason why it cannot be."""
-
-    task: Task
-    pipeline: FilePipeline | None = None
-    error: RestoreError | None = None
-    held_bytes: int = 0
-    """bytes of the memory budget"""
-    compression: str | None = None
-    """a description of visible JPEG compression, if a model of the catalogue enlarges the image"""
-    local: Task | None = None
-    """the task with paths of local copies, if its own are remote"""
-    temporary: Path | None = None
-    """folder of these copies"""
-
-    def require_pipeline(self) -> FilePipeline:
-        """Return the pipeline. Raises RestoreError if the task could not be opened."""
-        if self.error is not None:
-            raise self.error
-        assert self.pipeline is not None
-        return self.pipeline
-
-    def localize(self) -> Task:
-        """Return the task with local paths, and download a remote input. Raises ImageError."""
-        task = self.task
-        if not (is_remote(task.input) or is_remote(task.output)):
-            return task
-        self.temporary = Path(mkdtemp(prefix="restore-"))
-        here, there = task.input, task.output
-        if is_remote(there):
-            there = str(self.temporary / "out" / there.rpartition("/")[2])
-        if is_remote(here):
-            from restore_cli.jobs.storage import download_file
-
-            here = str(self.temporary / here.rpartition("/")[2])
-            download_file(task.input, Path(here))
-        self.local = Task(here, there, task.replaces)
-        return self.local
-
-    def make_failure(self, error: RestoreError) -> Result:
-        """Return the Result of a failure. Its message has the user's paths."""
-        self.discard()
-        if self.local is not None:
-            message = error.message.replace(self.local.input, self.task.input)
-            message = message.replace(self.local.output, self.task.output)
-            error = type(error)(message, hint=error.hint)
-        return Result(self.task.input, self.task.output, "failed", error=add_input_path(error, self.task.input))
-
-    def discard(self) -> None:
-        """Remove the local copies."""
-        if self.temporary is not None:
-            shutil.rmtree(self.temporary, ignore_errors=True)
+Waiting = deque[Result | Future[OpenedTask | Result]]
+"""what comes next: Results that need no work, and tasks that are being opened"""
 
 
 @dataclass(frozen=True)
@@ -164,23 +98,26 @@ class Worker:
             stack.enter_context(report_warnings(self.on_event))
             self.decoders = stack.enter_context(ThreadPoolExecutor(2, "decode"))
             self.encoders = stack.enter_context(ThreadPoolExecutor(threads, "encode"))
-            waiting: deque[Result | Future[OpenedTask]] = deque()
-            writing: deque[Result | Future[Result]] = deque()
+            waiting: Waiting = deque()
+            writing: deque[Future[Result]] = deque()
             stack.callback(self.discard_waiting, waiting)
             more = True
             while (more or waiting) and not self.stopping():
                 more = more and self.open_next(waiting, items)
-                yield from pop_finished(writing)
-                if not waiting:
-                    wait_for_result(writing)
-                    continue
-                writing.extend(self.restore_next(waiting))
-                while len(writing) > threads:
-                    yield await_result(writing.popleft())
+                while writing and writing[0].done():
+                    yield writing.popleft().result()
+                if waiting:
+                    writing.extend(self.restore_next(waiting))
+                    while len(writing) > threads:
+                        yield writing.popleft().result()
+                elif writing:
+                    wait([writing[0]], POLL_SECONDS)
+                else:
+                    time.sleep(POLL_SECONDS)
             while writing:
-                yield await_result(writing.popleft())
+                yield writing.popleft().result()
 
-    def open_next(self, waiting: deque[Result | Future[OpenedTask]], items: Iterator[PlanItem]) -> bool:
+    def open_next(self, waiting: Waiting, items: Iterator[PlanItem]) -> bool:
         """Open items ahead. Return whether there may be more."""
         while len(waiting) < MAX_OPENED:
             try:
@@ -193,86 +130,88 @@ class Worker:
             self.next_turn += isinstance(item, Task)
         return True
 
-    def discard_waiting(self, waiting: deque[Result | Future[OpenedTask]]) -> None:
+    def discard_waiting(self, waiting: Waiting) -> None:
         """Release the memory of pictures that will not be restored, so that waiting threads can end."""
         for item in waiting:
-            if isinstance(item, Future) and not item.cancel():
-                item.result().discard()
-                self.budget.release(item.result().held_bytes)
+            if isinstance(item, Future) and not item.cancel() and isinstance(opened := item.result(), OpenedTask):
+                opened.local.discard()
+                self.budget.release(opened.held_bytes)
 
-    def open(self, task: Task, turn: int) -> OpenedTask:
+    def open(self, task: Task, turn: int) -> OpenedTask | Result:
         """Read the header of an input, and its pixels if they are few enough. Runs in a decoding thread."""
-        opened = OpenedTask(task)
+        local, held, compression = LocalTask(task), 0, None
         try:
-            local = opened.localize()
+            local.download()
             path, output = Path(local.input), Path(local.output)
             format = self.job.format or infer_format(output)
             sources = open_sources(path, format, self.job.file)
             size = sum(source.nbytes for source in sources)
-            opened.held_bytes = size if size <= MAX_DECODED_BYTES else 0
-            self.budget.acquire(turn, opened.held_bytes)
+            held = size if size <= MAX_DECODED_BYTES else 0
+            self.budget.acquire(turn, held)
             turn = -1
-            if opened.held_bytes:
+            if held:
                 sources = [source.preload() for source in sources]
             with stating_lack_of_memory("cpu", "its pixels"):
-                if self.may_advise and (opened.held_bytes or sources[0].header.jpeg_quality):
-                    opened.compression = describe_compression(sources[0])
-                opened.pipeline = open_file_pipeline(sources, output, format, self.job.file)
+                if self.may_advise and (held or sources[0].header.jpeg_quality):
+                    compression = describe_compression(sources[0])
+                pipeline = open_file_pipeline(sources, output, format, self.job.file)
+            return OpenedTask(local, pipeline, held, compression)
         except RestoreError as error:
-            opened.error = error
+            self.budget.release(held)
+            return local.make_failure(error)
         finally:
             if turn >= 0:
                 self.budget.acquire(turn, 0)
-        return opened
 
-    def restore_next(self, waiting: deque[Result | Future[OpenedTask]]) -> list[Result | Future[Result]]:
-        """Restore the next picture, and those after it that fit into the same batch."""
+    def restore_next(self, waiting: Waiting) -> list[Future[Result]]:
+        """Restore the next picture, and those after it that fit into the same batch. Raises WeightsError.
+
+        They are encoded at the same time.
+        """
         first = waiting.popleft()
         if isinstance(first, Result):
-            return [first]
+            return [completed(first)]
         opened = first.result()
+        if isinstance(opened, Result):
+            self.on_event(PictureStarted(opened.input))
+            return [completed(opened)]
+        self.on_event(PictureStarted(opened.task.input))
+        group = [opened]
         try:
-            return self.restore(opened, waiting)
+            loaded = self.load_model(opened.pipeline)
+            group += self.take_matching(opened.pipeline, waiting, loaded)
+            together = self.restore_together(group, loaded) if len(group) > 1 else []
+            return together or [self.restore_alone(each, loaded) for each in group]
         except WeightsError:
             raise
         except RestoreError as error:
-            return [opened.make_failure(error)]
+            return [completed(opened.local.make_failure(error))]
         finally:
-            self.budget.release(opened.held_bytes)
+            for each in group:
+                self.budget.release(each.held_bytes)
 
-    def restore(self, opened: OpenedTask, waiting: deque[Result | Future[OpenedTask]]) -> list[Result | Future[Result]]:
-        """Restore a picture. It is encoded at the same time. Raises RestoreError."""
-        self.on_event(PictureStarted(opened.task.input))
-        pipeline = opened.require_pipeline()
+    def load_model(self, pipeline: FilePipeline) -> LoadedModel:
+        """Return the model for a picture. Raises RestoreError."""
         name, model = self.models.get(pipeline.header)
         tiling = self.models.get_tiling(name, model, pipeline.side)
         loaded = LoadedModel(name, model, self.models.sha256(name), tiling)
         if name != self.current_model:
             self.current_model = name
             self.on_event(ModelLoaded(name, loaded.sha256))
-        group = [opened, *self.take_matching(pipeline, waiting, loaded)]
-        try:
-            if len(group) > 1 and (together := self.restore_together(group, loaded)):
-                return together
-            return [self.restore_alone(each, loaded) for each in group]
-        finally:
-            for other in group[1:]:
-                self.budget.release(other.held_bytes)
+        return loaded
 
     def report_tiles(self, done: int, total: int) -> None:
         """Report finished tiles of the current picture."""
         self.on_event(TileDone(done, total))
 
-    def take_matching(
-        self, pipeline: FilePipeline, waiting: deque[Result | Future[OpenedTask]], loaded: LoadedModel
-    ) -> Iterator[OpenedTask]:
+    def take_matching(self, pipeline: FilePipeline, waiting: Waiting, loaded: LoadedModel) -> Iterator[OpenedTask]:
         """Take the next decoded pictures that can share a batch: single tiles of equal size and model."""
         most = self.job.model.batch or (1 if loaded.model.device.type == "cpu" else MAX_BATCH)
         if sides := loaded.single_tile_size(pipeline):
             most = min(most, min(loaded.pixels, self.pixel_limits.get(loaded.name, loaded.pixels)) // prod(sides))
         while sides and most > 1 and waiting and isinstance(waiting[0], Future) and waiting[0].done():
             other = waiting[0].result()
-            if other.pipeline is None or loaded.single_tile_size(other.pipeline) != sides:
+            if isinstance(other, Result) or loaded.single_tile_size(other.pipeline) != sides:
                 return
             try:
                 name, _ = self.models.get(other.pipeline.header)
@@ -285,10 +224,10 @@ class Worker:
             self.on_event(PictureStarted(other.task.input))
             yield other
 
-    def restore_together(self, group: list[OpenedTask], loaded: LoadedModel) -> list[Result | Future[Result]]:
+    def restore_together(self, group: list[OpenedTask], loaded: LoadedModel) -> list[Future[Result]]:
         """Restore small pictures of equal padded size in one batch. Return nothing if that fails."""
         start = time.perf_counter()
-        pictures = [opened.require_pipeline().pictures[0] for opened in group]
+        pictures = [opened.pipeline.pictures[0] for opened in group]
         rows = [picture.model_rows(loaded.model.contract) for picture in pictures]
         try:
             tiles = restore_batch(loaded.model, rows, loaded.tiling)
@@ -307,9 +246,9 @@ class Worker:
             for opened, picture, (tile, trace), seen in zip(group, pictures, tiles, rows, strict=True)
         ]
 
-    def restore_alone(self, opened: OpenedTask, loaded: LoadedModel) -> Result | Future[Result]:
+    def restore_alone(self, opened: OpenedTask, loaded: LoadedModel) -> Future[Result]:
         """Restore one file of any size and any number of pictures."""
-        start, pipeline, model = time.perf_counter(), opened.require_pipeline(), loaded.model
+        start, pipeline, model = time.perf_counter(), opened.pipeline, loaded.model
 
         def attempt(trace: Trace) -> Future[Result]:
             queue = RowQueue(ROW_QUEUE_BYTES)
@@ -336,7 +275,7 @@ class Worker:
         except WeightsError:
             raise
         except RestoreError as error:
-            return opened.make_failure(error)
+            return completed(opened.local.make_failure(error))
         if trace.tiling != loaded.tiling:
             self.models.tilings[loaded.name] = trace.tiling
         return written
@@ -351,7 +290,7 @@ class Worker:
         queue: RowQueue | None = None,
     ) -> Result:
         """Encode rows as they arrive. Runs in an encoding thread. Raises QueueClosed if rows are missing."""
-        task, pipeline, scale = opened.task, opened.require_pipeline(), loaded.model.contract.scale
+        task, pipeline, scale = opened.task, opened.pipeline, loaded.model.contract.scale
         try:
             make_folder(pipeline.path.parent)
             note = Provenance(self.job.model.request.task, loaded.name, loaded.sha256, scale)
@@ -359,11 +298,11 @@ class Worker:
                 size, left_out = write_file(pipeline, pages, scale, note)
             self.deliver(task, pipeline.path)
         except RestoreError as error:
-            return opened.make_failure(error)
+            return opened.local.make_failure(error)
         finally:
             if queue is not None:
                 queue.abandon()
-        opened.discard()
+        opened.local.discard()
         return Result(
             input=task.input,
             output=task.output,
@@ -385,7 +324,7 @@ class Worker:
 
             upload_file(path, task.output)
         elif self.job.run.keep_times and not is_remote(task.input):
-            copy_times(Path(task.input), path)
+            copy_times(task.input, task.output)
 
     def advise_on_compression(self, opened: OpenedTask, loaded: LoadedModel) -> Iterator[str]:
         """Yield a note if a compressed image was enlarged by a model of the catalogue for clean images."""
@@ -395,32 +334,8 @@ class Worker:
                 yield f"the input {opened.compression}, and its artefacts are enlarged too (try: {command})"
 
 
-def wait_for_result(writing: deque[Result | Future[Result]]) -> None:
-    """Wait until a Result is ready, at most POLL_SECONDS."""
-    if writing and isinstance(writing[0], Future):
-        wait([writing[0]], POLL_SECONDS)
-    elif not writing:
-        time.sleep(POLL_SECONDS)
-
-
-def pop_finished(writing: deque[Result | Future[Result]]) -> Iterator[Result]:
-    """Yield the Results that are ready, in order."""
-    while writing and (isinstance(writing[0], Result) or writing[0].done()):
-        yield await_result(writing.popleft())
-
-
-def await_result(item: Result | Future[Result]) -> Result:
-    return item if isinstance(item, Result) else item.result()
-
-
-def add_input_path(error: RestoreError, path: str) -> RestoreError:
-    """Return the error with the path of its input, if the message does not have a path."""
-    if isinstance(error, ImageError | OutputError) or path in error.message:
-        return error
-    return type(error)(f"{path}: {error.message}", hint=error.hint)
-
-
-def copy_times(source: Path, path: Path) -> None:
-    """Set the times of a file to those of another file."""
-    facts = source.stat()
-    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+def completed(result: Result) -> Future[Result]:
+    """Return a Future that has the Result."""
+    future = Future[Result]()
+    future.set_result(result)
+    return future
