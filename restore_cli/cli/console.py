@@ -16,8 +16,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from restore_cli.cli.standard_streams import TolerantStream, silence
 from restore_cli.errors import OutputError, RestoreError
-from restore_cli.jobs.events import DownloadFinished, DownloadProgress, DownloadStarted, Event, SourceFailed
+from restore_cli.jobs.events import Event
 from restore_cli.weights.entry import Entry
+from restore_cli.weights.progress import DownloadFinished, DownloadProgress, DownloadStarted, SourceFailed
 
 __all__ = [
     "Downloads",

@@ -14,7 +14,6 @@ from restore_cli.cli.console import Downloads, complain, escape_controls, note, 
 from restore_cli.cli.parsing import Command, Group, examples
 from restore_cli.cli.sources import sources
 from restore_cli.errors import NothingToDo, WeightsError, WeightsUnavailable
-from restore_cli.jobs.events import DownloadEvents
 from restore_cli.weights.catalogue import Catalogue, Entry, read_catalogue
 from restore_cli.weights.fetch import fetch, locate, remove, verify
 
@@ -140,9 +139,9 @@ def pull(
 ) -> None:
     """Download checkpoints now, so that later runs need no network."""
     known = read_catalogue(catalogue)
-    progress = DownloadEvents(Downloads(known.find_entry, quiet).handle)
+    downloads = Downloads(known.find_entry, quiet)
     for entry in [known.find_entry(name) for name in names]:
-        path = fetch(entry, force=force, progress=progress)
+        path = fetch(entry, force=force, on_event=downloads.handle)
         if not quiet:
             say(f"{entry.name}  {path}")
 

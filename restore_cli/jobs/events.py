@@ -8,14 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from restore_cli.weights.progress import DownloadEvent
+
 if TYPE_CHECKING:  # commands import this module before they know whether they need numpy
     from restore_cli.jobs.types import Result
 
 __all__ = [
-    "DownloadEvents",
-    "DownloadFinished",
-    "DownloadProgress",
-    "DownloadStarted",
     "Event",
     "InputsCounted",
     "ModelLoaded",
@@ -23,7 +21,6 @@ __all__ = [
     "OnEvent",
     "PictureFinished",
     "PictureStarted",
-    "SourceFailed",
     "StopRequested",
     "TileDone",
     "ignore_event",
@@ -36,36 +33,6 @@ class InputsCounted:
     """All inputs have been counted."""
 
     count: int
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadStarted:
-    """The download of a checkpoint has started. Each source that is tried starts a new one."""
-
-    name: str
-    total: int | None
-    """bytes; None if the source does not say"""
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadProgress:
-    """More bytes of the current download have arrived."""
-
-    bytes: int
-    """negative if the server made the download start again"""
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadFinished:
-    """The current download has ended, successfully or not."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFailed:
-    """One source of a checkpoint failed. The next source is tried."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,43 +81,12 @@ class StopRequested:
     in_flight: int
 
 
-Event = (
-    InputsCounted
-    | DownloadStarted
-    | DownloadProgress
-    | DownloadFinished
-    | SourceFailed
-    | Note
-    | PictureStarted
-    | ModelLoaded
-    | TileDone
-    | PictureFinished
-    | StopRequested
-)
+Event = DownloadEvent | InputsCounted | Note | PictureStarted | ModelLoaded | TileDone | PictureFinished | StopRequested
 OnEvent = Callable[[Event], None]
 
 
 def ignore_event(event: Event) -> None:
     """Do nothing: the default of functions that report events."""
-
-
-class DownloadEvents:
-    """Turns the calls of `weights.progress.Progress` into events."""
-
-    def __init__(self, on_event: OnEvent) -> None:
-        self.on_event = on_event
-
-    def start(self, name: str, total: int | None) -> None:
-        self.on_event(DownloadStarted(name, total))
-
-    def advance(self, n: int) -> None:
-        self.on_event(DownloadProgress(n))
-
-    def finish(self) -> None:
-        self.on_event(DownloadFinished())
-
-    def report_failure(self, name: str, why: str) -> None:
-        self.on_event(SourceFailed(name, why))
 
 
 class NoteHandler(logging.Handler):

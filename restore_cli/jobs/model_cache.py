@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from restore_cli.errors import UsageError
 from restore_cli.image.picture import Header
-from restore_cli.jobs.events import DownloadEvents, Note, OnEvent, ignore_event
+from restore_cli.jobs.events import Note, OnEvent, ignore_event
 from restore_cli.jobs.types import ModelOptions
 from restore_cli.weights.catalogue import Catalogue, Entry, Request, check_values
 from restore_cli.weights.fetch import fetch_first
@@ -68,7 +68,7 @@ class ModelCache:
         """Return the first catalogue entry for the request that is available, and its file."""
         if request not in self.entries:
             entries = self.options.catalogue.select(request)
-            taken, path = fetch_first(entries, offline=self.options.offline, progress=DownloadEvents(self.on_event))
+            taken, path = fetch_first(entries, offline=self.options.offline, on_event=self.on_event)
             advice = None if self.entries else advise_larger_models(request, entries, taken)
             if advice is not None:
                 self.on_event(Note(advice))

@@ -15,7 +15,14 @@ from restore_cli.errors import ChecksumMismatch, UsageError, WeightsUnavailable
 from restore_cli.weights.download_errors import describe_failure, is_disk_full, read_status
 from restore_cli.weights.entry import Entry, HubSource, Source, UrlSource
 from restore_cli.weights.hub_client import MovedError, WebPageError, is_offline, silence_client
-from restore_cli.weights.progress import NoProgress, Progress, WrongSize, make_bar_class, refuse_size
+from restore_cli.weights.progress import (
+    OnDownload,
+    SourceFailed,
+    WrongSize,
+    ignore_download,
+    make_bar_class,
+    refuse_size,
+)
 from restore_cli.weights.source_info import query_source
 from restore_cli.weights.store import (
     delete_file,
@@ -35,12 +42,12 @@ from restore_cli.weights.store import (
 )
 from restore_cli.weights.transfer import download
 
-__all__ = ["Progress", "fetch", "fetch_first", "locate", "remove", "verify"]
+__all__ = ["fetch", "fetch_first", "locate", "remove", "verify"]
 
 RANGE_NOT_SATISFIABLE = 416
 
 
-def fetch(entry: Entry, *, offline: bool = False, force: bool = False, progress: Progress | None = None) -> Path:
+def fetch(entry: Entry, *, offline: bool = False, force: bool = False, on_event: OnDownload = ignore_download) -> Path:
     """Return the verified file of `entry`. It is downloaded if it is not on disk, or with `force`.
 
     Raises WeightsUnavailable if no source has the file, ChecksumMismatch if all sources have another file, UsageError.
@@ -59,11 +66,11 @@ def fetch(entry: Entry, *, offline: bool = False, force: bool = False, progress:
         # the process that held the lock before may have downloaded the file
         if not force and (path := locate(entry)) is not None:
             return path
-        return _fetch_from_any(entry, force, progress or NoProgress())
+        return _fetch_from_any(entry, force, on_event)
 
 
 def fetch_first(
-    entries: Sequence[Entry], *, offline: bool = False, progress: Progress | None = None
+    entries: Sequence[Entry], *, offline: bool = False, on_event: OnDownload = ignore_download
 ) -> tuple[Entry, Path]:
     """Return the first of `entries` that is on disk or can be downloaded, and its file.
 
@@ -73,7 +80,7 @@ def fetch_first(
     refusals: list[WeightsUnavailable] = []
     for entry in entries:
         try:
-            return entry, fetch(entry, offline=offline, progress=progress)
+            return entry, fetch(entry, offline=offline, on_event=on_event)
         except WeightsUnavailable as refusal:
             refusals.append(refusal)
     if not refusals:
@@ -81,14 +88,14 @@ def fetch_first(
     raise refusals[0]
 
 
-def _fetch_from_any(entry: Entry, force: bool, progress: Progress) -> Path:
+def _fetch_from_any(entry: Entry, force: bool, on_event: OnDownload) -> Path:
     failures: list[tuple[Source, Exception]] = []
     waiting = deque(entry.sources)
     while waiting:
         source = waiting.popleft()
         try:
             with silence_client():
-                path = _fetch_from_source(entry, source, force, progress)
+                path = _fetch_from_source(entry, source, force, on_event)
             delete_parts(entry)
             return path
         except Exception as error:  # libraries raise errors of many types; then the next source is tried
@@ -98,7 +105,7 @@ def _fetch_from_any(entry: Entry, force: bool, progress: Progress) -> Path:
             if isinstance(error, MovedError) and entry.sha256 and source in entry.sources:
                 waiting.append(UrlSource(error.target))  # the new owner is trusted because the sha256 is known
             if waiting:
-                progress.report_failure(entry.name, f"{source}: {describe_failure(source, error)}")
+                on_event(SourceFailed(entry.name, f"{source}: {describe_failure(source, error)}"))
     raise _combine_failures(entry, failures)
 
 
@@ -118,17 +125,17 @@ def _describe_full_disk(entry: Entry, source: Source) -> WeightsUnavailable:
     return WeightsUnavailable(f"{entry.name}: no space left in {where}", hint="free some, or name another folder")
 
 
-def _fetch_from_source(entry: Entry, source: Source, force: bool, progress: Progress) -> Path:
+def _fetch_from_source(entry: Entry, source: Source, force: bool, on_event: OnDownload) -> Path:
     if isinstance(source, HubSource):
-        return _fetch_from_hub(entry, source, force, progress)
+        return _fetch_from_hub(entry, source, force, on_event)
     if isinstance(source, UrlSource):
-        return _fetch_from_url(entry, source, progress)
+        return _fetch_from_url(entry, source, on_event)
     path = get_bundled_file(source)
     record_file(entry, path, verify_file(entry, path))
     return path
 
 
-def _fetch_from_hub(entry: Entry, source: HubSource, force: bool, progress: Progress) -> Path:
+def _fetch_from_hub(entry: Entry, source: HubSource, force: bool, on_event: OnDownload) -> Path:
     """Download into the cache of the hub's client, which other programs share. A wrong file is deleted there."""
     from huggingface_hub import hf_hub_download
 
@@ -139,7 +146,7 @@ def _fetch_from_hub(entry: Entry, source: HubSource, force: bool, progress: Prog
         refuse_sha256(entry, there.sha256, f"the file of {source}")
     # `locate` did not return a copy in this cache, so it is wrong
     stale = find_in_hub_cache(source) is not None
-    bar = make_bar_class(entry, progress)
+    bar = make_bar_class(entry, on_event)
     path = Path(
         hf_hub_download(
             source.repo,
@@ -158,7 +165,7 @@ def _fetch_from_hub(entry: Entry, source: HubSource, force: bool, progress: Prog
     return path
 
 
-def _fetch_from_url(entry: Entry, source: UrlSource, progress: Progress) -> Path:
+def _fetch_from_url(entry: Entry, source: UrlSource, on_event: OnDownload) -> Path:
     """Download into a hidden part, which is renamed after its sha256 was checked.
 
     A part with wrong bytes is deleted. If an earlier run left it, the download starts again.
@@ -169,17 +176,17 @@ def _fetch_from_url(entry: Entry, source: UrlSource, progress: Progress) -> Path
         part.unlink(missing_ok=True)
     resumed = part.is_file()
     try:
-        _download_part(entry, source, part, progress)
+        _download_part(entry, source, part, on_event)
     except Exception:
         if not resumed or part.exists():
             raise
-        _download_part(entry, source, part, progress)
+        _download_part(entry, source, part, on_event)
     return get_cached_file(entry)
 
 
-def _download_part(entry: Entry, source: UrlSource, part: Path, progress: Progress) -> None:
+def _download_part(entry: Entry, source: UrlSource, part: Path, on_event: OnDownload) -> None:
     try:
-        download(entry, source.url, part, progress)
+        download(entry, source.url, part, on_event)
         sha256 = verify_file(entry, part, str(source))
     except Exception as error:
         wrong = (

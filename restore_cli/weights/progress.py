@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol, Self
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 from restore_cli.errors import WeightsUnavailable
 from restore_cli.weights.entry import Entry
 
-__all__ = ["NoProgress", "Progress", "WrongSize", "make_bar_class", "refuse_size"]
+__all__ = [
+    "DownloadEvent",
+    "DownloadFinished",
+    "DownloadProgress",
+    "DownloadStarted",
+    "OnDownload",
+    "SourceFailed",
+    "WrongSize",
+    "ignore_download",
+    "make_bar_class",
+    "refuse_size",
+]
 
 MAX_BYTES = 2 * 2**30
 """of a file whose size the catalogue does not state"""
@@ -17,32 +30,42 @@ class WrongSize(WeightsUnavailable):
     """A file whose size is not that of the catalogue, or above the limit."""
 
 
-class Progress(Protocol):
-    """Receives the progress of a download."""
+@dataclass(frozen=True, slots=True)
+class DownloadStarted:
+    """The download of a checkpoint has started. Each source that is tried starts a new one."""
 
-    def start(self, name: str, total: int | None) -> None:
-        """A download from one source begins. It has `total` bytes, or an unknown number."""
-
-    def advance(self, n: int) -> None:
-        """`n` more bytes are on disk. `n` is negative if the server starts again from the beginning."""
-
-    def finish(self) -> None:
-        """The download ended, with or without success."""
-
-    def report_failure(self, name: str, why: str) -> None:
-        """A source of `name` failed, and the next one is tried. `why` has the source and the reason."""
+    name: str
+    total: int | None
+    """bytes; None if the source does not say"""
 
 
-class NoProgress:
-    """Ignores the progress."""
+@dataclass(frozen=True, slots=True)
+class DownloadProgress:
+    """More bytes of the current download are on disk."""
 
-    def start(self, name: str, total: int | None) -> None: ...
+    bytes: int
+    """negative if the server made the download start again"""
 
-    def advance(self, n: int) -> None: ...
 
-    def finish(self) -> None: ...
+@dataclass(frozen=True, slots=True)
+class DownloadFinished:
+    """The current download has ended, successfully or not."""
 
-    def report_failure(self, name: str, why: str) -> None: ...
+
+@dataclass(frozen=True, slots=True)
+class SourceFailed:
+    """One source of a checkpoint failed. The next source is tried."""
+
+    name: str
+    reason: str
+
+
+DownloadEvent = DownloadStarted | DownloadProgress | DownloadFinished | SourceFailed
+OnDownload = Callable[[DownloadEvent], None]
+
+
+def ignore_download(event: DownloadEvent) -> None:
+    """Do nothing: the default of functions that report downloads."""
 
 
 def refuse_size(entry: Entry, size: int | None) -> None:
@@ -53,8 +76,8 @@ def refuse_size(entry: Entry, size: int | None) -> None:
         raise WrongSize(f"offers {size} bytes, more than {MAX_BYTES}")
 
 
-def make_bar_class(entry: Entry, progress: Progress) -> type[Any]:
-    """Return a class like tqdm that reports to `progress`, draws nothing, and raises WrongSize for too many bytes."""
+def make_bar_class(entry: Entry, on_event: OnDownload) -> type[Any]:
+    """Return a class like tqdm that reports to `on_event`, draws nothing, and raises WrongSize for too many bytes."""
 
     class Bar:
         format_dict: ClassVar[dict[str, object]] = {}
@@ -63,14 +86,14 @@ def make_bar_class(entry: Entry, progress: Progress) -> type[Any]:
             self.total = None if total is None else int(total)
             refuse_size(entry, self.total)
             self.n = 0
-            progress.start(entry.name, self.total)
+            on_event(DownloadStarted(entry.name, self.total))
             self.update(initial)
 
         def update(self, n: float = 1) -> None:
             self.n += int(n)
             if self.n > (entry.bytes or MAX_BYTES):
                 raise WrongSize(f"sent more than {entry.bytes or MAX_BYTES} bytes")
-            progress.advance(int(n))
+            on_event(DownloadProgress(int(n)))
 
         def update_transfer(self, n: float = 1) -> None:
             """Transferred bytes, which `update` has counted."""
@@ -82,7 +105,7 @@ def make_bar_class(entry: Entry, progress: Progress) -> type[Any]:
             """Part of the interface of tqdm."""
 
         def close(self) -> None:
-            progress.finish()
+            on_event(DownloadFinished())
 
         def __enter__(self) -> Self:
             return self

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from restore_cli.errors import WeightsUnavailable
 from restore_cli.weights.entry import Entry
 from restore_cli.weights.hub_client import open_response
-from restore_cli.weights.progress import Progress, make_bar_class, refuse_size
+from restore_cli.weights.progress import OnDownload, make_bar_class, refuse_size
 
 if TYPE_CHECKING:
     from httpx2 import Response
@@ -22,14 +22,14 @@ MAX_FRUITLESS_ATTEMPTS = 2
 """consecutive attempts without a new byte, after one that received some"""
 
 
-def download(entry: Entry, url: str, part: Path, progress: Progress) -> None:
+def download(entry: Entry, url: str, part: Path, on_event: OnDownload) -> None:
     """Append the missing rest of the file at `url` to `part`.
 
     A broken connection is opened again at the same place, as long as new bytes arrive. Raises WeightsUnavailable if
     none arrive, and what `open_response` and `refuse_size` raise.
     """
     with part.open("ab") as file, ExitStack() as stack:
-        transfer = _Transfer(entry, url, file, progress, stack)
+        transfer = _Transfer(entry, url, file, on_event, stack)
         most, fruitless = file.tell(), 0
         while not transfer.complete():
             try:
@@ -49,8 +49,8 @@ def download(entry: Entry, url: str, part: Path, progress: Progress) -> None:
 class _Transfer:
     """The download of one file over one or more connections."""
 
-    def __init__(self, entry: Entry, url: str, file: BinaryIO, progress: Progress, stack: ExitStack) -> None:
-        self.entry, self.url, self.file, self.progress, self.stack = entry, url, file, progress, stack
+    def __init__(self, entry: Entry, url: str, file: BinaryIO, on_event: OnDownload, stack: ExitStack) -> None:
+        self.entry, self.url, self.file, self.on_event, self.stack = entry, url, file, on_event, stack
         self.total = entry.bytes
         self.ended = False
         """whether the server closed the last connection without an error"""
@@ -85,7 +85,7 @@ class _Transfer:
         refuse_size(self.entry, total)
         self.total = self.total or total
         if self.bar is None:
-            bar = make_bar_class(self.entry, self.progress)(total=self.total, initial=self.file.tell())
+            bar = make_bar_class(self.entry, self.on_event)(total=self.total, initial=self.file.tell())
             self.bar = self.stack.enter_context(bar)
 
 

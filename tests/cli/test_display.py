@@ -19,8 +19,6 @@ from restore_cli.cli.console import Downloads, err
 from restore_cli.cli.display import Display, shorten
 from restore_cli.cli.run_stats import format_duration
 from restore_cli.jobs.events import (
-    DownloadProgress,
-    DownloadStarted,
     InputsCounted,
     PictureFinished,
     PictureStarted,
@@ -29,6 +27,7 @@ from restore_cli.jobs.events import (
 )
 from restore_cli.jobs.types import Result
 from restore_cli.weights.catalogue import read_catalogue
+from restore_cli.weights.progress import DownloadProgress, DownloadStarted
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,6 +15,13 @@ from typing import Any
 from restore_cli.errors import RestoreError
 from restore_cli.weights.catalogue import read_catalogue
 from restore_cli.weights.fetch import fetch, fetch_first, locate, remove, verify
+from restore_cli.weights.progress import (
+    DownloadEvent,
+    DownloadFinished,
+    DownloadProgress,
+    DownloadStarted,
+    SourceFailed,
+)
 
 
 class Meter:
@@ -23,18 +30,17 @@ class Meter:
         self.seen = self.finished = 0
         self.passed: list[str] = []
 
-    def start(self, name: str, total: int | None) -> None:
-        self.started.append(total)
-        self.seen = 0
-
-    def advance(self, n: int) -> None:
-        self.seen += n
-
-    def finish(self) -> None:
-        self.finished += 1
-
-    def report_failure(self, name: str, why: str) -> None:
-        self.passed.append(f"{name}: {why}")
+    def handle(self, event: DownloadEvent) -> None:
+        match event:
+            case DownloadStarted(_, total):
+                self.started.append(total)
+                self.seen = 0
+            case DownloadProgress(count):
+                self.seen += count
+            case DownloadFinished():
+                self.finished += 1
+            case SourceFailed(name, reason):
+                self.passed.append(f"{name}: {reason}")
 
 
 def run_command(command: str) -> dict[str, Any]:
@@ -42,7 +48,7 @@ def run_command(command: str) -> dict[str, Any]:
     entry, meter = read_catalogue().find_entry(name), Meter()
     try:
         if verb == "fetch":
-            path = fetch(entry, offline="offline" in options, force="force" in options, progress=meter)
+            path = fetch(entry, offline="offline" in options, force="force" in options, on_event=meter.handle)
             counts = {"started": meter.started, "seen": meter.seen, "finished": meter.finished}
             return {"path": str(path), "passed": meter.passed} | counts
         if verb == "first":
