@@ -182,7 +182,7 @@ def enlarge_panel(panel: Panel, largest: Panel, crop: Crop, zoom: int) -> Pixels
 def draw_over_checkerboard(picture: Picture, rows: Indices, columns: Indices, ys: Indices, xs: Indices) -> Pixels:
     """Return the pixels at `rows` and `columns` as 8-bit RGB, over a checkerboard at `ys` and `xs`."""
     pixels = round_to_8_bits(picture.pixels[np.ix_(rows, columns)])
-    shown = np.repeat(pixels, 3, axis=2) if picture.gray else pixels
+    shown = np.repeat(pixels, 3, axis=2) if picture.channels == 1 else pixels
     if picture.opaque or picture.alpha is None:
         return shown
     (dark, light), side = CHECKER

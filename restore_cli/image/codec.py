@@ -42,7 +42,7 @@ def decode(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int =
     samples = np.concatenate(list(read_blocks(source.open_rows(), header.width * 4)))
     alpha = np.array(samples[..., -1], order="C") if header.alpha else None
     pixels = np.array(samples[..., : header.channels], order="C")
-    return Picture(pixels, alpha, source.metadata, header.format, header.jpeg_quality, header.subsampling)
+    return Picture(pixels, alpha, source.metadata)
 
 
 def decode_finite(path: Path) -> Picture:

@@ -85,12 +85,6 @@ class Picture:
     alpha: Samples | None = None
     """(h, w), same dtype as the pixels; the peak value is opaque; colours are not premultiplied"""
     metadata: Metadata = field(default_factory=Metadata)
-    format: str = "PNG"
-    """of the source file: a key of formats.capabilities.FORMAT_NAMES"""
-    jpeg_quality: int | None = None
-    """1-100, estimated from the quantisation tables"""
-    subsampling: str | None = None
-    """of a JPEG: "4:4:4", "4:2:2" or "4:2:0\""""
 
     def __post_init__(self) -> None:
         shape, dtype = self.pixels.shape, self.pixels.dtype
@@ -110,11 +104,6 @@ class Picture:
     @property
     def channels(self) -> int:
         return int(self.pixels.shape[2])
-
-    @property
-    def gray(self) -> bool:
-        """Whether there is one channel. RGB with three equal channels is not gray."""
-        return self.channels == 1
 
     @property
     def opaque(self) -> bool:

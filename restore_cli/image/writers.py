@@ -88,7 +88,9 @@ def write_pages(
         arrays, metadata = zip(*[(join_rows(page), page.metadata) for page in pages], strict=True)
         try:
             with pillow_settings():
-                _WRITERS[format](arrays, sink, metadata, options)
+                settings = _SETTINGS[format](metadata[0], arrays[0].shape[2], options)
+                animation = {} if len(arrays) == 1 else _animation_settings(arrays, metadata)
+                _image(arrays[0]).save(sink, format, **settings, **animation)
         except (OSError, MemoryError):
             raise
         except Exception as error:  # Pillow's writers raise many types
@@ -113,28 +115,23 @@ def _image(samples: Pixels) -> Image.Image:
     return Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else np.ascontiguousarray(samples))
 
 
-def _animation_options(arrays: Sequence[Pixels], times: Sequence[Metadata]) -> dict[str, Any]:
-    if len(arrays) == 1:
-        return {}
+def _animation_settings(arrays: Sequence[Pixels], times: Sequence[Metadata]) -> dict[str, Any]:
     durations = [round(100 if time.duration is None else time.duration) for time in times]
-    options = {"save_all": True, "append_images": [_image(a) for a in arrays[1:]], "duration": durations}
-    return options if times[0].loop is None else {**options, "loop": times[0].loop}
+    settings = {"save_all": True, "append_images": [_image(a) for a in arrays[1:]], "duration": durations}
+    return settings if times[0].loop is None else {**settings, "loop": times[0].loop}
 
 
-def _write_jpeg(arrays: Sequence[Pixels], sink: IO[bytes], pages: Sequence[Metadata], options: EncoderOptions) -> None:
-    metadata = pages[0]
-    _image(arrays[0]).save(
-        sink,
-        "JPEG",
-        quality=options.jpeg_quality,
-        subsampling=options.subsampling,
-        icc_profile=metadata.icc,
-        exif=metadata.exif or b"",
-        xmp=metadata.xmp or b"",
-        dpi=metadata.dpi or (0, 0),
-        comment=metadata.text.get("Comment", "").encode(),
-        extra=wrap_iptc(metadata.iptc),
-    )
+def _set_jpeg(metadata: Metadata, channels: int, options: EncoderOptions) -> dict[str, Any]:
+    return {
+        "quality": options.jpeg_quality,
+        "subsampling": options.subsampling,
+        "icc_profile": metadata.icc,
+        "exif": metadata.exif or b"",
+        "xmp": metadata.xmp or b"",
+        "dpi": metadata.dpi or (0, 0),
+        "comment": metadata.text.get("Comment", "").encode(),
+        "extra": wrap_iptc(metadata.iptc),
+    }
 
 
 def wrap_iptc(iptc: bytes | None) -> bytes:
@@ -146,69 +143,51 @@ def wrap_iptc(iptc: bytes | None) -> bytes:
     return b"\xff\xed" + (len(body) + 2).to_bytes(2, "big") + body
 
 
-def _write_webp(arrays: Sequence[Pixels], sink: IO[bytes], pages: Sequence[Metadata], options: EncoderOptions) -> None:
-    """Write lossless WebP and keep the colours of transparent pixels (exact)."""
-    metadata = pages[0]
-    _image(arrays[0]).save(
-        sink,
-        "WEBP",
-        lossless=True,
-        exact=True,
-        icc_profile=fit_profile(metadata.icc, channels=3),
-        exif=add_resolution(metadata.exif, metadata.dpi) or b"",
-        xmp=metadata.xmp or b"",
-        **_animation_options(arrays, pages),
-    )
+def _set_webp(metadata: Metadata, channels: int, options: EncoderOptions) -> dict[str, Any]:
+    """Lossless, with the colours of transparent pixels (exact)."""
+    return {
+        "lossless": True,
+        "exact": True,
+        "icc_profile": fit_profile(metadata.icc, channels=3),
+        "exif": add_resolution(metadata.exif, metadata.dpi) or b"",
+        "xmp": metadata.xmp or b"",
+    }
 
 
-def _write_bmp(arrays: Sequence[Pixels], sink: IO[bytes], pages: Sequence[Metadata], options: EncoderOptions) -> None:
-    """Write BMP with the resolution as its only metadata. Few programs read the headers that hold more."""
-    metadata = pages[0]
-    _image(arrays[0]).save(sink, "BMP", dpi=metadata.dpi or (0, 0))
+def _set_bmp(metadata: Metadata, channels: int, options: EncoderOptions) -> dict[str, Any]:
+    """The resolution is the only metadata. Few programs read the headers that hold more."""
+    return {"dpi": metadata.dpi or (0, 0)}
 
 
-def _write_avif(arrays: Sequence[Pixels], sink: IO[bytes], pages: Sequence[Metadata], options: EncoderOptions) -> None:
-    """Write AVIF at quality 90. Pillow turns gray with alpha into RGB with alpha."""
-    metadata = pages[0]
-    channels = arrays[0].shape[2]
-    _image(arrays[0]).save(
-        sink,
-        "AVIF",
-        quality=90,
-        subsampling="4:0:0" if channels == 1 else "4:4:4",
-        icc_profile=fit_profile(metadata.icc, channels=1 if channels == 1 else 3) or b"",
-        exif=add_resolution(metadata.exif, metadata.dpi) or b"",
-        xmp=metadata.xmp or b"",
-        **_animation_options(arrays, pages),
-    )
+def _set_avif(metadata: Metadata, channels: int, options: EncoderOptions) -> dict[str, Any]:
+    """Quality 90. Pillow turns gray with alpha into RGB with alpha."""
+    return {
+        "quality": 90,
+        "subsampling": "4:0:0" if channels == 1 else "4:4:4",
+        "icc_profile": fit_profile(metadata.icc, channels=1 if channels == 1 else 3) or b"",
+        "exif": add_resolution(metadata.exif, metadata.dpi) or b"",
+        "xmp": metadata.xmp or b"",
+    }
 
 
-def _write_apng(arrays: Sequence[Pixels], sink: IO[bytes], pages: Sequence[Metadata], options: EncoderOptions) -> None:
-    """Write an animation; `write_png` writes single pictures."""
-    metadata, info = pages[0], PngImagePlugin.PngInfo()
+def _set_apng(metadata: Metadata, channels: int, options: EncoderOptions) -> dict[str, Any]:
+    """An animation; `write_png` writes single pictures."""
+    info = PngImagePlugin.PngInfo()
     for key, value in metadata.text.items():
         info.add_text(key, value)
     if metadata.xmp:
         info.add_itxt(XMP_KEYWORD, metadata.xmp.decode("utf-8", "replace"))
     if metadata.iptc:
         info.add_text(IPTC_KEYWORD, encode_raw_profile("iptc", metadata.iptc).decode(), zip=True)
-    _image(arrays[0]).save(
-        sink,
-        "PNG",
-        icc_profile=metadata.icc,
-        exif=metadata.exif,
-        dpi=metadata.dpi,
-        pnginfo=info,
-        blend=0,
-        disposal=0,
-        **_animation_options(arrays, pages),
-    )
+    shown = {"blend": 0, "disposal": 0}
+    return {"icc_profile": metadata.icc, "exif": metadata.exif, "dpi": metadata.dpi, "pnginfo": info, **shown}
 
 
-_WRITERS: dict[str, Callable[[Sequence[Pixels], IO[bytes], Sequence[Metadata], EncoderOptions], None]] = {
-    "PNG": _write_apng,
-    "JPEG": _write_jpeg,
-    "WEBP": _write_webp,
-    "BMP": _write_bmp,
-    "AVIF": _write_avif,
+_SETTINGS: dict[str, Callable[[Metadata, int, EncoderOptions], dict[str, Any]]] = {
+    "PNG": _set_apng,
+    "JPEG": _set_jpeg,
+    "WEBP": _set_webp,
+    "BMP": _set_bmp,
+    "AVIF": _set_avif,
 }
+"""What Pillow is told to write in each format."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restore_cli.image.codec import decode, probe
+from restore_cli.image.codec import probe
 from restore_cli.image.formats.jpeg import compute_luminance_table, estimate_quality
 
 
@@ -44,15 +44,14 @@ def test_estimates_for_other_encoders_are_ordered() -> None:
 
 @pytest.mark.parametrize(("code", "name"), [(0, "4:4:4"), (1, "4:2:2"), (2, "4:2:0")])
 def test_subsampling_is_read(code: int, name: str) -> None:
-    assert decode(jpeg(80, subsampling=code)).subsampling == name
     assert probe(jpeg(80, subsampling=code)).subsampling == name
 
 
 def test_only_a_jpeg_has_a_quality() -> None:
     stream = BytesIO()
     Image.new("RGB", (4, 4)).save(stream, "PNG")
-    assert decode(stream).jpeg_quality is None
-    assert decode(stream).subsampling is None
+    assert probe(stream).jpeg_quality is None
+    assert probe(stream).subsampling is None
 
 
 def test_invalid_arguments_raise_value_error() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from restore_cli.errors import ImageError, OutputError, UsageError
-from restore_cli.image.codec import decode, encode
+from restore_cli.image.codec import decode, encode, probe
 from restore_cli.image.colour import ColourConversion, decode_srgb, encode_srgb, make_conversion
 from restore_cli.image.picture import PEAK, Metadata, Picture
 from restore_cli.jobs.types import Task
@@ -385,10 +385,10 @@ def test_a_jpeg_keeps_its_quality_and_subsampling(tmp_path: Path) -> None:
     for quality, expected in ((97, 97), (50, 90)):
         Image.fromarray(make_image(32, 32)).save(tmp_path / "in.jpg", quality=quality, subsampling="4:2:0")
         through(NearestModel(1), tmp_path / "in.jpg", tmp_path / "out.jpg")
-        found = decode(tmp_path / "out.jpg")
+        found = probe(tmp_path / "out.jpg")
         assert (found.jpeg_quality, found.subsampling) == (expected, "4:2:0")
     through(NearestModel(1), tmp_path / "in.jpg", tmp_path / "out.jpg", FileOptions(jpeg_quality=60))
-    assert decode(tmp_path / "out.jpg").jpeg_quality == 60
+    assert probe(tmp_path / "out.jpg").jpeg_quality == 60
 
 
 @pytest.mark.parametrize("icc", [None, P3])

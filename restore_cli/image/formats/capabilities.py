@@ -14,31 +14,19 @@ __all__ = [
     "WRITABLE_DEPTHS",
 ]
 
-FORMAT_NAMES = {
-    "PNG": "PNG",
-    "JPEG": "JPEG",
-    "WEBP": "WebP",
-    "TIFF": "TIFF",
-    "BMP": "BMP",
-    "AVIF": "AVIF",
-    "HEIC": "HEIC",
-    "GIF": "GIF",
-}
+FORMAT_NAMES = {name: name for name in ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF", "HEIC", "GIF")} | {"WEBP": "WebP"}
 """How messages spell each format."""
-FORMAT_BY_SUFFIX = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".avif": "AVIF",
+SUFFIXES = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "AVIF": (".avif",),
 }
-SUFFIX_BY_FORMAT = {format: suffix for suffix, format in reversed(FORMAT_BY_SUFFIX.items())}
-"""The usual suffix of each format: the first one above."""
+"""The suffixes of each format that can be written, the usual one first."""
+FORMAT_BY_SUFFIX = {suffix: format for format, suffixes in SUFFIXES.items() for suffix in suffixes}
+SUFFIX_BY_FORMAT = {format: suffixes[0] for format, suffixes in SUFFIXES.items()}
 READ_ONLY_SUFFIXES = (".heic", ".heif", ".gif")
 
 # What the writers support.

@@ -105,24 +105,36 @@ def open_tiff(request: OpenRequest) -> Opened:
     size, alpha = size_upright(width, height, orientation), page.alpha is not None
     header = Header("TIFF", *size, page.channels, alpha, depth=page.depth, frames=len(pages))
     if photometric == LAB and page.depth == 8:  # libvips fails to read it
-        return header, metadata, make_lab_opener(request.file, page.index)
+        return (
+            header,
+            metadata,
+            make_pillow_opener(request.file, "TIFF", page.index, vips.lab_to_srgb),
+        )
     kind = {CMYK: "cmyk", YCBCR: "opaque", LAB: "lab"}.get(photometric)
     convert_rows, patch = page.get_conversion(), make_alpha_patch(page, request.stream)
     opener = make_vips_opener(request.file, header, orientation, page.index, kind, convert_rows, patch)
     return header, metadata, opener
 
 
-def make_lab_opener(file: Path | bytes, frame: int) -> OpenRows:
-    """Return an opener of 8-bit Lab, converted to 16-bit sRGB. Pillow decodes all of it and turns it upright."""
+def make_pillow_opener(
+    file: Path | bytes, format: str, frame: int, read: Callable[[ImageFile.ImageFile], Samples]
+) -> OpenRows:
+    """Return an opener of one frame that Pillow decodes. `read` returns its samples. All of it is held in memory."""
 
     def open_rows() -> FetchRows:
-        with pillow_settings(), file.open("rb") if isinstance(file, Path) else BytesIO(file) as stream:
-            image = open_pillow_image(stream, "TIFF")
+        with pillow_settings(), reopen(file) as stream:
+            image = open_pillow_image(stream, format)
             image.seek(frame)
             image.load()
-            return vips.make_row_fetcher(vips.lab_to_srgb(np.asarray(image)))
+            samples = read(image)
+        return lambda top, bottom: samples[top:bottom]
 
     return open_rows
+
+
+def reopen(file: Path | bytes) -> IO[bytes]:
+    """Open a file once more."""
+    return file.open("rb") if isinstance(file, Path) else BytesIO(file)
 
 
 def open_jpeg(request: OpenRequest) -> Opened:
@@ -189,7 +201,7 @@ def open_heic(request: OpenRequest) -> Opened:
     frame, pictures = request.frame, heic.read_pictures(data)
     request.check_frame(len(pictures))
     image = pictures[frame]
-    (width, height), info = image.size, heic.read_info(image)
+    (width, height), info = image.size, image.info
     request.check_size(width, height)
     _, metadata = build_metadata(info.get("icc_profile"), info.get("exif"), info.get("xmp"), None, {}, None)
     channels, depth = (1 if image.mode.startswith(("L", "I")) else 3), 16 if info["bit_depth"] > 8 else 8
@@ -214,21 +226,14 @@ def open_gif(request: OpenRequest) -> Opened:
     if structure.frames > 1:
         metadata = add_frame_timing(image, request.frame, metadata)
     header = Header("GIF", *image.size, 3, structure.transparent, frames=structure.frames)
-    file, frame, mode = request.file, request.frame, "RGBA" if structure.transparent else "RGB"
-
-    def open_rows() -> FetchRows:
-        with pillow_settings(), file.open("rb") if isinstance(file, Path) else BytesIO(file) as again:
-            picture = open_pillow_image(again, "GIF")
-            picture.seek(frame)
-            samples = np.asarray(picture.convert(mode))
-        return lambda top, bottom: samples[top:bottom]
-
-    return header, metadata, open_rows
+    mode = "RGBA" if structure.transparent else "RGB"
+    opener = make_pillow_opener(request.file, "GIF", request.frame, lambda image: np.asarray(image.convert(mode)))
+    return header, metadata, opener
 
 
 def open_with_pillow(request: OpenRequest) -> Opened:
     """Open one frame of a file that Pillow decodes to 8 bits. The whole frame is held in memory."""
-    stream, file, format, frame = request.stream, request.file, request.format, request.frame
+    stream, format, frame = request.stream, request.format, request.frame
     image = open_pillow_image(stream, format)
     frames = int(getattr(image, "n_frames", 1))
     request.check_frame(frames)
@@ -243,15 +248,10 @@ def open_with_pillow(request: OpenRequest) -> Opened:
     size = size_upright(*image.size, orientation)
     header = Header(format, *size, channels, image.has_transparency_data, frames=frames)
 
-    def open_rows() -> FetchRows:
-        with pillow_settings(), file.open("rb") if isinstance(file, Path) else BytesIO(file) as again:
-            picture = open_pillow_image(again, format)
-            picture.seek(frame)
-            picture.load()
-            samples = match_channels(apply_orientation(read_array(picture), orientation), header)
-        return lambda top, bottom: samples[top:bottom]
+    def read(picture: ImageFile.ImageFile) -> Samples:
+        return match_channels(apply_orientation(read_array(picture), orientation), header)
 
-    return header, metadata, open_rows
+    return header, metadata, make_pillow_opener(request.file, format, frame, read)
 
 
 def add_frame_timing(image: ImageFile.ImageFile, frame: int, metadata: Metadata) -> Metadata:

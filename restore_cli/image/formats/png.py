@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -20,6 +20,7 @@ from restore_cli.image.stream import PixelStream
 __all__ = ["PngChunks", "scan_png", "write_png"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"cICP", b"sRGB", b"mDCV", b"cLLI")
 MAX_INFLATED_BYTES = 1 << 24  # of one text or profile; larger ones may be decompression bombs
 MAX_CHUNK_BYTES = 1 << 26  # larger chunks are checked but not kept
@@ -31,6 +32,7 @@ BLOCK_SIZE = 1 << 20
 """bytes read at a time, and of a written IDAT chunk"""
 DEFLATE_LEVEL = 3  # for photographs a third of the time of level 6, and hardly larger
 METRES_PER_INCH = 0.0254
+CHUNK_NAMES = {b"iCCP": "its colour profile", b"eXIf": "its EXIF"} | dict.fromkeys(TEXT_CHUNKS, "a text")
 
 
 @dataclass
@@ -90,13 +92,11 @@ def scan_png(stream: IO[bytes]) -> PngChunks:
         compressed += length if kind == b"IDAT" else 0
         if length > MAX_CHUNK_BYTES and kind in CHUNK_NAMES:
             chunks.left_out.append(f"{CHUNK_NAMES[kind]} is larger than {MAX_CHUNK_BYTES >> 20} MiB and left out")
-        elif reader := CHUNK_READERS.get(kind):
-            try:
-                reader(chunks, data)
-            except ChunkLeftOut as error:
-                chunks.left_out.append(str(error))
-        elif kind in COLOUR_CHUNKS:
-            chunks.colours[kind] = data
+            continue
+        try:
+            read_chunk(chunks, kind, data)
+        except ChunkLeftOut as error:
+            chunks.left_out.append(str(error))
     if not compressed:
         raise UnreadableImage("damaged PNG: there is no pixel data")
     if chunks.pixel_bytes > compressed * MAX_DEFLATE_RATIO:
@@ -136,47 +136,42 @@ def inflate(data: bytes, what: str) -> bytes:
     return found
 
 
-def read_actl(chunks: PngChunks, data: bytes) -> None:
-    if len(data) == 8:
-        chunks.frames = max(1, int.from_bytes(data[:4], "big"))
+def read_chunk(chunks: PngChunks, kind: bytes, data: bytes) -> None:
+    """Take over the content of a chunk. Raises: ChunkLeftOut."""
+    match kind:
+        case b"acTL" if len(data) == 8:
+            chunks.frames = max(1, int.from_bytes(data[:4], "big"))
+        case b"tRNS":
+            chunks.transparent = True
+        case b"iCCP":
+            chunks.icc = inflate(data.partition(b"\0")[2][1:], CHUNK_NAMES[kind])
+        case b"eXIf":
+            chunks.exif = EXIF_PREFIX + data.removeprefix(EXIF_PREFIX)
+        case b"pHYs" if len(data) == 9 and data[8] == 1:  # px per metre
+            across, down = struct.unpack(">II", data[:8])
+            # 11811 px per metre are 300 dpi, not 299.9994
+            chunks.dpi = round(across * METRES_PER_INCH, 2), round(down * METRES_PER_INCH, 2)
+        case _ if kind in TEXT_CHUNKS:
+            read_text(chunks, kind, data)
+        case _ if kind in COLOUR_CHUNKS:
+            chunks.colours[kind] = data
 
 
-def read_trns(chunks: PngChunks, data: bytes) -> None:
-    chunks.transparent = True
-
-
-def read_iccp(chunks: PngChunks, data: bytes) -> None:
-    _, _, rest = data.partition(b"\0")
-    chunks.icc = inflate(rest[1:], CHUNK_NAMES[b"iCCP"])
-
-
-def read_exif_chunk(chunks: PngChunks, data: bytes) -> None:
-    chunks.exif = EXIF_PREFIX + data.removeprefix(EXIF_PREFIX)
-
-
-def read_phys(chunks: PngChunks, data: bytes) -> None:
-    if len(data) == 9 and data[8] == 1:  # px per metre
-        across, down = struct.unpack(">II", data[:8])
-        # 11811 px per metre are 300 dpi, not 299.9994
-        chunks.dpi = round(across * METRES_PER_INCH, 2), round(down * METRES_PER_INCH, 2)
-
-
-def read_text(chunks: PngChunks, data: bytes) -> None:
+def read_text(chunks: PngChunks, kind: bytes, data: bytes) -> None:
+    """Keep a text, and of several texts with the same keyword the last one. Raises: ChunkLeftOut."""
     key, value = split_keyword(data)
-    add_text(chunks, key, value.decode("latin-1"))
-
-
-def read_ztxt(chunks: PngChunks, data: bytes) -> None:
-    key, value = split_keyword(data)
-    add_text(chunks, key, inflate(value[1:], quote_keyword(key)).decode("latin-1"))
-
-
-def read_itxt(chunks: PngChunks, data: bytes) -> None:
-    key, rest = split_keyword(data)
-    _, translated = split_keyword(rest[2:])
-    _, value = split_keyword(translated)
-    text = inflate(value, quote_keyword(key)) if rest[:1] == b"\1" else value
-    add_text(chunks, key, text.decode("utf-8", "replace"))
+    name = f"its text {key[:40]!a}"  # the keyword may contain any character
+    if kind == b"tEXt":
+        text = value.decode("latin-1")
+    elif kind == b"zTXt":
+        text = inflate(value[1:], name).decode("latin-1")
+    else:
+        _, translated = split_keyword(value[2:])
+        _, content = split_keyword(translated)
+        text = (inflate(content, name) if value[:1] == b"\1" else content).decode("utf-8", "replace")
+    if chunks.text.get(key, text) != text:
+        chunks.left_out.append(f"{name} occurs several times, the last one is kept")
+    chunks.text[key] = text
 
 
 def split_keyword(data: bytes) -> tuple[str, bytes]:
@@ -185,38 +180,6 @@ def split_keyword(data: bytes) -> tuple[str, bytes]:
     if not found:
         raise ChunkLeftOut("a text is damaged and left out")
     return keyword.decode("latin-1"), rest
-
-
-def add_text(chunks: PngChunks, key: str, value: str) -> None:
-    """Keep the last text of each keyword."""
-    if chunks.text.get(key, value) != value:
-        chunks.left_out.append(f"{quote_keyword(key)} occurs several times, the last one is kept")
-    chunks.text[key] = value
-
-
-def quote_keyword(key: str) -> str:
-    """Return the name of a text for messages. The keyword may contain any character."""
-    return f"its text {key[:40]!a}"
-
-
-CHUNK_NAMES = {
-    b"iCCP": "its colour profile",
-    b"eXIf": "its EXIF",
-    b"tEXt": "a text",
-    b"zTXt": "a text",
-    b"iTXt": "a text",
-}
-
-CHUNK_READERS: dict[bytes, Callable[[PngChunks, bytes], None]] = {
-    b"acTL": read_actl,
-    b"tRNS": read_trns,
-    b"iCCP": read_iccp,
-    b"eXIf": read_exif_chunk,
-    b"pHYs": read_phys,
-    b"tEXt": read_text,
-    b"zTXt": read_ztxt,
-    b"iTXt": read_itxt,
-}
 
 
 def write_png(stream: PixelStream, sink: IO[bytes]) -> None:

@@ -99,19 +99,18 @@ class TiffPage:
             return None
         return (across * unit, down * unit) if unit else None
 
-    @property
-    def raw_ycbcr(self) -> bool:
-        """Whether libtiff returns YCbCr unchanged. It converts JPEG-compressed and subsampled files to RGB itself."""
-        plain = self.read_int(COMPRESSION, 1) not in (6, 7) and self.read_ints(SUBSAMPLING, 2) == (1, 1)
-        return self.read_int(PHOTOMETRIC, 0) == YCBCR and plain
-
     def get_conversion(self) -> Callable[[Samples], Samples] | None:
-        """Return the function that converts stored rows to RGB or gray, not premultiplied; None if they are already."""
-        if self.raw_ycbcr:
+        """Return the function that converts stored rows to RGB or gray, not premultiplied; None if they are already.
+
+        libtiff itself converts YCbCr that is JPEG-compressed or subsampled.
+        """
+        photometric = self.read_int(PHOTOMETRIC, 0)
+        plain = self.read_int(COMPRESSION, 1) not in (6, 7) and self.read_ints(SUBSAMPLING, 2) == (1, 1)
+        if photometric == YCBCR and plain:
             return partial(ycbcr_to_rgb, luma=self.luma, levels=self.levels)
         if self.alpha != "associated":
             return None
-        return partial(unpremultiply, white_is_zero=self.read_int(PHOTOMETRIC, 0) == 0 and self.depth < 32)
+        return partial(unpremultiply, white_is_zero=photometric == 0 and self.depth < 32)
 
     @property
     def luma(self) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from weakref import finalize
 
 import numpy as np
 import pyvips
+from PIL import Image
 
 from restore_cli.image.formats.patched import Patch, PatchedFile
 from restore_cli.image.picture import Samples
@@ -88,11 +89,15 @@ def to_srgb(image: pyvips.Image, kind: str) -> pyvips.Image:
     return image.extract_band(0, n=3) if kind == "opaque" else image.colourspace("rgb16")
 
 
-def lab_to_srgb(samples: Samples) -> pyvips.Image:
-    """Convert (h, w, 3) uint8 Lab to 16-bit sRGB: L is scaled to 255, a and b are signed."""
+def lab_to_srgb(image: Image.Image) -> Samples:
+    """Return a decoded 8-bit Lab image as (h, w, 3) 16-bit sRGB: L is scaled to 255, a and b are signed."""
+    samples = np.asarray(image)
     h, w, _ = samples.shape
     lab = np.concatenate([samples[..., :1] * np.float32(100 / 255), samples[..., 1:].view(np.int8)], 2)
-    return pyvips.Image.new_from_memory(lab.tobytes(), w, h, 3, "float").copy(interpretation="lab").colourspace("rgb16")
+    converted = (
+        pyvips.Image.new_from_memory(lab.tobytes(), w, h, 3, "float").copy(interpretation="lab").colourspace("rgb16")
+    )
+    return make_row_fetcher(converted)(0, h)
 
 
 def make_row_fetcher(image: pyvips.Image) -> Callable[[int, int], Samples]:
