@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
-from typer import Argument, Option
 
 from restore_cli.cli.console import say
+from restore_cli.cli.options import OTHER, command, flag, option
 from restore_cli.cli.parsing import Command, examples
 from restore_cli.errors import OutputError, UsageError
 from restore_cli.special_files import refuse_special_file
@@ -26,46 +27,42 @@ EXAMPLES = examples(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The options of `restore compare`."""
+
+    pictures: list[Path] = option("Two images or more; the first is the one before.", None, "PICTURES", MISSING)
+    output: Path = option("The image or page to write.", OTHER, "FILE", MISSING, short="-o")
+    crop: str | None = option("Show only this part: X,Y,W,H in pixels of the largest image.", OTHER, "X,Y,W,H")
+    zoom: int = option("Draw each pixel as a square of N by N pixels.", OTHER, "N", 1)
+    split: bool = flag("Write one image: the left half of the first, the right half of the second.", OTHER)
+    html: bool = flag("Write one self-contained page with a slider.", OTHER)
+    label: list[str] | None = option("Text shown instead of a file name; give it once for each image.", OTHER, "TEXT")
+    overwrite: bool = flag("Replace the output if it exists.", OTHER)
+
+
 def add_compare(app: typer.Typer) -> None:
     """Add the command `compare`."""
-    app.command("compare", cls=Command, epilog=EXAMPLES)(compare)
+    text = "Put images side by side; smaller ones are enlarged so that their pixels line up."
+    app.command("compare", cls=Command, help=text, epilog=EXAMPLES)(command(Comparison, compare))
 
 
-def compare(
-    pictures: Annotated[
-        list[Path],
-        Argument(help="Two images or more; the first is the one before.", metavar="PICTURES", show_default=False),
-    ],
-    output: Annotated[
-        Path, Option("--output", "-o", help="The image or page to write.", metavar="FILE", show_default=False)
-    ],
-    crop: Annotated[
-        str | None, Option(help="Show only this part: X,Y,W,H in pixels of the largest image.", metavar="X,Y,W,H")
-    ] = None,
-    zoom: Annotated[int, Option(help="Draw each pixel as a square of N by N pixels.", metavar="N")] = 1,
-    split: Annotated[
-        bool, Option("--split", help="Write one image: the left half of the first, the right half of the second.")
-    ] = False,
-    html: Annotated[bool, Option("--html", help="Write one self-contained page with a slider.")] = False,
-    label: Annotated[
-        list[str] | None,
-        Option(help="Text shown instead of a file name; give it once for each image.", metavar="TEXT"),
-    ] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace the output if it exists.")] = False,
-) -> None:
-    """Put images side by side; smaller ones are enlarged so that their pixels line up."""
+def compare(options: Comparison) -> None:
+    """Write the sheet, the split image or the page."""
     from restore_cli.evaluation import comparison
     from restore_cli.image.codec import decode_finite
 
-    check_sheet_output(output, split, html)
-    if label and len(label) != len(pictures):
-        raise UsageError(f"--label is given {len(label)} times for {len(pictures)} images")
-    refuse_input(pictures, output)
-    refuse_existing(output, overwrite)
-    titles = label or shorten_names(pictures)
+    pictures, output = options.pictures, options.output
+    check_sheet_output(output, options.split, options.html)
+    if options.label and len(options.label) != len(pictures):
+        raise UsageError(f"--label is given {len(options.label)} times for {len(pictures)} images")
+    if output.resolve() in {path.resolve() for path in pictures}:
+        raise UsageError(f"-o {output}: is one of the images to compare", hint="-o with another name")
+    refuse_existing(output, options.overwrite)
+    titles = options.label or shorten_names(pictures)
     panels = [comparison.Panel(title, decode_finite(path)) for title, path in zip(titles, pictures, strict=True)]
-    make = comparison.make_page if html else comparison.make_split if split else comparison.make_sheet
-    write_comparison(output, make(panels, parse_crop(crop), zoom), overwrite)
+    make = comparison.make_page if options.html else comparison.make_split if options.split else comparison.make_sheet
+    write_comparison(output, make(panels, parse_crop(options.crop), options.zoom), options.overwrite)
     say(f"{' | '.join(map(str, pictures))} → {output}")
 
 
@@ -101,12 +98,6 @@ def parse_crop(text: str | None) -> Crop | None:
     except ValueError:
         raise UsageError(f"--crop {text}: expected four whole numbers X,Y,W,H", hint="--crop 0,0,64,64") from None
     return Crop(x, y, width, height)
-
-
-def refuse_input(pictures: list[Path], output: Path) -> None:
-    """Raise UsageError if the output would replace one of the images."""
-    if output.resolve() in {path.resolve() for path in pictures}:
-        raise UsageError(f"-o {output}: is one of the images to compare", hint="-o with another name")
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

@@ -98,11 +98,8 @@ class Display:
     def make_download_row(self, name: str) -> Row:
         done, total = self.downloads.done, self.downloads.total
         ends = f"{done / 1e6:.1f}/{total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
-        return (
-            Text(shorten(escape_controls(f"fetching {name}"), err.width // 2)),
-            make_progress_bar(done, total),
-            Text(ends),
-        )
+        title = shorten(escape_controls(f"fetching {name}"), err.width // 2)
+        return Text(title), make_progress_bar(done, total), Text(ends)
 
     def describe_state(self) -> Iterator[str]:
         """Yield the parts of the last line."""
@@ -136,14 +133,7 @@ def show_display(display: Display, live: bool) -> Iterator[None]:
     if not live:
         yield
         return
-    drawn = Live(
-        console=err,
-        get_renderable=display.render,
-        refresh_per_second=5,
-        transient=True,
-        redirect_stdout=False,
-    )
-    with drawn:
+    with Live(console=err, get_renderable=display.render, refresh_per_second=5, transient=True, redirect_stdout=False):
         yield
 
 

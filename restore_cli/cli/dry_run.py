@@ -23,13 +23,18 @@ __all__ = ["dry_run"]
 
 def dry_run(job: Job, options: Options) -> None:
     """Print the plan and the estimate, and raise the exit code."""
-    models = ModelCache(replace(job.model, device=pick_measured_device(job.model.device)))
+    first = "auto" if job.model.device == "all" else job.model.device.partition(",")[0]
+    models = ModelCache(replace(job.model, device=first))  # a tile is measured on the first of several devices
     plan, sample = plan_dry_run(job, models), InputSample()
     stats = RunStats(plan.ignored)
     for item in plan.items():
-        if item is not None:
-            count_item(item, sample, stats)
-            print_item(item, options)
+        if item is None:
+            continue
+        if isinstance(item, Task):
+            sample.add(item)
+        else:
+            stats.add(item)
+        print_item(item, options)
     if not stats.total and not sample.count and not job.run.shard:
         raise make_no_inputs_error(job, plan.ignored)
     manifests = [Path(path) for manifest in plan.manifests.values() for path in manifest.files]
@@ -51,19 +56,6 @@ def dry_run(job: Job, options: Options) -> None:
         raise stats.ended
     if stats.code:
         raise typer.Exit(stats.code)
-
-
-def pick_measured_device(device: str) -> str:
-    """Return the device on which a tile is measured: the first of those that would restore."""
-    return "auto" if device == "all" else device.partition(",")[0]
-
-
-def count_item(item: Task | Result, sample: InputSample, stats: RunStats) -> None:
-    """Add a task to the sample, or count a Result."""
-    if isinstance(item, Task):
-        sample.add(item)
-    else:
-        stats.add(item)
 
 
 def print_item(item: Task | Result, options: Options) -> None:

@@ -26,7 +26,7 @@ from restore_cli.jobs.events import Event, Note
 from restore_cli.special_files import find_descriptor, refuse_special_file
 
 if TYPE_CHECKING:
-    from restore_cli.evaluation.evaluate import EvalOptions, Row, Summary
+    from restore_cli.evaluation.evaluate import Row, Summary
 
 __all__ = ["add_eval"]
 
@@ -119,7 +119,7 @@ def measure_images(options: Evaluation) -> Iterator[Row]:
     """Yield a row for each image, restored or given, with a live display on a terminal."""
     from restore_cli.cli.build_job import build_model_options
     from restore_cli.cli.display import Display, show_display
-    from restore_cli.evaluation.evaluate import evaluate, evaluate_folders
+    from restore_cli.evaluation.evaluate import EvalOptions, evaluate, evaluate_folders
     from restore_cli.models.processor import use_granted_cores
 
     if options.border is not None and options.border < 0:
@@ -131,6 +131,15 @@ def measure_images(options: Evaluation) -> Iterator[Row]:
     if options.task is None:
         raise UsageError("eval needs a task, or --restored", hint="restore eval sr --reference HR/")
     model = build_model_options(options.task, options.model)
+    measured = EvalOptions(
+        options.reference,
+        options.input,
+        options.sigma,
+        options.seed,
+        options.border,
+        options.baseline,
+        parse_sides(options.tiles),
+    )
     live = can_draw() and not options.json
     downloads = Downloads(model.catalogue.find_entry, options.json, live)
     display = Display(downloads, model.device)
@@ -143,7 +152,7 @@ def measure_images(options: Evaluation) -> Iterator[Row]:
 
     with show_display(display, live):
         use_granted_cores()
-        for row in evaluate(model, build_eval_options(options), on_event):
+        for row in evaluate(model, measured, on_event):
             for text in row.notes:
                 note(f"{row.image}: {text}")
             yield row
@@ -157,21 +166,6 @@ def refuse_model(options: Evaluation) -> None:
         if name not in apart and values[name] != field.default:
             shown = "a task" if name == "task" else f"--{name}"
             raise UsageError(f"--restored measures existing results, {shown} is for restoring")
-
-
-def build_eval_options(options: Evaluation) -> EvalOptions:
-    """The options as a EvalOptions."""
-    from restore_cli.evaluation.evaluate import EvalOptions
-
-    return EvalOptions(
-        reference=options.reference,
-        input=options.input,
-        sigma=options.sigma,
-        seed=options.seed,
-        border=options.border,
-        baseline=options.baseline,
-        tiles=parse_sides(options.tiles),
-    )
 
 
 def parse_sides(text: str | None) -> tuple[int, ...]:

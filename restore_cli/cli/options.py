@@ -19,7 +19,8 @@ OF_TASK = {"scale": "sr", "noise": "denoise", "quality": "dejpeg"}
 
 MODEL, INPUT, OUTPUT, IMAGE = "Model", "Input", "Output", "Image"
 MEASUREMENT, SPEED, BATCH, REPORTING = "Measurement", "Speed and memory", "Batch", "Reporting"
-PANELS = (None, MODEL, INPUT, OUTPUT, IMAGE, MEASUREMENT, SPEED, BATCH, REPORTING)
+OTHER = "Options"
+PANELS = (None, MODEL, INPUT, OUTPUT, IMAGE, MEASUREMENT, SPEED, BATCH, REPORTING, OTHER)
 """The panels of a help page in their order. Arguments have no panel."""
 
 

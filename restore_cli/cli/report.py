@@ -16,11 +16,11 @@ from restore_cli.cli.console import PipeClosed, complain, escape_controls, note,
 from restore_cli.cli.own_files import refuse_other_content
 from restore_cli.cli.run_stats import MAX_LISTED_ERRORS, RunStats, count_pictures
 from restore_cli.errors import OutputError
-from restore_cli.jobs.events import Event, Note, PictureFinished, PictureStarted, StopRequested
+from restore_cli.jobs.events import Event, Note, PictureFinished, StopRequested
 from restore_cli.jobs.types import Result
 from restore_cli.special_files import find_descriptor
 
-__all__ = ["InFlight", "Json", "Lines", "Log", "Reporter", "result_to_json", "stats_to_json"]
+__all__ = ["Json", "Lines", "Log", "Reporter", "result_to_json", "stats_to_json"]
 
 
 class Reporter(Protocol):
@@ -31,23 +31,6 @@ class Reporter(Protocol):
 
     def finish(self, stats: RunStats) -> None:
         """Write the summary at the end of the run."""
-
-
-class InFlight:
-    """The inputs that are being restored."""
-
-    def __init__(self) -> None:
-        self.paths: set[str] = set()
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def handle(self, event: Event) -> None:
-        """Add inputs that start, remove inputs that finish."""
-        if isinstance(event, PictureStarted):
-            self.paths.add(event.input)
-        elif isinstance(event, PictureFinished):
-            self.paths.discard(event.result.input)
 
 
 class Lines:

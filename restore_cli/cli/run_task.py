@@ -17,7 +17,7 @@ from restore_cli.cli.dry_run import dry_run
 from restore_cli.cli.inputs import STANDARD, choose_shard
 from restore_cli.cli.options import Options
 from restore_cli.cli.piped_image import check_streams, replace_streams, uses_streams
-from restore_cli.cli.report import InFlight, Json, Lines, Log, Reporter
+from restore_cli.cli.report import Json, Lines, Log, Reporter
 from restore_cli.cli.run_stats import RunStats
 from restore_cli.cli.signals import Stop, stop_on_signals
 from restore_cli.errors import OutputError, RestoreError
@@ -46,20 +46,16 @@ def run_task(task: str, options: Options) -> None:
 def run_and_report(job: Job, options: Options) -> None:
     """Run the job, report what happens, and raise the exit code."""
     live = can_draw() and not options.run.quiet
-    downloads, in_flight, stats = (
-        Downloads(job.model.catalogue.find_entry, options.run.quiet, live),
-        InFlight(),
-        RunStats(),
-    )
+    downloads, stats = Downloads(job.model.catalogue.find_entry, options.run.quiet, live), RunStats()
     display, reporters = Display(downloads, job.model.device), list(make_reporters(options, live))
-    handlers = [downloads.handle, in_flight.handle, *([display.handle] if live else [])]
+    handlers = [downloads.handle, display.handle]
     handlers += [reporter.handle for reporter in reporters]  # last, because they can fail
 
     def on_event(event: Event) -> None:
         for handle in handlers:
             handle(event)
 
-    stop = Stop(lambda: 0 if downloads.name else len(in_flight), lambda count: on_event(StopRequested(count)))
+    stop = Stop(lambda: 0 if downloads.name else len(display.in_flight), lambda count: on_event(StopRequested(count)))
     try:
         with ExitStack() as stack:
             stack.enter_context(show_display(display, live))
