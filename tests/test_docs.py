@@ -233,13 +233,15 @@ def test_the_code_of_the_library_page_runs(page_folder: Path, capsys: pytest.Cap
     small = make_checkpoint(page_folder / "small.safetensors", "emt_x4")
     scope: dict[str, Any] = {}
     for block in find_code_blocks((ROOT / "docs/library.md").read_text(encoding="utf-8"), ["python"]):
-        exec(block.replace("emt-x4", str(small)), scope)
-    assert scope["large"].shape == (592, 896, 3)
+        exec(block.replace('"emt-x4"', repr(str(small))), scope)
+    with Image.open("cat_large.png") as large, Image.open("cat_sr4.png") as same:
+        assert large.size == same.size == scope["written"].size == (896, 592)
     assert (scope["large_gray"].shape, scope["large_gray"].dtype) == ((592, 896), "float32")
-    assert (page_folder / "cat_large.png").exists()
-    printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "4 3"
-    assert printed[1].endswith(" 2")
+    assert (scope["large_images"].shape, scope["top"]) == ((2, 3, 160, 240), 2400)
+    *listed, contract, tiles, written_file, error = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed] == [e.name for e in restore_cli.list_models("sr", 4)]
+    assert (contract, tiles, written_file) == ("4 3", "2 tiles", "(896, 592) ()")
+    assert error.endswith(" 2")
 
 
 def test_a_checkpoint_is_added_as_its_page_says(page_folder: Path) -> None:

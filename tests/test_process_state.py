@@ -19,12 +19,14 @@ import pytest
 import torch
 from huggingface_hub.utils import logging
 from images import make_image
+from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from torch import Tensor
 
 import restore_cli
 from restore_cli.image.formats.pillow import pillow_settings
 from restore_cli.models.attention import ONEDNN_PRODUCTS
+from restore_cli.models.network import Network
 from restore_cli.weights.hub_client import silence_client
 
 ROOT = Path(__file__).parents[1]
@@ -86,7 +88,8 @@ from restore_cli.models import processor
 processor.cores = lambda *_: 1  # as in a cgroup of one core
 before = snapshot()
 model = restore_cli.load(sys.argv[1], device="cpu")
-restore_cli.restore(model, np.zeros((70, 90, 3), np.uint8), tile=32)
+for channels in (3, 4):
+    restore_cli.restore(model, np.zeros((70, 90, channels), np.uint8), tile=32)
 after = snapshot()
 changed = {name: [before[name], after[name]] for name in before if before[name] != after[name]}
 loaded = [name for name in ("PIL", "pyvips", "torch._dynamo") if name in sys.modules]
@@ -158,7 +161,7 @@ def test_eight_threads_in_two_models_give_the_bytes_of_one(x1: Path, x2: Path) -
     images = [make_image(40 + 8 * i, 48, seed=i).astype(np.float32) / np.float32(255) for i in range(4)]
     tasks = [(model, image) for image in images for model in models] * 3
 
-    def restored(task: tuple[Any, Any]) -> bytes:
+    def restored(task: tuple[Network, NDArray[Any]]) -> bytes:
         return restore_cli.restore(*task, tile=32).tobytes()
 
     expected, before = [restored(task) for task in tasks], flag()

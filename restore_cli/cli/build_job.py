@@ -49,14 +49,11 @@ def build_model_options(task: str, flags: ModelFlags) -> ModelOptions:
 
 def build_file_options(inputs: InputFlags, outputs: OutputFlags) -> FileOptions:
     """Return the options of each file. Raises UsageError for invalid values."""
-    check_minimum(inputs, frame=1, max_pixels=1)
-    check_minimum(outputs, jpeg_quality=1)
-    if outputs.jpeg_quality is not None and outputs.jpeg_quality > 100:
-        raise UsageError(f"--jpeg-quality {outputs.jpeg_quality}: expected 1 to 100")
+    output = OutputOptions(outputs.bit_depth, outputs.dither, outputs.alpha, outputs.icc, outputs.resize, outputs.strip)
+    options = FileOptions(output, inputs.max_pixels, inputs.frame, outputs.jpeg_quality)
     if outputs.resize is not None:
         check_resize(outputs.resize, inputs.max_pixels)
-    output = OutputOptions(outputs.bit_depth, outputs.dither, outputs.alpha, outputs.icc, outputs.resize, outputs.strip)
-    return FileOptions(output, inputs.max_pixels, inputs.frame, outputs.jpeg_quality)
+    return options
 
 
 def build_run_options(flags: RunFlags, outputs: OutputFlags) -> RunOptions:
@@ -74,7 +71,7 @@ def build_run_options(flags: RunFlags, outputs: OutputFlags) -> RunOptions:
     )
 
 
-def check_minimum(options: ModelFlags | InputFlags | OutputFlags | RunFlags, **minimum: int) -> None:
+def check_minimum(options: ModelFlags | RunFlags, **minimum: int) -> None:
     """Raise UsageError for an option below its minimum."""
     for name, smallest in minimum.items():
         value = getattr(options, name)

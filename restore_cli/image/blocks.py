@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restore_cli.image.picture import PEAK, Samples
+from restore_cli.image.picture_source import PictureSource
 from restore_cli.image.rows import read_blocks
-from restore_cli.image.source import PictureSource
 
 __all__ = ["BlockDetector", "describe_compression"]
 

@@ -60,11 +60,11 @@ class Header:
     """The properties of a decoded picture, read without decoding it. Sizes are in px, after EXIF orientation."""
 
     format: str
-    """a key of formats.capabilities.FORMAT_NAMES"""
+    """a key of formats.capabilities.FORMAT_NAMES, or "array" for pixels that come from no file"""
     width: int
     height: int
     channels: int
-    """1 (gray) or 3 (RGB), without alpha"""
+    """1 (gray) or 3 (RGB), without alpha; arrays may have 6 (two RGB views)"""
     alpha: bool
     jpeg_quality: int | None = None
     """1-100, estimated from the quantisation tables"""

@@ -1,24 +1,23 @@
-"""Image files opened for reading: header and metadata at once, rows on demand and any number of times."""
+"""Opens image files: header and metadata at once, rows on demand and any number of times."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from stat import S_ISREG
 from typing import IO
 
-import numpy as np
 import pyvips
 
 from restore_cli.errors import ImageError, RestoreError
 from restore_cli.image.formats import vips
-from restore_cli.image.formats.openers import OPENERS, OpenRequest, OpenRows, open_with_pillow
+from restore_cli.image.formats.openers import OPENERS, OpenRequest, open_with_pillow
 from restore_cli.image.formats.pillow import pillow_settings
 from restore_cli.image.formats.sniff import detect_format
-from restore_cli.image.picture import Header, Metadata, Samples
+from restore_cli.image.picture import Samples
+from restore_cli.image.picture_source import OpenRows, PictureSource
 from restore_cli.image.reasons import (
     UnreadableImage,
     UnsupportedImage,
@@ -26,45 +25,11 @@ from restore_cli.image.reasons import (
     join_lines,
     suggest_command,
 )
-from restore_cli.image.rows import RowReader, read_blocks
+from restore_cli.image.rows import FetchRows
 
-__all__ = ["MAX_PIXELS", "PictureSource", "open_source"]
+__all__ = ["MAX_PIXELS", "open_source"]
 
 MAX_PIXELS = 2_000_000_000
-
-
-@dataclass(frozen=True)
-class PictureSource:
-    """One picture of a file. Its rows are (n, w, c), upright, alpha last, colours not premultiplied."""
-
-    name: str
-    """of the file, for messages"""
-    header: Header
-    metadata: Metadata
-    opener: OpenRows
-
-    def open_rows(self) -> RowReader:
-        """Start reading at the first row. Raises: ImageError, also from the reader when it reaches damaged data."""
-        with raise_image_errors(self.name):
-            fetch = self.opener()
-
-        def fetch_guarded(top: int, bottom: int) -> Samples:
-            with raise_image_errors(self.name):
-                return fetch(top, bottom)
-
-        return RowReader(fetch_guarded, self.header.height, self.header.width)
-
-    @property
-    def nbytes(self) -> int:
-        """The size of all samples, decoded."""
-        header = self.header
-        return header.width * header.height * (header.channels + header.alpha) * header.depth // 8
-
-    def preload(self) -> PictureSource:
-        """Return the same picture with all rows decoded in memory. Raises: ImageError."""
-        parts = list(read_blocks(self.open_rows(), self.header.width * 4))
-        samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return replace(self, opener=lambda: lambda top, bottom: samples[top:bottom])
 
 
 def open_source(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> PictureSource:
@@ -81,7 +46,23 @@ def open_source(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: 
                 raise UnreadableImage("the file is empty")
             request = OpenRequest(stream, file, detect_format(head), frame, max_pixels)
             header, metadata, opener = OPENERS.get(request.format, open_with_pillow)(request)
-    return PictureSource(name, header, metadata, opener)
+    return PictureSource(name, header, metadata, guard_opener(name, opener))
+
+
+def guard_opener(name: str, opener: OpenRows) -> OpenRows:
+    """Return an opener whose errors, and those of its reader, are ImageErrors."""
+
+    def open_rows() -> FetchRows:
+        with raise_image_errors(name):
+            fetch = opener()
+
+        def fetch_guarded(top: int, bottom: int) -> Samples:
+            with raise_image_errors(name):
+                return fetch(top, bottom)
+
+        return fetch_guarded
+
+    return open_rows
 
 
 def read_all(path: Path | IO[bytes]) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from restore_cli.models.swinir import SwinIR
 from restore_cli.pinned import PINNED
 from restore_cli.weights.architectures import EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
 
-__all__ = ["ARCHITECTURES", "Network"]
+__all__ = ["ARCHITECTURES", "Checkpoint", "Network"]
 
 ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "swinir": (SwinIRConfig, SwinIR),
@@ -42,6 +44,17 @@ REPEATED_BLOCKS = (
 """Modules that a network repeats. PyTorch's compiler compiles one of each kind."""
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file that a network was loaded from."""
+
+    name: str
+    """of the catalogue entry, or of the file"""
+    path: Path
+    task: str | None
+    """of the catalogue entry"""
+
+
 class Network:
     """A module on its device. Weights stay float32; half precisions run under autocast, unless most tiles overflow."""
 
@@ -58,6 +71,7 @@ class Network:
         self.repeats = repeats
         """the half-precision network whose overflowed tiles this one runs again"""
         self.tiles, self.overflowed = 0, 0
+        self.checkpoint: Checkpoint | None = None
 
     @property
     def contract(self) -> Contract:

@@ -1,27 +1,37 @@
-"""Restores numpy arrays, chooses the tiling, and retries with a smaller one when memory runs out."""
+"""Restores arrays, chooses the tiling, and retries with a smaller one when memory runs out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from restore_cli.contract import Contract, Model
-from restore_cli.errors import OutOfMemory, UsageError, is_out_of_memory
+from restore_cli.errors import OutOfMemory, is_out_of_memory
+from restore_cli.image.colour import make_conversion
+from restore_cli.image.picture import Header, Metadata, Samples
+from restore_cli.image.picture_source import OpenRows, PictureSource
 from restore_cli.models.processor import release_freed_memory
 from restore_cli.pipeline.memory import fit_tiling
-from restore_cli.tiling.engine import Trace, restore_rows
+from restore_cli.pipeline.output import OutputOptions, quantise_rows
+from restore_cli.pipeline.picture import PicturePipeline
+from restore_cli.tiling.engine import Trace
 from restore_cli.tiling.geometry import Tiling
 
-__all__ = ["choose_tiling", "default_tiling", "pick_channels", "restore_array", "retry_with_smaller_tiling"]
+__all__ = [
+    "OnTile",
+    "choose_tiling",
+    "default_tiling",
+    "open_samples",
+    "restore_array",
+    "retry_with_smaller_tiling",
+]
 
-Array = NDArray[Any]
 OnTile = Callable[[int, int], None]
+"""called with the number of finished tiles, and their total"""
 T = TypeVar("T")
 
 TILE = 512
@@ -63,20 +73,52 @@ def choose_tiling(
 
 
 def restore_array(
-    model: Model, pixels: Array, tiling: Tiling, on_tile: OnTile = lambda done, total: None
-) -> tuple[Array, Trace]:
+    model: Model,
+    pixels: Samples,
+    tiling: Tiling,
+    on_tile: OnTile = lambda done, total: None,
+    *,
+    icc: bytes | None = None,
+) -> tuple[Samples, Trace]:
     """Restore (h, w, c) uint8, uint16 or float32 in [0, 1] to (h·scale, w·scale, c) of the same type.
 
-    Integers are rounded half to even. When memory runs out, the picture starts again with a smaller batch, then with a
-    smaller tile; the Trace has the tiling that succeeded.
+    Two and four channels are gray and RGB with alpha. `icc` is the colour profile, sRGB if None. Integers are rounded
+    half to even. When memory runs out, the picture starts again with a smaller batch, then with a smaller tile; the
+    Trace has the tiling that succeeded.
 
     Raises:
         OutOfMemory: memory runs out at the smallest tile.
         UsageError: the channels do not fit the model.
     """
-    rows = ArrayRows(pixels, pick_channels(model.contract, pixels.shape[2]))
-    side = max(pixels.shape[:2])
-    return retry_with_smaller_tiling(lambda trace: assemble(model, rows, trace), model.contract, side, tiling, on_tile)
+    picture = open_array(pixels, icc)
+
+    def assemble(trace: Trace) -> Samples:
+        h, w, _ = pixels.shape
+        channels, scale, top = picture.result_channels, model.contract.scale, 0
+        out = np.empty((h * scale, w * scale, channels), pixels.dtype)
+        for block in quantise_rows(picture.restore(model, trace), pixels.dtype, picture.alpha, dither=False):
+            out[top : top + block.shape[0]] = block
+            top += block.shape[0]
+        return out
+
+    return retry_with_smaller_tiling(assemble, model.contract, max(pixels.shape[:2]), tiling, on_tile)
+
+
+def open_array(pixels: Samples, icc: bytes | None = None) -> PicturePipeline:
+    """Prepare an array (h, w, c) as `restore_array` describes it."""
+    return open_samples(pixels.shape, pixels.dtype, lambda: lambda top, bottom: pixels[top:bottom], icc)
+
+
+def open_samples(
+    shape: tuple[int, ...], dtype: np.dtype[Any], opener: OpenRows, icc: bytes | None = None
+) -> PicturePipeline:
+    """Prepare rows of a picture (h, w, c) of uint8, uint16 or float32."""
+    height, width, channels = shape
+    alpha = channels in (2, 4)
+    header = Header("array", width, height, channels - alpha, alpha, depth=8 * dtype.itemsize)
+    source = PictureSource("image", header, Metadata(icc), opener)
+    colour = make_conversion(icc, header.channels)
+    return PicturePipeline(source, OutputOptions(), 0.0, 1.0, colour, alpha, clips=False)
 
 
 def retry_with_smaller_tiling(
@@ -100,62 +142,3 @@ def retry_with_smaller_tiling(
         if smaller is None:
             raise OutOfMemory(f"out of memory at the smallest tile, {tiling.tile} px", hint="--device cpu")
         tiling = smaller
-
-
-def assemble(model: Model, rows: ArrayRows, trace: Trace) -> Array:
-    """Restore all rows into one array, and quantise each block as it comes."""
-    scale, (h, w, c) = model.contract.scale, rows.pixels.shape
-    channels = c if c <= 3 else 3
-    out = np.empty((h * scale, w * scale, channels), rows.pixels.dtype)
-    top = 0
-    for block in restore_rows(model, rows, trace):
-        part = quantise(block.mean(0, keepdim=True) if channels < block.shape[0] else block, out.dtype)
-        out[top : top + part.shape[0]] = part
-        top += part.shape[0]
-    return out
-
-
-def quantise(block: Tensor, dtype: np.dtype[Any]) -> Array:
-    """Convert (c, n, w) float32 to (n, w, c) of the dtype. Integers are clipped and rounded half to even."""
-    pixels: Array = block.permute(1, 2, 0).numpy()
-    if np.issubdtype(dtype, np.floating):
-        return pixels.astype(dtype)
-    peak = np.iinfo(dtype).max
-    rounded: Array = np.rint(pixels.clip(0, 1) * peak).astype(dtype)
-    return rounded
-
-
-def pick_channels(contract: Contract, channels: int) -> int:
-    """Return how many channels the model gets for an image of `channels`. Gray may become three equal channels.
-
-    Raises UsageError if the image does not fit the model.
-    """
-    if channels == contract.channels or (channels == 1 and contract.channels == 3):
-        return contract.channels
-    expected = {1: "gray images", 3: "colour images", 6: "pairs of colour views, six channels"}[contract.channels]
-    raise UsageError(f"this checkpoint restores {expected}; this image has {channels} channels", "restore models")
-
-
-@dataclass(frozen=True)
-class ArrayRows:
-    """Reads rows of an array (h, w, c) as float32 tensors with the channels of the model."""
-
-    pixels: Array
-    channels: int
-
-    @property
-    def height(self) -> int:
-        """Height in px."""
-        return int(self.pixels.shape[0])
-
-    @property
-    def width(self) -> int:
-        """Width in px."""
-        return int(self.pixels.shape[1])
-
-    def read(self, top: int, bottom: int) -> Tensor:
-        """Return rows top..bottom as (channels, bottom - top, w) float32 in [0, 1]."""
-        dtype = self.pixels.dtype
-        peak = 1.0 if np.issubdtype(dtype, np.floating) else float(np.iinfo(dtype).max)
-        rows = self.pixels[top:bottom].astype(np.float32) / np.float32(peak)
-        return torch.from_numpy(rows).permute(2, 0, 1).expand(self.channels, -1, -1)

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 from PIL import ImageCms
 
+from restore_cli.atomic import make_folder
 from restore_cli.contract import Model
-from restore_cli.errors import ImageError, OutputError
-from restore_cli.image.codec import write_streams
+from restore_cli.errors import ImageError, OutputError, UsageError
+from restore_cli.image.codec import infer_format, write_streams
 from restore_cli.image.formats.capabilities import ALPHA_FORMATS, FORMAT_NAMES, MULTI_FRAME_FORMATS
 from restore_cli.image.metadata.collect import update_size
 from restore_cli.image.metadata.provenance import Provenance, add_provenance, strip_metadata
 from restore_cli.image.picture import Header, Metadata, Samples
+from restore_cli.image.picture_source import PictureSource
 from restore_cli.image.resize import compute_size
-from restore_cli.image.source import MAX_PIXELS, PictureSource, open_source
+from restore_cli.image.source import MAX_PIXELS, open_source
 from restore_cli.image.stream import PixelStream
 from restore_cli.image.writers import EncoderOptions, can_hold_profile
+from restore_cli.models.network import Network
+from restore_cli.pipeline.array import OnTile, retry_with_smaller_tiling
 from restore_cli.pipeline.output import OutputOptions, check_final_size, pick_sample_type, quantise_rows, resize_rows
 from restore_cli.pipeline.picture import PicturePipeline, is_opaque, open_picture_pipeline
 from restore_cli.tiling.engine import Trace
+from restore_cli.tiling.geometry import Tiling
+from restore_cli.weights.store import compute_sha256
 
-__all__ = ["FileOptions", "FilePipeline", "open_file_pipeline", "open_sources", "restore_pages", "write_file"]
+__all__ = [
+    "FileOptions",
+    "FilePipeline",
+    "FileResult",
+    "open_file_pipeline",
+    "open_sources",
+    "restore_file",
+    "restore_pages",
+    "write_file",
+]
 
 MIN_JPEG_QUALITY = 90
 """Least quality of a restored JPEG, also if its source has a lower one."""
@@ -40,6 +55,13 @@ class FileOptions:
     """counted from 1; None means all"""
     jpeg_quality: int | None = None
     """1-100; None means that of the source, at least MIN_JPEG_QUALITY"""
+
+    def __post_init__(self) -> None:
+        if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
+            raise UsageError(f"--jpeg-quality {self.jpeg_quality}: expected 1 to 100")
+        for name, value in (("frame", self.frame), ("max-pixels", self.max_pixels)):
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} {value}: expected 1 or more")
 
 
 def open_sources(path: Path, format: str, options: FileOptions) -> list[PictureSource]:
@@ -97,6 +119,62 @@ def open_file_pipeline(sources: list[PictureSource], path: Path, format: str, op
     output = drop_opaque_alpha(sources, path, format, options.output)
     pictures = tuple(open_picture_pipeline(source, keep_colours(source, format, output)) for source in sources)
     return FilePipeline(path, format, pictures, make_encoder_options(sources[0].header, options))
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """A file that was written."""
+
+    size: tuple[int, int]
+    """(width, height) of its first picture, px"""
+    tile: int
+    """side of the tiles that were used, input px; 0 for no tiling"""
+    notes: tuple[str, ...]
+    """what the format of the result could not hold"""
+
+
+def restore_file(
+    model: Network,
+    source: Path,
+    target: Path,
+    options: FileOptions,
+    task: str | None,
+    choose: Callable[[int], Tiling],
+    on_tile: OnTile,
+) -> FileResult:
+    """Restore all pictures of a file into another file, which appears when it is complete.
+
+    The suffix of `target` decides the format. `task` is recorded in the metadata, None for that of the catalogue.
+    `choose` returns the tiling for a longest side in px.
+
+    Raises:
+        ImageError: the source cannot be read.
+        OutputError: the target is the source, cannot be written, or cannot hold its pictures.
+        OutOfMemory: memory runs out at the smallest tile.
+        UsageError: the channels do not fit the model, or the final size is not allowed.
+    """
+    format = infer_format(target)
+    sources = open_sources(source, format, options)
+    if target.exists() and target.samefile(source):
+        raise OutputError(f"{target}: is the input, which is never overwritten", "another name for the result")
+    make_folder(target.parent)
+    file, scale = open_file_pipeline(sources, target, format, options), model.contract.scale
+    note = make_provenance(model, task)
+
+    def attempt(trace: Trace) -> tuple[tuple[int, int], tuple[str, ...]]:
+        return write_file(file, restore_pages(file, model, trace), scale, note)
+
+    written, trace = retry_with_smaller_tiling(attempt, model.contract, file.side, choose(file.side), on_tile)
+    return FileResult(written[0], trace.tiling.tile, written[1])
+
+
+def make_provenance(model: Network, task: str | None) -> Provenance:
+    """Return the note on how a model restores. A model without a checkpoint has no name and no sha256."""
+    scale, checkpoint = model.contract.scale, model.checkpoint
+    if checkpoint is None:
+        return Provenance(task or "", "", "", scale)
+    known = task or checkpoint.task or ("sr" if scale > 1 else "")
+    return Provenance(known, checkpoint.name, compute_sha256(checkpoint.path), scale)
 
 
 def restore_pages(file: FilePipeline, model: Model, trace: Trace) -> Iterator[Iterator[Samples]]:

@@ -11,15 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restore_cli.contract import Contract, Model
-from restore_cli.errors import ImageError
+from restore_cli.errors import ImageError, UsageError
 from restore_cli.image.alpha_bleed import BLEED_MARGIN, bleed_colours
 from restore_cli.image.colour import ColourConversion, decode_srgb, encode_srgb, is_unsupported_profile, make_conversion
 from restore_cli.image.picture import PEAK, Header, Samples
+from restore_cli.image.picture_source import PictureSource
 from restore_cli.image.reasons import NOT_FINITE
 from restore_cli.image.resize import Resizer
 from restore_cli.image.rows import RowBuffer, RowReader, read_blocks
-from restore_cli.image.source import PictureSource
-from restore_cli.pipeline.array import pick_channels
 from restore_cli.pipeline.output import OutputOptions
 from restore_cli.tiling.engine import Trace, restore_rows
 
@@ -47,11 +46,18 @@ class PicturePipeline:
     """from the profile of the source to linear sRGB; None if its values are used as they are"""
     alpha: bool
     """whether the result has transparency"""
+    clips: bool = True
+    """whether values outside 0..1 are clipped; float arrays may have noise there, which a model expects"""
 
     @property
     def header(self) -> Header:
         """Header of the source."""
         return self.source.header
+
+    @property
+    def result_channels(self) -> int:
+        """Channels of the result, with alpha. Two colour views become one."""
+        return min(self.header.channels, 3) + self.alpha
 
     def model_rows(self, contract: Contract) -> ModelRows:
         """Return the rows as a model with this contract gets them."""
@@ -114,6 +120,17 @@ def open_picture_pipeline(source: PictureSource, output: OutputOptions) -> Pictu
         reason = "its colour profile cannot be converted to sRGB: that needs curves and an invertible matrix"
         raise ImageError(f"{source.name}: {reason}", "--icc keep with a format that holds profiles")
     return PicturePipeline(source, output, low, high, colour, header.alpha and output.alpha != "drop")
+
+
+def pick_channels(contract: Contract, channels: int) -> int:
+    """Return how many channels the model gets for an image of `channels`. Gray may become three equal channels.
+
+    Raises UsageError if the image does not fit the model.
+    """
+    if channels == contract.channels or (channels == 1 and contract.channels == 3):
+        return contract.channels
+    expected = {1: "gray images", 3: "colour images", 6: "pairs of colour views, six channels"}[contract.channels]
+    raise UsageError(f"this checkpoint restores {expected}; this image has {channels} channels", "restore models")
 
 
 def read_value_range(source: PictureSource) -> tuple[float, float]:
@@ -229,7 +246,7 @@ class ModelRows(SourceRows):
         if header.alpha:
             values = bleed_colours(values, rows[..., -1])
         if picture.colour is None:
-            inside = values.clip(0, 1)
+            inside = values.clip(0, 1) if picture.clips else values
             return inside, inside  # the second is not used
         linear = picture.colour.to_linear(values)
         inside = encode_srgb(linear).clip(0, 1).astype(np.float32)

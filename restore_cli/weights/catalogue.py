@@ -23,6 +23,7 @@ __all__ = [
     "Request",
     "Source",
     "UrlSource",
+    "check_task",
     "read_catalogue",
 ]
 

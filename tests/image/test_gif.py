@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from restore_cli.errors import ImageError
-from restore_cli.image.source import PictureSource, open_source
+from restore_cli.image.picture_source import PictureSource
+from restore_cli.image.source import open_source
 
 Bytes = NDArray[np.uint8]
 RED, GREEN = (255, 0, 0, 255), (0, 255, 0, 255)

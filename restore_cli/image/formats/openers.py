@@ -33,12 +33,12 @@ from restore_cli.image.formats.tiff_reader import (
 )
 from restore_cli.image.metadata.collect import build_metadata, read_orientation, read_pillow_metadata
 from restore_cli.image.picture import Header, Metadata, Samples
+from restore_cli.image.picture_source import OpenRows
 from restore_cli.image.reasons import UnreadableImage, UnsupportedImage, join_lines
 from restore_cli.image.rows import FetchRows
 
-__all__ = ["OPENERS", "OpenRequest", "OpenRows", "open_with_pillow"]
+__all__ = ["OPENERS", "OpenRequest", "open_with_pillow"]
 
-OpenRows = Callable[[], FetchRows]
 Opened = tuple[Header, Metadata, OpenRows]
 _SUBSAMPLING = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
 

@@ -75,7 +75,7 @@ def apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
     return _TURNS[orientation](pixels)
 
 
-def read_array(image: ImageFile.ImageFile) -> Pixels:
+def read_array(image: Image.Image) -> Pixels:
     """Return a loaded image as (h, w, c), alpha last.
 
     Alpha may be stored as a channel, in the palette, or as one transparent colour. Raises: UnsupportedImage.
