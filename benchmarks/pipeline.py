@@ -25,8 +25,8 @@ from restore_cli.image.metadata.provenance import Provenance
 from restore_cli.image.picture import Picture, Samples
 from restore_cli.jobs.model_cache import ModelCache
 from restore_cli.jobs.paths import InputSpec
+from restore_cli.jobs.run import run_job
 from restore_cli.jobs.types import Job, ModelOptions
-from restore_cli.jobs.workers.executors import run_job
 from restore_cli.models.processor import keep_freed_memory
 from restore_cli.pipeline.array import default_tiling
 from restore_cli.pipeline.file import (

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from array import array
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
@@ -82,27 +82,16 @@ class Manifest:
             event["input"], event["bytes"], stamp, event["options"] if self.is_current(event) else ""
         )
 
-    def find_fingerprint(self, output: str) -> int | None:
-        """Return the fingerprint of a finished output, STARTED, FAILED, or None if the manifest has no line of it."""
-        found = self.find(output)
-        return None if found is None else found[0]
-
     def find(self, output: str) -> tuple[int, int] | None:
-        """Return the fingerprint and the place of the last line of an output."""
-        if self.written and (fresh := self.written.get(hash_path(output))):
-            return fresh
-        last = self.find_last(output)
-        return None if last is None else (self.fingerprints[last], self.places[last])
+        """Return the fingerprint and the place of the last line of an output, None if the manifest has no line of it.
 
-    def find_last(self, output: str) -> int | None:
-        """Return the index of the last line of an output among the keys."""
+        The fingerprint is STARTED or FAILED if the output is not finished.
+        """
         key = hash_path(output)
-        found = bisect_left(self.keys, key)
-        if found == len(self.keys) or self.keys[found] != key:
-            return None
-        while found + 1 < len(self.keys) and self.keys[found + 1] == key:
-            found += 1
-        return found
+        if key in self.written:
+            return self.written[key]
+        last = bisect_right(self.keys, key) - 1
+        return (self.fingerprints[last], self.places[last]) if last >= 0 and self.keys[last] == key else None
 
     def read_event(self, output: str) -> Mapping[str, Any]:
         """Return the last line of an output, empty if there is none."""

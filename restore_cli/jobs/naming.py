@@ -88,7 +88,7 @@ def assign_outputs(inputs: Sequence[Input], naming: Naming, folder: str | None) 
     if len(shared) < len(plain):
         plain = [
             name_output(item, naming, folder, whole_name=True)
-            if shared[path] > 1 and not same_suffix(item.path, path)
+            if shared[path] > 1 and os.path.splitext(item.path)[1] != os.path.splitext(path)[1]
             else path
             for item, path in zip(inputs, plain, strict=True)
         ]
@@ -121,10 +121,6 @@ def separate_conflicts(pairs: list[tuple[Input, str]], sources: set[str], naming
             refused.append((item, path, UsageError(line, hint=hint)))
     out = {item.path for item, _, _ in refused}
     return Assignment([pair for pair in pairs if pair[0].path not in out], refused)
-
-
-def same_suffix(path: str, other: str) -> bool:
-    return os.path.splitext(path)[1] == os.path.splitext(other)[1]
 
 
 def name_sheet(output: str) -> str:

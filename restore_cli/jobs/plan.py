@@ -142,14 +142,13 @@ class Plan:
     def check_existing(self, item: Input, output: str, existing: FileState) -> Result | None:
         """Return a skipped Result if the existing output is kept, None if it is restored again. Raises OutputError."""
         manifest, name = self.find_manifest(item, output)
-        known = (
-            None if manifest is None or self.job.run.if_exists == "skip-existing" else manifest.find_fingerprint(name)
-        )
-        if manifest is None or known is None:
+        found = manifest.find(name) if manifest is not None and self.job.run.if_exists != "skip-existing" else None
+        if manifest is None or found is None:
             return Result(item.path, output, "skipped", notes=("it exists already; --overwrite replaces it",))
-        if known in (STARTED, FAILED):
+        fingerprint, _ = found
+        if fingerprint in (STARTED, FAILED):
             return None
-        if known == compute_fingerprint(item.relative, item.bytes, self.compute_stamp(item), self.options_digest):
+        if fingerprint == compute_fingerprint(item.relative, item.bytes, self.compute_stamp(item), self.options_digest):
             return Result(item.path, output, "skipped", notes=("done before; --overwrite restores it again",))
         event = manifest.read_event(name)
         if event["result"] != list(existing):

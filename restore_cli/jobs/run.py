@@ -18,19 +18,17 @@ from restore_cli.jobs.model_cache import ModelCache, check_request
 from restore_cli.jobs.naming import Naming
 from restore_cli.jobs.paths import IgnoredFiles, is_remote
 from restore_cli.jobs.plan import Plan
-from restore_cli.jobs.types import Executor, Job, PlanItem, Result
+from restore_cli.jobs.types import Executor, Job, PlanItem, Result, Stopping
+from restore_cli.jobs.workers.executors import check_executor, choose_executor
 
-__all__ = ["Job", "Result", "make_no_inputs_error", "plan_dry_run", "run"]
+__all__ = ["Job", "Result", "make_no_inputs_error", "plan_dry_run", "run_job"]
 
 POLL_SECONDS = 0.1
 """time between two checks for new inputs"""
 
-Stopping = Callable[[], bool]
 
-
-def run(
+def run_job(
     job: Job,
-    choose_executor: Callable[[Job, ModelCache, Stopping], Executor],
     on_event: OnEvent = ignore_event,
     stopping: Stopping = lambda: False,
     ignored: IgnoredFiles | None = None,
@@ -38,13 +36,13 @@ def run(
 ) -> Iterator[Result]:
     """Yield one Result for each input, including those that fail.
 
-    `choose_executor` is called when there is a first task. `stopping` tells whether to start no more tasks.
-    `ignored` counts the files that are not inputs. `count_inputs` reports InputsCounted, for which all folders are read
-    once more.
+    `stopping` tells whether to start no more tasks. `ignored` counts the files that are not inputs. `count_inputs`
+    reports InputsCounted, for which all folders are read once more.
 
     Raises, before the first Result: UsageError for an invalid request. At any time: WeightsError, because without its
     checkpoint no picture can be restored. At the end: NothingToDo if there is no input.
     """
+    check_executor(job)
     check_request(job.model)
     check_remote(job)
     models = ModelCache(job.model, on_event)
@@ -69,7 +67,7 @@ def report_count(plan: Plan, on_event: OnEvent) -> None:
 
 
 def plan_dry_run(job: Job, models: ModelCache) -> Plan:
-    """Return the plan that `run` would follow. Reading its items writes nothing. Raises UsageError as `run` does."""
+    """Return the plan that `run_job` would follow. Reading its items writes nothing. Raises UsageError."""
     check_request(job.model)
     return make_plan(job, models, IgnoredFiles(), dry_run=True)
 

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.jobs.paths import FileState, IgnoredFiles, Input, make_natural_key
@@ -102,15 +102,7 @@ def upload_file(path: Path, url: str) -> None:
         ) from None
 
 
-class FolderSystem(Protocol):
-    """The methods for folders of an fsspec file system."""
-
-    def makedirs(self, path: str, exist_ok: bool) -> None: ...
-    def isdir(self, path: str) -> bool: ...
-    def invalidate_cache(self) -> None: ...
-
-
-def make_folders(system: FolderSystem, folder: str) -> None:
+def make_folders(system: Any, folder: str) -> None:  # noqa: ANN401  # fsspec has no types
     """Make a folder and its parents. Another thread or process may make any of them at the same time."""
     for left in reversed(range(folder.count("/") + 2)):
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +12,7 @@ from restore_cli.jobs.paths import FileState, InputSpec
 from restore_cli.pipeline.file import FileOptions
 from restore_cli.weights.catalogue import Catalogue, Request
 
-__all__ = ["Executor", "Job", "ModelOptions", "PlanItem", "Result", "RunOptions", "Task"]
+__all__ = ["Executor", "Job", "ModelOptions", "PlanItem", "Result", "RunOptions", "Stopping", "Task"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,10 @@ class Result:
 
 PlanItem = Task | Result | None
 """A task; or a Result that needs no work; or None if there is nothing to do at the moment."""
+
+
+Stopping = Callable[[], bool]
+"""tells whether to start no more tasks"""
 
 
 class Executor(Protocol):

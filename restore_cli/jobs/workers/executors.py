@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from restore_cli.errors import UsageError
-from restore_cli.jobs.events import OnEvent, ignore_event
 from restore_cli.jobs.model_cache import ModelCache
-from restore_cli.jobs.paths import IgnoredFiles
-from restore_cli.jobs.run import Stopping, run
-from restore_cli.jobs.types import Executor, Job, Result
+from restore_cli.jobs.types import Executor, Job, Stopping
 from restore_cli.models.processor import use_granted_cores
 
-__all__ = ["choose_executor", "run_job"]
-
-
-def run_job(
-    job: Job,
-    on_event: OnEvent = ignore_event,
-    stopping: Stopping = lambda: False,
-    ignored: IgnoredFiles | None = None,
-    count_inputs: bool = False,
-) -> Iterator[Result]:
-    """Return the Results of `run` with the executor that the job asks for. Raises UsageError as `run` does."""
-    check_executor(job)
-    return run(job, choose_executor, on_event, stopping, ignored, count_inputs)
+__all__ = ["check_executor", "choose_executor"]
 
 
 def check_executor(job: Job) -> None:

@@ -43,10 +43,6 @@ def check_cluster(job: Job) -> None:
         raise UsageError(
             f"--device {job.model.device}: on a cluster Ray chooses the devices", hint="--gpus-per-worker 1"
         )
-    if job.run.workers is not None and job.run.workers < 1:
-        raise UsageError(f"--workers {job.run.workers}: expected 1 or more")
-    if job.run.gpus_per_worker is not None and job.run.gpus_per_worker < 0:
-        raise UsageError(f"--gpus-per-worker {job.run.gpus_per_worker:g}: expected 0 or more")
 
 
 class RayWorker:

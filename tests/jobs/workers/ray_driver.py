@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from restore_cli.jobs.events import Event, Note
-from restore_cli.jobs.run import Result
-from restore_cli.jobs.workers.executors import run_job
+from restore_cli.jobs.run import Result, run_job
 
 
 def main() -> None:

@@ -19,10 +19,9 @@ from outputs import read_files, read_outcomes
 from restore_cli.errors import RestoreError, UsageError
 from restore_cli.jobs.events import Event, Note, PictureStarted, TileDone
 from restore_cli.jobs.paths import InputSpec
-from restore_cli.jobs.run import Job, Result
+from restore_cli.jobs.run import Job, Result, run_job
 from restore_cli.jobs.types import ModelOptions, PlanItem, Task
 from restore_cli.jobs.workers.dispatcher import Dispatcher
-from restore_cli.jobs.workers.executors import run_job
 from restore_cli.jobs.workers.loop import Ready
 from restore_cli.jobs.workers.processes import ProcessBackend, ProcessHandle, share_memory
 from restore_cli.pipeline import memory
@@ -194,7 +193,7 @@ def test_an_image_written_before_its_worker_died_is_not_restored_again(job: Job,
 def test_processes_end_with_their_parent(job: Job, tmp_path: Path) -> None:
     code = (
         "import sys, pickle; from multiprocessing import active_children\n"
-        "from restore_cli.jobs.workers.executors import run_job\n"
+        "from restore_cli.jobs.run import run_job\n"
         "for result in run_job(pickle.loads(bytes.fromhex(sys.argv[1]))):\n"
         "    print(*(child.pid for child in active_children()), flush=True)\n"
     )
