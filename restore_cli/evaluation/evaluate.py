@@ -136,66 +136,51 @@ class Case:
         return (self.input or self.reference).file
 
 
-@dataclass
-class Evaluator:
-    """Evaluates cases with the same models and options."""
+def evaluate_case(case: Case, models: ModelCache, eval_options: EvalOptions) -> Row:
+    """Degrade or decode, restore, measure. Raises RestoreError."""
+    from restore_cli.pipeline.array import restore_array
 
-    options: ModelOptions
-    eval_options: EvalOptions
-    models: ModelCache
+    request = models.options.request
+    name, model = models.get(probe(case.source))
+    scale = model.contract.scale
+    given, reference = load_pair(case, request, eval_options, scale)
+    tiling = models.get_tiling(name, model, max(given.shape[:2]))
+    start = time.perf_counter()
+    restored, trace = restore_array(model, given, tiling, lambda done, total: models.on_event(TileDone(done, total)))
+    seconds = time.perf_counter() - start
+    if trace.tiling != tiling:
+        models.tilings[name] = trace.tiling
+    border = eval_options.border
+    if border is None:
+        border = scale if request.task == "sr" else 0
+    blocks = request.task == "dejpeg"
+    base = make_baseline(eval_options.baseline, given, scale)
+    return Row(
+        image=case.reference.relative,
+        measures=measure_image(restored, reference, border, blocks),
+        baseline=None if base is None else measure_image(base, reference, border, blocks),
+        seconds=seconds,
+        megapixels=given.shape[0] * given.shape[1] / 1e6,
+        checkpoint=name,
+        sha256=models.sha256(name),
+        tiles=tuple(compare_tiles(model, given, eval_options.tiles, models.options)),
+        notes=describe_fallbacks(trace, tiling),
+    )
 
-    def evaluate_case(self, case: Case) -> Row:
-        """Degrade or decode, restore, measure. Raises RestoreError."""
-        from restore_cli.pipeline.array import restore_array
 
-        options, header = self.options, probe(case.source)
-        name, model = self.models.get(header)
-        scale = model.contract.scale
-        given, reference = self.load_pair(case, scale)
-        tiling = self.models.get_tiling(name, model, max(given.shape[:2]))
-        start = time.perf_counter()
-        restored, trace = restore_array(model, given, tiling, self.report_tiles)
-        seconds = time.perf_counter() - start
-        if trace.tiling != tiling:
-            self.models.tilings[name] = trace.tiling
-        border = scale if options.request.task == "sr" else 0
-        how = (
-            self.eval_options.border if self.eval_options.border is not None else border,
-            options.request.task == "dejpeg",
-        )
-        base = make_baseline(self.eval_options.baseline, given, scale)
-        return Row(
-            image=case.reference.relative,
-            measures=measure_image(restored, reference, *how),
-            baseline=None if base is None else measure_image(base, reference, *how),
-            seconds=seconds,
-            megapixels=given.shape[0] * given.shape[1] / 1e6,
-            checkpoint=name,
-            sha256=self.models.sha256(name),
-            tiles=tuple(compare_tiles(model, given, self.eval_options.tiles, options))
-            if self.eval_options.tiles
-            else (),
-            notes=describe_fallbacks(trace, tiling),
-        )
-
-    def report_tiles(self, done: int, total: int) -> None:
-        """Report finished tiles of the current image."""
-        self.models.on_event(TileDone(done, total))
-
-    def load_pair(self, case: Case, scale: int) -> tuple[Array, Bytes]:
-        """Return the input of the model, (h, w, c) uint8 or float32, and the reference, (h·scale, w·scale, c)."""
-        whole = round_to_8_bits(decode_finite(case.reference.file).pixels)
-        if case.input is not None:
-            given = convert_uint16(decode_finite(case.input.file).pixels)
-            height, width = (side * scale for side in given.shape[:2])
-            return given, whole[:height, :width]
-        height, width = (side - side % scale for side in whole.shape[:2])
-        if not height or not width:
-            raise ImageError(
-                f"{case.reference.file}: {format_size(whole)} is less than one pixel at a scale of {scale}"
-            )
-        reference = whole[:height, :width]
-        return degrade(self.options.request, self.eval_options, reference, scale), reference
+def load_pair(case: Case, request: Request, eval_options: EvalOptions, scale: int) -> tuple[Array, Bytes]:
+    """Return the input of the model, (h, w, c) uint8 or float32, and the reference, (h·scale, w·scale, c)."""
+    whole = round_to_8_bits(decode_finite(case.reference.file).pixels)
+    if case.input is not None:
+        given = convert_uint16(decode_finite(case.input.file).pixels)
+        height, width = (side * scale for side in given.shape[:2])
+        return given, whole[:height, :width]
+    height, width = (side - side % scale for side in whole.shape[:2])
+    if not height or not width:
+        found = f"{format_size(whole)} is less than one pixel at a scale of {scale}"
+        raise ImageError(f"{case.reference.file}: {found}")
+    reference = whole[:height, :width]
+    return degrade(request, eval_options, reference, scale), reference
 
 
 def evaluate(options: ModelOptions, eval_options: EvalOptions, on_event: OnEvent = ignore_event) -> Iterator[Row]:
@@ -208,7 +193,6 @@ def evaluate(options: ModelOptions, eval_options: EvalOptions, on_event: OnEvent
     check_eval_options(options.request, eval_options)
     cases = list(find_cases(eval_options))
     models = ModelCache(options, on_event)
-    evaluator = Evaluator(options, eval_options, models)
     if eval_options.input is not None:
         scale = models.get(probe(cases[0].source))[1].contract.scale
         for case in cases:
@@ -216,7 +200,7 @@ def evaluate(options: ModelOptions, eval_options: EvalOptions, on_event: OnEvent
     for case in cases:
         on_event(PictureStarted(str(case.source)))
         try:
-            yield evaluator.evaluate_case(case)
+            yield evaluate_case(case, models, eval_options)
         except RestoreError as error:
             raise add_path(error, case.source, case.reference.file) from error
 
@@ -353,6 +337,8 @@ def compare_tiles(model: Network, given: Array, sides: Sequence[int], options: M
     """Compare the result of each tile side smaller than the image with the untiled one. Raises OutOfMemory."""
     from restore_cli.pipeline.array import default_tiling, restore_array
 
+    if not sides:
+        return
     pixels = given if given.dtype == np.float32 else given.astype(np.float32) / np.float32(255)
     whole, trace = restore_array(model, pixels, default_tiling(model.contract, WHOLE))
     if trace.tiling.tile != WHOLE:

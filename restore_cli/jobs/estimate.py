@@ -74,12 +74,20 @@ def estimate_run(job: Job, models: ModelCache, sample: InputSample, manifests: I
     headers, refused = read_headers(sample.kept, job)
     share = sample.count / len(sample.kept) if sample.kept else 1.0
     entries = [select_entry(job.model, header) for header in headers]
+    names = [entry.name if entry else str(job.model.weights and job.model.weights.name) for entry in entries]
     needed = {entry.name: entry for entry in entries if entry is not None}
     missing = tuple(entry for entry in needed.values() if locate(entry) is None)
     seconds, basis = None, "nothing would be restored"
     if headers:
-        usual = Counter(entry.name if entry else str(job.model.weights and job.model.weights.name) for entry in entries)
-        seconds, basis = estimate_seconds(job, models, headers, usual.most_common(1)[0][0], missing, manifests)
+        usual = Counter(names).most_common(1)[0][0]
+        if rate := average_past_seconds(manifests, usual):
+            seconds, basis = sum(map(count_pixels, headers)) * rate, "from earlier images in this folder"
+        elif usual in {entry.name for entry in missing}:
+            basis = f"unknown until {usual} is fetched"
+        elif job.run.cluster is not None:
+            basis = "unknown, because the cluster has not restored any image yet"
+        else:
+            seconds, basis = measure_seconds(job, models, headers, usual, headers[names.index(usual)])
     return Estimate(
         count=sample.count,
         probed=len(sample.kept),
@@ -126,39 +134,17 @@ def select_entry(options: ModelOptions, header: Header) -> Entry | None:
     return (here or entries)[0]
 
 
-def estimate_seconds(
-    job: Job,
-    models: ModelCache,
-    headers: list[Header],
-    model: str,
-    missing: tuple[Entry, ...],
-    manifests: Iterable[Path],
+def measure_seconds(
+    job: Job, models: ModelCache, headers: list[Header], model: str, example: Header
 ) -> tuple[float | None, str]:
-    """Return the seconds for these headers, None if unknown, and the basis of the estimate."""
-    if rate := average_past_seconds(manifests, model):
-        return sum(map(count_pixels, headers)) * rate, "from earlier images in this folder"
-    if any(entry.name == model for entry in missing):
-        return None, f"unknown until {model} is fetched"
-    if job.run.cluster is not None:
-        return None, "unknown, because the cluster has not restored any image yet"
-    header = next(
-        header
-        for header in headers
-        if job.model.weights is not None or name_of(select_entry(job.model, header)) == model
-    )
+    """Run a tile through the model of `example`. Return the seconds for all headers, None if unknown, and the basis."""
     try:
-        network = models.get(header)[1]
-        rate = measure_seconds_per_pixel(network)
+        network = models.get(example)[1]
+        rate = measure_seconds_per_pixel(network) / count_devices(job.model.device)
     except RestoreError as error:
         return None, f"unknown: {error}"
-    workers = count_devices(job.model.device)
-    return rate * sum(
-        count_processed_pixels(network, job.model, header) for header in headers
-    ) / workers, f"one tile of {model} measured"
-
-
-def name_of(entry: Entry | None) -> str | None:
-    return None if entry is None else entry.name
+    pixels = sum(count_processed_pixels(network, job.model, header) for header in headers)
+    return rate * pixels, f"one tile of {model} measured"
 
 
 def average_past_seconds(manifests: Iterable[Path], model: str) -> float | None:
