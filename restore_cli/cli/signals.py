@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -60,14 +60,15 @@ class Stop:
 
 @contextmanager
 def handle_signals(handler: Callable[[int, FrameType | None], object], *numbers: signal.Signals) -> Iterator[None]:
-    """Call `handler` for signals while the block runs.
+    """Call `handler` for signals while the block runs. Outside of the main thread nothing changes.
 
     SIGHUP stays ignored if it was, as `nohup` requires.
     """
     previous = {}
-    for number in numbers:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            previous[number] = signal.signal(number, handler)
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                previous[number] = signal.signal(number, handler)
     try:
         yield
     finally:
@@ -75,14 +76,9 @@ def handle_signals(handler: Callable[[int, FrameType | None], object], *numbers:
             signal.signal(number, before)
 
 
-@contextmanager
-def interrupt_on_signals() -> Iterator[None]:
+def interrupt_on_signals() -> AbstractContextManager[None]:
     """Let SIGTERM and SIGHUP interrupt the block as Ctrl-C does, so that its temporary files are removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    with handle_signals(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP):
-        yield
+    return handle_signals(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager

@@ -71,8 +71,7 @@ class OpenRequest:
 
 def open_png(request: OpenRequest) -> Opened:
     """Check the chunks here and read the pixels with libvips. Pillow reads animations."""
-    request.check_size(*read_png_size(request.stream))
-    chunks = scan_png(request.stream)
+    chunks = scan_png(request.stream, request.check_size)
     if chunks.frames > 1 and chunks.bits <= 8:
         return open_with_pillow(request)
     request.check_frame(1)
@@ -82,15 +81,6 @@ def open_png(request: OpenRequest) -> Opened:
     size = size_upright(chunks.width, chunks.height, orientation)
     header = Header("PNG", *size, chunks.channels, chunks.has_alpha, depth=depth)
     return header, metadata, make_vips_opener(request.file, header, orientation)
-
-
-def read_png_size(stream: IO[bytes]) -> tuple[int, int]:
-    """Return width and height from the header, at least 1, so that size limits apply before the file is scanned."""
-    stream.seek(0)
-    head = stream.read(24)
-    if len(head) < 24:
-        raise UnreadableImage("damaged PNG: the file ends inside its header")
-    return max(1, int.from_bytes(head[16:20], "big")), max(1, int.from_bytes(head[20:24], "big"))
 
 
 def open_tiff(request: OpenRequest) -> Opened:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -76,8 +76,11 @@ class ChunkLeftOut(Exception):
     """The content of a chunk cannot be kept. The message says what is left out and why."""
 
 
-def scan_png(stream: IO[bytes]) -> PngChunks:
-    """Read all chunks and verify their checksums. Raises: UnreadableImage."""
+def scan_png(stream: IO[bytes], check_size: Callable[[int, int], None] = lambda width, height: None) -> PngChunks:
+    """Read all chunks and verify their checksums. Raises: UnreadableImage, and what `check_size` raises.
+
+    `check_size` gets width and height before the chunks are read.
+    """
     stream.seek(0)
     head = stream.read(33)
     if len(head) < 33 or head[12:16] != b"IHDR":
@@ -85,6 +88,7 @@ def scan_png(stream: IO[bytes]) -> PngChunks:
     chunks = PngChunks(*struct.unpack(">IIBB", head[16:26]))
     if not chunks.width or not chunks.height:
         raise UnreadableImage(f"damaged PNG: its header states {chunks.width}×{chunks.height} px")
+    check_size(chunks.width, chunks.height)
     if zlib.crc32(head[12:29]) != int.from_bytes(head[29:], "big"):
         raise UnreadableImage("damaged PNG: the checksum of its header is wrong")
     compressed = 0
