@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from restore_cli.weights.architectures import ARCHITECTURES
-from restore_cli.weights.table import POSITIVE, TEXT, TEXTS, FieldType, Table, read_field_types, suggest
+from restore_cli.weights.table import FieldType, Table, matching, one_of, read_field_types, suggest
 
 __all__ = [
     "TASKS",
@@ -26,16 +26,36 @@ __all__ = [
 ]
 
 TASKS = ("sr", "denoise", "deblur", "derain", "dejpeg")
-REPOSITORY_TYPES = ("model", "dataset")
 SUFFIXES = (".pth", ".safetensors", ".pt", ".ckpt")
 
 SOURCES = FieldType[list[Any]]("a list of sources", "lists", lambda found: found if isinstance(found, list) else None)
 ORIGIN = FieldType[dict[str, Any]]("a table", "tables", lambda found: found if isinstance(found, dict) else None)
 
-NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-SHA256 = re.compile(r"[0-9a-f]{64}")
-COMMIT = re.compile(r"[0-9a-f]{40}")
-REPOSITORY = re.compile(r"[A-Za-z0-9_-][\w.-]*/[A-Za-z0-9_-][\w.-]*", re.ASCII)
+NAME = matching("small letters, digits and single hyphens", re.compile(r"[a-z0-9]+(-[a-z0-9]+)*").fullmatch)
+REPOSITORY_TYPE = one_of("model", "dataset")
+SHA256 = matching("64 small hexadecimal digits", re.compile(r"[0-9a-f]{64}").fullmatch)
+COMMIT = matching("a commit, 40 small hexadecimal digits", re.compile(r"[0-9a-f]{40}").fullmatch)
+REPOSITORY = matching("owner/name", re.compile(r"[A-Za-z0-9_-][\w.-]*/[A-Za-z0-9_-][\w.-]*", re.ASCII).fullmatch)
+INSIDE = matching(
+    "a path inside the repository",
+    lambda path: "\\" not in path and all(part.strip(".") for part in path.split("/")),
+)
+BARE_NAME = matching(
+    "the bare name of a file",
+    lambda name: name == PurePosixPath(name).name and not name.startswith(".") and "\\" not in name,
+)
+
+
+def is_web_url(url: str) -> bool:
+    """Whether this is an http(s) address with a host."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+WEB_URL = matching("an http or https address", is_web_url)
 
 
 @dataclass(frozen=True)
@@ -86,8 +106,8 @@ Source = HubSource | UrlSource | BundledSource
 class Origin:
     """The published file that a bundled checkpoint was made from; it is never fetched."""
 
-    url: str
-    sha256: str
+    url: Annotated[str, WEB_URL]
+    sha256: Annotated[str, SHA256]
 
 
 @dataclass(frozen=True)
@@ -96,7 +116,7 @@ class Entry:
 
     name: str
     title: str
-    task: str
+    task: Annotated[str, one_of(*TASKS)]
     model: str
     """the family a user names"""
     variant: str
@@ -112,7 +132,7 @@ class Entry:
     """conditions of the licence that users must know"""
     paper: str | None = None
     parameters: int | None = None
-    sha256: str | None = None
+    sha256: Annotated[str, SHA256] | None = None
     """If None, no sha256 is published. The sha256 of the first download is recorded, and later files must have it."""
     bytes: int | None = None
     key: str | None = None
@@ -148,39 +168,26 @@ class Entry:
         return SUFFIXES[0]
 
 
+ENTRY_FIELDS = read_field_types(Entry, without=("name", "sources", "architecture", "config", "origin"))
+ORIGIN_FIELDS = read_field_types(Origin)
+CONFIG_FIELDS = {name: read_field_types(config) for name, config in ARCHITECTURES.items()}
+
+
 def read_entry(file: Path, name: str, value: object) -> Entry:
     """Read the table `name` of a catalogue file. Raises UsageError for the first mistake."""
     table = Table(file, name, value)
-    _check_pattern(table, "name", name, NAME, "small letters, digits and single hyphens")
-    task = table.read_required("task", TEXT)
-    if task not in TASKS:
-        table.refuse(f"task: found {task!r}, expected one of {', '.join(TASKS)}")
-    origin = _read_origin(table)
+    if NAME.read(name) is None:
+        table.refuse(f"name: found {name!r}, expected {NAME.words}")
+    origin = _read_origin(table)  # what remains as a sub-table is the network
+    values = table.read_fields(ENTRY_FIELDS)
     architecture, config = _read_architecture(table)
-    sha256 = table.read_optional("sha256", TEXT)
-    if sha256 is not None:
-        _check_pattern(table, "sha256", sha256, SHA256, "64 small hexadecimal digits")
     entry = Entry(
         name=name,
-        title=table.read_required("title", TEXT),
-        task=task,
-        model=table.read_required("model", TEXT),
-        variant=table.read_required("variant", TEXT),
-        license=table.read_required("license", TEXT),
         sources=_read_sources(table),
         architecture=architecture,
         config=config,
-        noise=table.read_optional("noise", TEXT),
-        quality=table.read_optional("quality", POSITIVE),
-        license_note=table.read_optional("license_note", TEXT),
-        paper=table.read_optional("paper", TEXT),
-        parameters=table.read_optional("parameters", POSITIVE),
-        sha256=sha256,
-        bytes=table.read_optional("bytes", POSITIVE),
-        key=table.read_optional("key", TEXT),
-        drop=table.read_optional("drop", TEXTS) or (),
-        single_source=table.read_optional("single_source", TEXT),
         origin=origin,
+        **values,
     )
     table.close()
     if entry.channels not in (1, 3, 6):
@@ -199,7 +206,7 @@ def _read_architecture(table: Table) -> tuple[str, Mapping[str, Any]]:
         known = ", ".join(ARCHITECTURES)
         table.refuse(f"unknown architecture {name}{suggest(name, ARCHITECTURES)}; expected one of {known}")
     inner = Table(table.file, f"{table.place}.{name}", table.rest.pop(name))
-    config = {field: inner.read_required(field, kind) for field, kind in read_field_types(ARCHITECTURES[name]).items()}
+    config = inner.read_fields(CONFIG_FIELDS[name])
     inner.close()
     return name, freeze(config)
 
@@ -213,30 +220,16 @@ def _read_sources(table: Table) -> tuple[Source, ...]:
 
 def _read_source(table: Table) -> Source:
     source: Source
-    if (url := table.read_optional("url", TEXT)) is not None:
-        if not _is_web_url(url):
-            table.refuse(f"url: found {url!r}, expected an http or https address")
+    if (url := table.read_optional("url", WEB_URL)) is not None:
         source = UrlSource(url)
-    elif (bundled := table.read_optional("bundled", TEXT)) is not None:
-        if bundled != PurePosixPath(bundled).name or bundled.startswith(".") or "\\" in bundled:
-            table.refuse(f"bundled: found {bundled!r}, expected the bare name of a file")
+    elif (bundled := table.read_optional("bundled", BARE_NAME)) is not None:
         source = BundledSource(bundled)
     else:
-        source = _read_hub_source(table)
+        repo, revision = table.read_required("hub", REPOSITORY), table.read_required("revision", COMMIT)
+        file, repo_type = table.read_required("file", INSIDE), table.read_optional("repo_type", REPOSITORY_TYPE)
+        source = HubSource(repo, revision, file, repo_type or "model")
     table.close()
     return source
-
-
-def _read_hub_source(table: Table) -> HubSource:
-    repo, revision, file = (table.read_required(name, TEXT) for name in ("hub", "revision", "file"))
-    repo_type = table.read_optional("repo_type", TEXT) or "model"
-    _check_pattern(table, "hub", repo, REPOSITORY, "owner/name")
-    _check_pattern(table, "revision", revision, COMMIT, "a commit, 40 small hexadecimal digits")
-    if "\\" in file or not all(part.strip(".") for part in file.split("/")):
-        table.refuse(f"file: found {file!r}, expected a path inside the repository")
-    if repo_type not in REPOSITORY_TYPES:
-        table.refuse(f"repo_type: found {repo_type!r}, expected {' or '.join(REPOSITORY_TYPES)}")
-    return HubSource(repo, revision, file, repo_type)
 
 
 def _read_origin(table: Table) -> Origin | None:
@@ -244,25 +237,9 @@ def _read_origin(table: Table) -> Origin | None:
     if given is None:
         return None
     inner = Table(table.file, f"{table.place}.origin", given)
-    origin = Origin(inner.read_required("url", TEXT), inner.read_required("sha256", TEXT))
-    if not _is_web_url(origin.url):
-        inner.refuse(f"url: found {origin.url!r}, expected an http or https address")
-    _check_pattern(inner, "sha256", origin.sha256, SHA256, "64 small hexadecimal digits")
+    origin = Origin(**inner.read_fields(ORIGIN_FIELDS))
     inner.close()
     return origin
-
-
-def _is_web_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def _check_pattern(table: Table, field: str, value: str, pattern: re.Pattern[str], words: str) -> None:
-    if not pattern.fullmatch(value):
-        table.refuse(f"{field}: found {value!r}, expected {words}")
 
 
 def freeze(config: dict[str, Any]) -> MappingProxyType[str, Any]:

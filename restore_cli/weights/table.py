@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Generic, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Generic, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from restore_cli.errors import UsageError
 
@@ -20,6 +21,8 @@ __all__ = [
     "TEXTS",
     "FieldType",
     "Table",
+    "matching",
+    "one_of",
     "read_field_types",
     "read_toml",
     "suggest",
@@ -71,6 +74,17 @@ def list_of(item: FieldType[T], length: int | None = None) -> FieldType[tuple[T,
     return FieldType(f"a list of {words}", f"lists of {words}", read_list)
 
 
+def matching(words: str, read: Callable[[str], object]) -> FieldType[str]:
+    """Return the type of a text for which `read` returns anything true."""
+    return FieldType(words, words, lambda value: value if isinstance(value, str) and read(value) else None)
+
+
+def one_of(*words: str) -> FieldType[str]:
+    """Return the type of a text that is one of these."""
+    expected = f"one of {', '.join(words)}" if len(words) > 2 else " or ".join(words)
+    return matching(expected, words.__contains__)
+
+
 POSITIVE = FieldType("a whole number above 0", "whole numbers above 0", lambda value: _read_int(value, 1))
 NON_NEGATIVE = FieldType("a whole number", "whole numbers", lambda value: _read_int(value, 0))
 NUMBER = FieldType("a number above 0", "numbers above 0", _read_number)
@@ -81,15 +95,23 @@ TEXTS = list_of(TEXT)
 BY_ANNOTATION: dict[object, FieldType[Any]] = {int: POSITIVE, float: NUMBER, bool: FLAG, str: TEXT}
 
 
-def read_field_types(config: type[Any]) -> dict[str, FieldType[Any]]:
-    """Return the type of each field of a dataclass: numbers are above 0 unless `Annotated` names another FieldType."""
-    return {name: _read_annotation(hint) for name, hint in get_type_hints(config, include_extras=True).items()}
+FieldTypes = Mapping[str, tuple[FieldType[Any], bool]]
+"""for each field its type, and whether it has a default"""
+
+
+def read_field_types(kind: type[Any], without: Collection[str] = ()) -> FieldTypes:
+    """Return the fields of a dataclass. Numbers are above 0 unless `Annotated` names another FieldType."""
+    hints = get_type_hints(kind, include_extras=True)
+    kept = [field for field in fields(kind) if field.name not in without]
+    return {field.name: (_read_annotation(hints[field.name]), field.default is not MISSING) for field in kept}
 
 
 def _read_annotation(hint: Any) -> FieldType[Any]:  # noqa: ANN401  # annotations have no common type
     if get_origin(hint) is Annotated:
         found: FieldType[Any] = get_args(hint)[1]
         return found
+    if get_origin(hint) is UnionType or get_origin(hint) is Union:
+        return _read_annotation(get_args(hint)[0])  # None is a field that is missing
     if get_origin(hint) is tuple:
         first, *others = get_args(hint)
         return list_of(_read_annotation(first), None if others == [...] else 1 + len(others))
@@ -144,6 +166,14 @@ class Table:
         if (value := self.read_optional(field, kind)) is None:
             self.refuse(f"{field}: found nothing, expected {kind.words}")
         return value
+
+    def read_fields(self, types: FieldTypes) -> dict[str, Any]:
+        """Return the values of these fields, without those that are missing. Raises UsageError."""
+        found = {
+            name: self.read_optional(name, kind) if has_default else self.read_required(name, kind)
+            for name, (kind, has_default) in types.items()
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
     def close(self) -> None:
         """Raise UsageError if the table has a field that was not read."""
