@@ -78,19 +78,13 @@ def describe_estimate(found: Estimate, stats: RunStats) -> list[str]:
     lines = [f"would restore {count_pictures(stats.planned)}, {format_megapixels(found.pixels)}{reckoned}; {counts}"]
     if found.unreadable:
         lines.append(f"{found.unreadable} of {found.probed} headers cannot be read: these images will fail")
-    lines += [
-        f"would fetch {entry.name}{format_download_size(entry.bytes)}, licence {entry.license}"
-        for entry in found.missing
-    ]
+    for entry in found.missing:
+        size = f" ({entry.bytes / 1e6:.1f} MB)" if entry.bytes else ""
+        lines.append(f"would fetch {entry.name}{size}, licence {entry.license}")
     if stats.planned:
-        lines.append(
-            f"time: {found.basis if found.seconds is None else f'{format_duration(found.seconds)}, {found.basis}'}"
-        )
+        seconds = "" if found.seconds is None else f"{format_duration(found.seconds)}, "
+        lines.append(f"time: {seconds}{found.basis}")
     return lines
-
-
-def format_download_size(size: int | None) -> str:
-    return f" ({size / 1e6:.1f} MB)" if size else ""
 
 
 def estimate_to_json(found: Estimate, stats: RunStats) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from restore_cli.cli.console import Downloads, complain, escape_controls, note, say, say_table
 from restore_cli.cli.parsing import Command, Group, examples
-from restore_cli.cli.sources import sources
+from restore_cli.cli.sources import CatalogueOption, sources
 from restore_cli.errors import NothingToDo, WeightsError, WeightsUnavailable
 from restore_cli.weights.catalogue import Catalogue, Entry, read_catalogue
 from restore_cli.weights.fetch import fetch, locate, remove, verify
@@ -36,10 +35,6 @@ TaskOption = Annotated[str | None, typer.Option(help="List only checkpoints for 
 FamilyOption = Annotated[
     str | None, typer.Option("--model", "-m", help="List only checkpoints of this family.", metavar="FAMILY")
 ]
-CatalogueOption = Annotated[
-    Path | None,
-    typer.Option(help="Also read checkpoints from this file, which has the form of weights.toml.", metavar="FILE"),
-]
 NameArgument = Annotated[
     str, typer.Argument(help="A checkpoint that `restore models` lists.", metavar="NAME", show_default=False)
 ]
@@ -60,11 +55,8 @@ def default(
 @models.command("list", cls=Command)
 def show(task: TaskOption = None, model: FamilyOption = None, catalogue: CatalogueOption = None) -> None:
     """List the checkpoints: name, task, scale, parameters, size, licence, and whether it is on disk."""
-    entries = [
-        entry
-        for entry in read_catalogue(catalogue).entries
-        if task in (None, entry.task) and model in (None, entry.model)
-    ]
+    known = read_catalogue(catalogue).entries
+    entries = [entry for entry in known if task in (None, entry.task) and model in (None, entry.model)]
     if not entries:
         asked = " ".join(filter(None, (task, model)))
         raise NothingToDo(f"no checkpoint in the catalogue is for {asked}", hint="restore models")

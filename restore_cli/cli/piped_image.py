@@ -44,12 +44,9 @@ class Streams:
             return result
         if result.status == "done" and self.display_name(result.output) == STANDARD:
             write_to_stdout(Path(result.output))
-        return replace(
-            result,
-            input=self.display_name(result.input),
-            output=self.display_name(result.output),
-            error=None if result.error is None else rename_paths(result.error, self.folder),
-        )
+        error = None if result.error is None else rename_paths(result.error, self.folder)
+        shown, target = self.display_name(result.input), self.display_name(result.output)
+        return replace(result, input=shown, output=target, error=error)
 
     def rename_events(self, on_event: OnEvent) -> OnEvent:
         """Return a function that reports events with - as the path of the picture from standard input."""

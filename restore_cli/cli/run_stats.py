@@ -101,13 +101,12 @@ class RunStats:
 
 def describe_ignored(ignored: IgnoredFiles) -> str:
     """Return what was found and is not an input as text that follows the counts."""
-    found = (
-        f"; {ignored.hidden} hidden, {ignored.others} others passed over" if ignored.hidden or ignored.others else ""
-    )
-    links = ignored.linked_folders
-    if not links:
-        return found
-    return f"{found}; {links} linked folder{'' if links == 1 else 's'} not followed (--follow-links)"
+    found, links = "", ignored.linked_folders
+    if ignored.hidden or ignored.others:
+        found = f"; {ignored.hidden} hidden, {ignored.others} others passed over"
+    if links:
+        found += f"; {links} linked folder{'' if links == 1 else 's'} not followed (--follow-links)"
+    return found
 
 
 def format_megapixels(pixels: int) -> str:

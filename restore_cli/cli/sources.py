@@ -13,7 +13,12 @@ from restore_cli.errors import WeightsUnavailable
 from restore_cli.weights.catalogue import BundledSource, HubSource, read_catalogue
 from restore_cli.weights.source_checks import SourceCheck, check_sources
 
-__all__ = ["sources"]
+__all__ = ["CatalogueOption", "sources"]
+
+CatalogueOption = Annotated[
+    Path | None,
+    typer.Option(help="Also read checkpoints from this file, which has the form of weights.toml.", metavar="FILE"),
+]
 
 
 def sources(
@@ -21,10 +26,7 @@ def sources(
         list[str] | None, typer.Argument(help="Checkpoints. Default: the whole catalogue.", metavar="NAMES")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per source, then a summary.")] = False,
-    catalogue: Annotated[
-        Path | None,
-        typer.Option(help="Also read checkpoints from this file, which has the form of weights.toml.", metavar="FILE"),
-    ] = None,
+    catalogue: CatalogueOption = None,
 ) -> None:
     """Ask every source whether it still has the checkpoint, without downloading it."""
     known = read_catalogue(catalogue)

@@ -63,18 +63,10 @@ class Crop:
     height: int
 
 
-@dataclass(frozen=True)
-class AlignedPanel:
-    """A panel as it is drawn: 8-bit RGB, cropped and enlarged, of the same size as the others."""
-
-    label: str
-    pixels: Pixels
-
-
 def make_sheet(panels: Sequence[Panel], crop: Crop | None = None, zoom: int = 1) -> Picture:
     """Return the images in rows and columns, each below its label. Raises as `align_panels`."""
     aligned = align_panels(panels, crop, zoom)
-    height, width = aligned[0].pixels.shape[:2]
+    height, width = aligned[0].picture.pixels.shape[:2]
     columns = choose_columns(len(aligned), width, height)
     rows = ceil(len(aligned) / columns)
     font = choose_font([panel.label for panel in aligned], width, size=round(sqrt(width * height) / 18))
@@ -86,7 +78,7 @@ def make_sheet(panels: Sequence[Panel], crop: Crop | None = None, zoom: int = 1)
     for i, panel in enumerate(aligned):
         left, top = GAP + i % columns * (width + GAP), GAP // 2 + i // columns * (height + strip + GAP)
         draw.text((left, top + GAP // 2), shorten_label(panel.label, font, width), TEXT_COLOUR, font)
-        paper.paste(Image.fromarray(panel.pixels), (left, top + strip))
+        paper.paste(Image.fromarray(panel.picture.pixels), (left, top + strip))
     return Picture(np.array(paper))
 
 
@@ -95,10 +87,10 @@ def make_split(panels: Sequence[Panel], crop: Crop | None = None, zoom: int = 1)
     if len(panels) != 2:
         raise UsageError(f"--split takes two images, found {len(panels)}", hint="leave out --split")
     before, after = align_panels(panels, crop, zoom)
-    height, width = before.pixels.shape[:2]
+    height, width = before.picture.pixels.shape[:2]
     check_size(width, height)
     middle = width // 2
-    joined = np.concatenate([before.pixels[:, :middle], after.pixels[:, middle:]], axis=1)
+    joined = np.concatenate([before.picture.pixels[:, :middle], after.picture.pixels[:, middle:]], axis=1)
     paper = Image.fromarray(joined)
     draw = ImageDraw.Draw(paper)
     half = max(1, round(width / 600))
@@ -114,23 +106,19 @@ def make_split(panels: Sequence[Panel], crop: Crop | None = None, zoom: int = 1)
 def make_page(panels: Sequence[Panel], crop: Crop | None = None, zoom: int = 1) -> bytes:
     """Return an HTML page with a slider between any two of the images. The page loads no other file."""
     aligned = align_panels(panels, crop, 1)
-    height, width = aligned[0].pixels.shape[:2]
-    choices = [
-        "".join(
-            f'<option value="{i}"{" selected" if i == chosen else ""}>{html.escape(panel.label)}</option>'
-            for i, panel in enumerate(aligned)
-        )
-        for chosen in (0, len(aligned) - 1)
-    ]
-    sources = "".join(
-        f'<img alt="{html.escape(panel.label)}" src="{encode_data_uri(panel.pixels)}">' for panel in aligned
-    )
+    height, width = aligned[0].picture.pixels.shape[:2]
+    names = [html.escape(panel.label) for panel in aligned]
+
+    def list_choices(chosen: int) -> str:
+        marks = {chosen: " selected"}
+        return "".join(f'<option value="{i}"{marks.get(i, "")}>{name}</option>' for i, name in enumerate(names))
+
+    images = [encode_data_uri(panel.picture.pixels) for panel in aligned]
+    pictures = "".join(f'<img alt="{name}" src="{uri}">' for name, uri in zip(names, images, strict=True))
     template = Template(files("restore_cli.evaluation").joinpath("comparison.html").read_text(encoding="utf-8"))
-    title = html.escape(" · ".join(panel.label for panel in aligned))
-    sizes = {"width": width, "height": height, "zoom": check_zoom(zoom)}
-    return template.substitute(sizes, title=title, left=choices[0], right=choices[1], pictures=sources).encode(
-        errors="backslashreplace"
-    )
+    values = {"width": width, "height": height, "zoom": check_zoom(zoom), "title": " · ".join(names)}
+    shown = {"left": list_choices(0), "right": list_choices(len(names) - 1), "pictures": pictures}
+    return template.substitute(values | shown).encode(errors="backslashreplace")
 
 
 def encode_data_uri(pixels: Pixels) -> str:
@@ -140,7 +128,7 @@ def encode_data_uri(pixels: Pixels) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def align_panels(panels: Sequence[Panel], crop: Crop | None, zoom: int) -> list[AlignedPanel]:
+def align_panels(panels: Sequence[Panel], crop: Crop | None, zoom: int) -> list[Panel]:
     """Enlarge all images to the size of the largest one, crop them, and draw each pixel as `zoom` × `zoom` pixels.
 
     Raises ImageError for an image of another shape, UsageError for fewer than two images, a zoom below 1, a crop that
@@ -151,7 +139,7 @@ def align_panels(panels: Sequence[Panel], crop: Crop | None, zoom: int) -> list[
     largest = max(panels, key=lambda panel: panel.picture.width * panel.picture.height)
     part = check_crop(crop, largest)
     check_size(part.width * check_zoom(zoom), part.height * zoom)
-    return [AlignedPanel(panel.label, enlarge_panel(panel, largest, part, zoom)) for panel in panels]
+    return [Panel(panel.label, Picture(enlarge_panel(panel, largest, part, zoom))) for panel in panels]
 
 
 def check_crop(crop: Crop | None, largest: Panel) -> Crop:

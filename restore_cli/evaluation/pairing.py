@@ -49,11 +49,8 @@ def pair_files(references: Sequence[Input], others: Sequence[Input]) -> list[tup
             raise UsageError(f"{first.path} and {other.path} both fit the reference {reference_or_none.path}")
     missing = [reference for reference in references if reference.path not in found]
     if missing or lonely:
-        raise UsageError(
-            "; ".join(
-                [*describe_files(missing, "no partner for the reference"), *describe_files(lonely, "no reference for")]
-            )
-        )
+        parts = describe_files(missing, "no partner for the reference") + describe_files(lonely, "no reference for")
+        raise UsageError("; ".join(parts))
     return [(reference, found[reference.path]) for reference in references]
 
 

@@ -64,7 +64,7 @@ def parse_profile(icc: bytes | None, channels: int) -> ColourConversion | None:
     try:
         if channels == 1:
             return ColourConversion((read_curve(tags.get("kTRC") or tags["gTRC"]),), None)
-        columns = [read_xyz(tags[name]) for name in ("rXYZ", "gXYZ", "bXYZ")]
+        columns = [np.array(struct.unpack_from(">3i", tags[name], 8)) / 65536 for name in ("rXYZ", "gXYZ", "bXYZ")]
         matrix = np.linalg.inv(SRGB_TO_XYZ) @ np.stack(columns, 1)
         np.linalg.inv(matrix)  # raises if it is singular
         return ColourConversion(tuple(read_curve(tags[name]) for name in ("rTRC", "gTRC", "bTRC")), matrix)
@@ -103,11 +103,6 @@ def read_icc_tags(icc: bytes) -> dict[str, bytes]:
     return tags
 
 
-def read_xyz(tag: bytes) -> Floats:
-    """Return an XYZ value, (3,)."""
-    return np.array(struct.unpack_from(">3i", tag, 8)) / 65536
-
-
 def read_curve(tag: bytes) -> tuple[Curve, Curve]:
     """Return a tone curve and its inverse. Raises: ValueError if it is no gamma, no table and not parametric."""
     if tag[:4] == b"curv":
@@ -131,10 +126,7 @@ def make_gamma_curve(gamma: float) -> tuple[Curve, Curve]:
     """Return x^gamma, mirrored below 0, and its inverse."""
     if gamma <= 0:
         raise ValueError(f"gamma is {gamma}, expected a number above 0")
-    return (
-        lambda x: np.sign(x) * np.abs(x) ** gamma,
-        lambda y: np.sign(y) * np.abs(y) ** (1 / gamma),
-    )
+    return lambda x: np.sign(x) * np.abs(x) ** gamma, lambda y: np.sign(y) * np.abs(y) ** (1 / gamma)
 
 
 def make_table_curve(values: Floats) -> tuple[Curve, Curve]:
@@ -188,7 +180,5 @@ def encode_srgb(linear: Floats) -> Floats:
 def decode_srgb(values: Floats) -> Floats:
     """Invert `encode_srgb`."""
     size = np.abs(values)
-    linear: Floats = np.sign(values) * np.where(
-        size <= 0.0404482362771082, size / 12.92, ((size + 0.055) / 1.055) ** 2.4
-    )
-    return linear
+    linear: Floats = np.where(size <= 0.0404482362771082, size / 12.92, ((size + 0.055) / 1.055) ** 2.4)
+    return np.sign(values) * linear

@@ -149,15 +149,8 @@ def measure_seconds(
 
 def average_past_seconds(manifests: Iterable[Path], model: str) -> float | None:
     """Return the seconds per pixel of the last images restored with this model, None if there are none."""
-    done = deque(
-        (
-            event
-            for path in manifests
-            for event in read_recent_events(path)
-            if event.get("model") == model and event.get("pixels")
-        ),
-        maxlen=200,
-    )
+    events = (event for path in manifests for event in read_recent_events(path) if event.get("model") == model)
+    done = deque((event for event in events if event.get("pixels")), maxlen=200)
     pixels = sum(event["pixels"] for event in done)
     return sum(event["seconds"] for event in done) / pixels if pixels else None
 

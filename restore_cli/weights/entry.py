@@ -82,11 +82,8 @@ class UrlSource:
         """The host, without a password; at GitHub with the repository."""
         parts = urlsplit(self.url)
         host = parts.netloc.rpartition("@")[2]
-        return (
-            host + "/".join(parts.path.split("/")[:3])
-            if host.endswith(("github.com", "githubusercontent.com"))
-            else host
-        )
+        at_github = host.endswith(("github.com", "githubusercontent.com"))
+        return host + "/".join(parts.path.split("/")[:3]) if at_github else host
 
 
 @dataclass(frozen=True)
@@ -180,15 +177,8 @@ def read_entry(file: Path, name: str, value: object) -> Entry:
         table.refuse(f"name: found {name!r}, expected {NAME.words}")
     origin = _read_origin(table)  # what remains as a sub-table is the network
     values = table.read_fields(ENTRY_FIELDS)
-    architecture, config = _read_architecture(table)
-    entry = Entry(
-        name=name,
-        sources=_read_sources(table),
-        architecture=architecture,
-        config=config,
-        origin=origin,
-        **values,
-    )
+    sources, (architecture, config) = _read_sources(table), _read_architecture(table)
+    entry = Entry(name, sources=sources, architecture=architecture, config=config, origin=origin, **values)
     table.close()
     if entry.channels not in (1, 3, 6):
         table.refuse(f"{architecture}: found {entry.channels} channels, expected 1, 3 or 6")

@@ -145,16 +145,15 @@ def _fetch_from_hub(entry: Entry, source: HubSource, force: bool, on_event: OnDo
     if there.sha256 is not None:
         refuse_sha256(entry, there.sha256, f"the file of {source}")
     # `locate` did not return a copy in this cache, so it is wrong
-    stale = find_in_hub_cache(source) is not None
-    bar = make_bar_class(entry, on_event)
+    again = force or find_in_hub_cache(source) is not None
     path = Path(
         hf_hub_download(
             source.repo,
             source.file,
             repo_type=source.repo_type,
             revision=source.revision,
-            force_download=force or stale,
-            tqdm_class=bar,
+            force_download=again,
+            tqdm_class=make_bar_class(entry, on_event),
         )
     )
     try:

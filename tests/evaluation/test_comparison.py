@@ -50,9 +50,9 @@ def test_a_sheet_contains_every_image_with_smaller_ones_enlarged_to_squares() ->
 def test_a_crop_is_in_px_of_the_largest_image_and_zoom_makes_squares() -> None:
     small, large = make_panels((12, 15), (48, 60))
     before, after = align_panels([small, large], Crop(10, 6, 21, 17), 3)
-    assert np.array_equal(after.pixels, large.picture.pixels[6:23, 10:31].repeat(3, 0).repeat(3, 1))
+    assert np.array_equal(after.picture.pixels, large.picture.pixels[6:23, 10:31].repeat(3, 0).repeat(3, 1))
     enlarged = small.picture.pixels.repeat(4, 0).repeat(4, 1)[6:23, 10:31]
-    assert np.array_equal(before.pixels, enlarged.repeat(3, 0).repeat(3, 1))
+    assert np.array_equal(before.picture.pixels, enlarged.repeat(3, 0).repeat(3, 1))
 
 
 def test_a_split_is_the_left_of_one_and_the_right_of_the_other() -> None:
@@ -70,9 +70,9 @@ def test_gray_is_shown_as_rgb_and_transparency_on_a_checkerboard() -> None:
     gray, clear = make_image(32, 32, 1), np.zeros((32, 32), np.uint8)
     clear[:, :16] = 255
     shown, board = align_panels([Panel("a", Picture(gray)), Panel("b", Picture(make_image(32, 32), clear))], None, 1)
-    assert np.array_equal(shown.pixels, gray.repeat(3, 2))
-    assert np.array_equal(board.pixels[:, :16], make_image(32, 32)[:, :16])
-    assert set(np.unique(board.pixels[:, 16:])) == {112, 144}
+    assert np.array_equal(shown.picture.pixels, gray.repeat(3, 2))
+    assert np.array_equal(board.picture.pixels[:, :16], make_image(32, 32)[:, :16])
+    assert set(np.unique(board.picture.pixels[:, 16:])) == {112, 144}
 
 
 @pytest.mark.parametrize("label", ["a.png", "a name of forty letters or a little more.png", "W" * 300])

@@ -50,10 +50,8 @@ def estimate_quality(tables: Mapping[int, Sequence[int]]) -> int:
     found = np.asarray(tables[min(tables)], dtype=np.int64)
     if found.shape != _LUMINANCE.shape:
         raise ValueError(f"a quantisation table has {found.size} entries, expected 64")
-    distance = {
-        quality: float((abs(found - compute_luminance_table(quality)) / _LUMINANCE).sum()) for quality in range(1, 101)
-    }
-    return min(distance, key=distance.__getitem__)
+    tables_by_quality = [compute_luminance_table(quality) for quality in range(1, 101)]
+    return 1 + int(np.argmin([(abs(found - table) / _LUMINANCE).sum() for table in tables_by_quality]))
 
 
 def check_progressive_length(stream: IO[bytes], width: int, height: int) -> None:

@@ -95,11 +95,8 @@ def open_tiff(request: OpenRequest) -> Opened:
     size, alpha = size_upright(width, height, orientation), page.alpha is not None
     header = Header("TIFF", *size, page.channels, alpha, depth=page.depth, frames=len(pages))
     if photometric == LAB and page.depth == 8:  # libvips fails to read it
-        return (
-            header,
-            metadata,
-            make_pillow_opener(request.file, "TIFF", page.index, vips.lab_to_srgb),
-        )
+        opener = make_pillow_opener(request.file, "TIFF", page.index, vips.lab_to_srgb)
+        return header, metadata, opener
     kind = {CMYK: "cmyk", YCBCR: "opaque", LAB: "lab"}.get(photometric)
     convert_rows, patch = page.get_conversion(), make_alpha_patch(page, request.stream)
     opener = make_vips_opener(request.file, header, orientation, page.index, kind, convert_rows, patch)
@@ -138,14 +135,10 @@ def open_jpeg(request: OpenRequest) -> Opened:
         check_progressive_length(request.stream, *image.size)
     orientation, metadata = read_orientation(image), read_pillow_metadata(image)
     cmyk = image.mode == "CMYK"
-    header = Header(
-        "JPEG",
-        *size_upright(*image.size, orientation),
-        1 if image.mode == "L" else 3,
-        False,
-        estimate_quality(image.quantization) if isinstance(image, JpegImagePlugin.JpegImageFile) else None,
-        _SUBSAMPLING.get(JpegImagePlugin.get_sampling(image)),
-    )
+    size, channels = size_upright(*image.size, orientation), 1 if image.mode == "L" else 3
+    quality = estimate_quality(image.quantization) if isinstance(image, JpegImagePlugin.JpegImageFile) else None
+    subsampling = _SUBSAMPLING.get(JpegImagePlugin.get_sampling(image))
+    header = Header("JPEG", *size, channels, False, quality, subsampling)
     metadata = replace(metadata, icc=None) if cmyk else metadata
     return header, metadata, make_vips_opener(request.file, header, orientation, convert="cmyk" if cmyk else None)
 
@@ -249,11 +242,8 @@ def add_frame_timing(image: ImageFile.ImageFile, frame: int, metadata: Metadata)
     image.seek(frame)
     image.load()
     duration, loop = image.info.get("duration"), image.info.get("loop")
-    return replace(
-        metadata,
-        duration=float(duration) if isinstance(duration, int | float) and duration >= 0 else None,
-        loop=loop if isinstance(loop, int) else None,
-    )
+    duration = float(duration) if isinstance(duration, int | float) and duration >= 0 else None
+    return replace(metadata, duration=duration, loop=loop if isinstance(loop, int) else None)
 
 
 OPENERS: dict[str, Callable[[OpenRequest], Opened]] = {

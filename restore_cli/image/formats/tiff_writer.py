@@ -140,16 +140,11 @@ def collect_tags(
     if page.has_alpha:
         directory[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha, not premultiplied
     directory[TiffImagePlugin.ROWSPERSTRIP] = rows
-    for tag, values in (
-        (TiffImagePlugin.STRIPBYTECOUNTS, counts),
-        (TiffImagePlugin.STRIPOFFSETS, [0] * len(counts)),
-    ):
-        directory.tagtype[tag] = 16 if big else 4  # 64 or 32 bits
-        directory[tag] = tuple(values)
     add_metadata_tags(directory, page.metadata)
-    for tag, start in pointers.items():
-        directory.tagtype[tag] = 16 if big else 4
-        directory[tag] = start
+    strips = {TiffImagePlugin.STRIPBYTECOUNTS: tuple(counts), TiffImagePlugin.STRIPOFFSETS: (0,) * len(counts)}
+    for tag, value in (strips | pointers).items():
+        directory.tagtype[tag] = 16 if big else 4  # 64 or 32 bits
+        directory[tag] = value
     return directory
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from xml.sax.saxutils import quoteattr
 
@@ -43,13 +43,8 @@ def add_provenance(metadata: Metadata, provenance: Provenance) -> Metadata:
 
     Existing properties are not changed. XMP with an earlier record, or without an rdf:RDF element, stays as it is.
     """
-    fields = {
-        "Task": provenance.task,
-        "Model": provenance.model,
-        "Sha256": provenance.sha256,
-        "Scale": str(provenance.scale),
-    }
-    values = " ".join(f"restore:{name}={quoteattr(value)}" for name, value in fields.items() if value)
+    fields = asdict(provenance).items()
+    values = " ".join(f"restore:{name.capitalize()}={quoteattr(str(value))}" for name, value in fields if value)
     namespaces = (
         f'xmlns:rdf="{_RDF}" rdf:about="" xmlns:restore="{_NAMESPACE}" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
     )
@@ -66,10 +61,4 @@ def add_provenance(metadata: Metadata, provenance: Provenance) -> Metadata:
 
 def strip_metadata(metadata: Metadata) -> Metadata:
     """Return only the metadata that displays the picture correctly: colours and animation timing."""
-    return Metadata(
-        icc=metadata.icc,
-        png=metadata.png,
-        duration=metadata.duration,
-        loop=metadata.loop,
-        left_out=metadata.left_out,
-    )
+    return replace(metadata, exif=None, xmp=None, dpi=None, text={}, iptc=None)

@@ -135,11 +135,9 @@ class RayBackend:
             for call in self.ray.wait(list(calls), num_returns=len(calls), timeout=0)[0]:
                 for message in self.read_messages(calls[call]):
                     yield calls[call], message
-        elif (
-            not self.notice_given
-            and not any(worker.is_ready for worker in workers)
-            and time.monotonic() > self.started + WAIT_NOTICE_SECONDS
-        ):
+            return
+        is_late = time.monotonic() > self.started + WAIT_NOTICE_SECONDS
+        if is_late and not self.notice_given and not any(worker.is_ready for worker in workers):
             self.notice_given = True
             needs = " and ".join(f"{value:g} {name[4:-1].upper()}" for name, value in self.needs.items() if value)
             self.on_event(Note(f"the cluster has no room yet for a worker of {needs}: waiting"))
