@@ -34,9 +34,8 @@ def read_inputs(flags: InputFlags) -> InputSpec:
     if flags.files_from is None and not paths:
         raise UsageError("no inputs", hint="restore denoise photos/, or --files-from FILE")
     if STANDARD in paths and (len(paths) > 1 or flags.files_from is not None):
-        raise UsageError(
-            "- is one image from standard input and excludes other inputs", hint="./- for a file of that name"
-        )
+        line = "- is one image from standard input and excludes other inputs"
+        raise UsageError(line, hint="./- for a file of that name")
     listed = None if flags.files_from is None else read_list(flags.files_from, flags.null)
     return InputSpec(paths, listed, flags.recursive, flags.follow_links)
 

@@ -94,9 +94,8 @@ def check_streams(options: Options) -> None:
     if incoming and isinstance(sys.stdin, ClosedStream):
         raise UsageError("standard input is closed, the image cannot be read", hint="< in.png")
     if outgoing and sys.stdout.isatty():
-        raise UsageError(
-            "standard output is a terminal, the image cannot be written to it", hint="> out.png, or -o out.png"
-        )
+        line = "standard output is a terminal, the image cannot be written to it"
+        raise UsageError(line, hint="> out.png, or -o out.png")
     if incoming and sys.stdin.isatty():
         raise UsageError("standard input is a terminal, there is no image", hint="< in.png")
 

@@ -48,10 +48,8 @@ def sources(
     else:
         note(", ".join(f"{number} {what}" for what, number in counts.items()))
     if without:
-        raise WeightsUnavailable(
-            f"no source answers with the file of {', '.join(without)}",
-            hint=f"restore models sources {' '.join(without)}, later" if len(without) < 4 else "the same command later",
-        )
+        again = f"restore models sources {' '.join(without)}, later" if len(without) < 4 else "the same command later"
+        raise WeightsUnavailable(f"no source answers with the file of {', '.join(without)}", again)
 
 
 def finding_to_line(finding: SourceCheck) -> str:
@@ -71,9 +69,8 @@ def compare_value(found: int | str | None, right: bool | None, expected: int | s
         return "not stated"
     if right:
         return "as expected"
-    return form.format(found) + (
-        f", expected {form.format(expected)}" if right is False else " (none in the catalogue)"
-    )
+    beside = f", expected {form.format(expected)}" if right is False else " (none in the catalogue)"
+    return form.format(found) + beside
 
 
 def finding_to_json(finding: SourceCheck) -> dict[str, Any]:

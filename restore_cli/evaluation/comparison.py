@@ -159,9 +159,8 @@ def enlarge_panel(panel: Panel, largest: Panel, crop: Crop, zoom: int) -> Pixels
     picture = panel.picture
     factor = largest.picture.width // picture.width
     if (picture.width * factor, picture.height * factor) != (largest.picture.width, largest.picture.height):
-        raise ImageError(
-            f"{panel.label}: {panel.size} cannot be enlarged by a whole factor to {largest.label}, {largest.size}"
-        )
+        line = f"{panel.label}: {panel.size} cannot be enlarged by a whole factor to {largest.label}, {largest.size}"
+        raise ImageError(line)
     ys = np.arange(crop.height * zoom) // zoom + crop.y
     xs = np.arange(crop.width * zoom) // zoom + crop.x
     return draw_over_checkerboard(picture, ys // factor, xs // factor, ys, xs)

@@ -309,9 +309,8 @@ def measure_image(image: Samples, reference: Samples, border: int = 0, blocks: b
     ImageError if they are too small.
     """
     if min(image.shape[:2]) - 2 * border < MIN_SIDE:
-        raise ImageError(
-            f"{format_size(image)} without a border of {border} px: SSIM needs at least {MIN_SIDE} px on each side"
-        )
+        inside = f"{format_size(image)} without a border of {border} px"
+        raise ImageError(f"{inside}: SSIM needs at least {MIN_SIDE} px on each side")
     a, b = equalize_channels(round_to_8_bits(image), round_to_8_bits(reference))
     ya, yb = luma(a), luma(b)
     found = {

@@ -106,9 +106,8 @@ def infer_format(path: Path) -> str:
     if format := FORMAT_BY_SUFFIX.get(path.suffix.lower()):
         return format
     found = f"unknown suffix {path.suffix!r}" if path.suffix else "the name has no suffix"
-    raise OutputError(
-        f"{path}: {found}; expected one of {' '.join(FORMAT_BY_SUFFIX)}", f"-o {shlex.quote(str(path))}.png"
-    )
+    line = f"{path}: {found}; expected one of {' '.join(FORMAT_BY_SUFFIX)}"
+    raise OutputError(line, f"-o {shlex.quote(str(path))}.png")
 
 
 def check_output(stream: PixelStream, path: Path, format: str, count: int = 1) -> None:

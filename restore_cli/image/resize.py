@@ -111,10 +111,8 @@ def check_resize(value: str, max_pixels: int, size: tuple[int, int] | None = Non
     if max(width, height) > MAX_RESIZED_SIDE:
         raise UsageError(f"--resize {value}: {given}{width}×{height} px, the limit is {MAX_RESIZED_SIDE:,} px a side")
     if width * height > max_pixels:
-        raise UsageError(
-            f"--resize {value}: {given}{width}×{height} px, the limit is {max_pixels:,} px",
-            hint=f"--max-pixels {width * height}",
-        )
+        line = f"--resize {value}: {given}{width}×{height} px, the limit is {max_pixels:,} px"
+        raise UsageError(line, hint=f"--max-pixels {width * height}")
 
 
 def smallest_size(value: str) -> tuple[int, int]:

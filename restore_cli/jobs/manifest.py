@@ -78,9 +78,8 @@ class Manifest:
         if event["status"] != "done":
             return STARTED if event["status"] == "begun" else FAILED
         stamp = event.get("sha256", "") if self.by_hash else event["modified"]
-        return compute_fingerprint(
-            event["input"], event["bytes"], stamp, event["options"] if self.is_current(event) else ""
-        )
+        options = event["options"] if self.is_current(event) else ""
+        return compute_fingerprint(event["input"], event["bytes"], stamp, options)
 
     def find(self, output: str) -> tuple[int, int] | None:
         """Return the fingerprint and the place of the last line of an output, None if the manifest has no line of it.

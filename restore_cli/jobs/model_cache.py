@@ -134,9 +134,8 @@ def check_custom(request: Request, weights: Path, network: Network) -> None:
     if request.model not in (None, network.architecture):
         raise UsageError(f"{weights} is a checkpoint of {network.architecture}, not of {request.model}")
     if request.task == "sr" and scale == 1:
-        raise UsageError(
-            f"{weights} does not enlarge, so sr cannot use it", hint="restore denoise, deblur, derain or dejpeg"
-        )
+        others = "restore denoise, deblur, derain or dejpeg"
+        raise UsageError(f"{weights} does not enlarge, so sr cannot use it", others)
     if request.task != "sr" and scale != 1:
         raise UsageError(f"{weights} enlarges ×{scale}, so {request.task} cannot use it", hint="restore sr")
     if request.scale not in (None, scale):

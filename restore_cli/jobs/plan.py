@@ -207,12 +207,11 @@ class Plan:
         folder = self.manifest_folder if self.manifest_folder is not None else item.root
         if folder is None or is_remote(folder):  # remote files cannot be appended to: existing outputs count as done
             return None, output
-        if (manifest := self.manifests.get(folder)) is None:
-            manifest = Manifest(
-                folder, self.pixel_options, self.is_current, self.job.run.shard, self.job.run.compare_by_hash
-            )
+        if folder not in self.manifests:
+            run = self.job.run
+            manifest = Manifest(folder, self.pixel_options, self.is_current, run.shard, run.compare_by_hash)
             self.manifests[folder] = manifest
-        return manifest, output.removeprefix(folder.rstrip("/") + "/")
+        return self.manifests[folder], output.removeprefix(folder.rstrip("/") + "/")
 
     def is_current(self, event: Mapping[str, Any]) -> bool:
         """Whether the checkpoint of a result is still the catalogue's file of that name."""

@@ -54,11 +54,8 @@ def list_remote(url: str, suffixes: Collection[str], recursive: bool, ignored: I
         elif Path(relative).suffix.lower() not in suffixes:
             ignored.others += 1
         else:
-            size = facts.get("size")
-            item = Input(
-                f"{url.rstrip('/')}/{relative}", relative, url, -1 if size is None else size, read_modified_ns(facts)
-            )
-            found.append(item)
+            size = -1 if facts.get("size") is None else facts["size"]
+            found.append(Input(f"{url.rstrip('/')}/{relative}", relative, url, size, read_modified_ns(facts)))
     return sorted(found, key=lambda item: [make_natural_key(part) for part in item.relative.split("/")])
 
 
@@ -97,9 +94,8 @@ def upload_file(path: Path, url: str) -> None:
         if not whole:
             system.mv(part, target)
     except Exception as error:  # file systems raise their own errors, and some cannot write
-        raise OutputError(
-            f"{url}: cannot be written: {describe_storage_error(error)}", "-o with another folder"
-        ) from None
+        line = f"{url}: cannot be written: {describe_storage_error(error)}"
+        raise OutputError(line, "-o with another folder") from None
 
 
 def make_folders(system: Any, folder: str) -> None:  # noqa: ANN401  # fsspec has no types

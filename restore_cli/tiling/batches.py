@@ -87,10 +87,8 @@ def collect(model: Model, batch: PendingBatch) -> tuple[Tensor, list[int]]:
             # On a CPU `out` is a tensor of inference mode, which cannot be written to outside of that mode.
             return out.index_copy(0, torch.tensor(bad), again), bad
     if bad:
-        raise RestoreError(
-            "the output of the model is not finite, even in float32: its weights are damaged or do not suit this image",
-            hint="restore models verify",
-        )
+        reason = "its weights are damaged or do not suit this image"
+        raise RestoreError(f"the output of the model is not finite, even in float32: {reason}", "restore models verify")
     return out, []
 
 

@@ -105,10 +105,8 @@ class Catalogue:
         if not found:
             tasks = ", ".join(_remove_duplicates(entry.task for entry in everywhere))
             usual = self.select(Request(request.task))[0].model
-            raise UsageError(
-                f"{request.model} has no checkpoint for {request.task}, only for {tasks}",
-                hint=f"restore {request.task} --model {usual}",
-            )
+            line = f"{request.model} has no checkpoint for {request.task}, only for {tasks}"
+            raise UsageError(line, hint=f"restore {request.task} --model {usual}")
         return found
 
 
@@ -153,10 +151,8 @@ def _read_defaults(table: Table, models: set[str]) -> dict[str, tuple[str, ...]]
 def check_task(request: Request) -> None:
     """Raise UsageError for a task that does not exist."""
     if request.task not in TASKS:
-        known = ", ".join(TASKS)
-        raise UsageError(
-            f"no task {request.task!r}{suggest(request.task, TASKS)}; there are {known}", hint="restore models"
-        )
+        line = f"no task {request.task!r}{suggest(request.task, TASKS)}; there are {', '.join(TASKS)}"
+        raise UsageError(line, hint="restore models")
 
 
 def check_values(request: Request) -> None:

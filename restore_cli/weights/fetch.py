@@ -58,10 +58,8 @@ def fetch(entry: Entry, *, offline: bool = False, force: bool = False, on_event:
         return path
     if offline or is_offline():
         verify(entry)  # raises ChecksumMismatch for a wrong file, which is not missing
-        why = "--offline is given" if offline else "HF_HUB_OFFLINE is set"
-        raise WeightsUnavailable(
-            f"{entry.name} is not on this disk and {why}", hint=f"restore models pull {entry.name}, with a network"
-        )
+        line = f"{entry.name} is not on this disk and {'--offline is given' if offline else 'HF_HUB_OFFLINE is set'}"
+        raise WeightsUnavailable(line, hint=f"restore models pull {entry.name}, with a network")
     with lock_entry(entry):
         # the process that held the lock before may have downloaded the file
         if not force and (path := locate(entry)) is not None:
@@ -188,10 +186,8 @@ def _download_part(entry: Entry, source: UrlSource, part: Path, on_event: OnDown
         download(entry, source.url, part, on_event)
         sha256 = verify_file(entry, part, str(source))
     except Exception as error:
-        wrong = (
-            isinstance(error, (WrongSize, WebPageError, ChecksumMismatch))
-            or read_status(error) == RANGE_NOT_SATISFIABLE
-        )
+        wrong = isinstance(error, (WrongSize, WebPageError, ChecksumMismatch))
+        wrong |= read_status(error) == RANGE_NOT_SATISFIABLE
         if part.is_file() and (wrong or part.stat().st_size == 0):
             part.unlink()
         raise

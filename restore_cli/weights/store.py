@@ -105,10 +105,8 @@ def lock_entry(entry: Entry) -> Iterator[None]:
         lock = filelock.FileLock(get_cache_dir() / f".{entry.name}.lock")
         lock.acquire()
     except OSError as error:
-        raise WeightsUnavailable(
-            f"{entry.name}: cannot write to the cache {get_cache_dir()}: {error.strerror or error}",
-            hint="set RESTORE_CACHE to a folder that can be written",
-        ) from None
+        line = f"{entry.name}: cannot write to the cache {get_cache_dir()}: {error.strerror or error}"
+        raise WeightsUnavailable(line, hint="set RESTORE_CACHE to a folder that can be written") from None
     try:
         yield
     finally:
@@ -178,10 +176,7 @@ def refuse_sha256(entry: Entry, found: str, what: str) -> None:
         return
     who = "the catalogue says" if entry.sha256 else "it was at the first download"
     command = f"restore models pull {entry.name} --force" if entry.sha256 else f"restore models rm {entry.name}"
-    raise ChecksumMismatch(
-        f"{entry.name}: sha256 of {what} is {found[:12]}…, {who} {expected[:12]}…",
-        hint=command,
-    )
+    raise ChecksumMismatch(f"{entry.name}: sha256 of {what} is {found[:12]}…, {who} {expected[:12]}…", command)
 
 
 def record_file(entry: Entry, path: Path, sha256: str) -> None:

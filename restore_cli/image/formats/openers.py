@@ -293,11 +293,9 @@ def make_vips_opener(
         image = vips.turn_upright(image, orientation) if orientation != 1 else image
         channels = header.channels + header.alpha
         if (image.width, image.height, image.bands) != (header.width, header.height, channels):
-            stated = f"{header.width}×{header.height} px in {channels} channels"
-            found = f"{image.width}×{image.height} px in {image.bands}"
-            raise UnreadableImage(
-                f"damaged {FORMAT_NAMES[header.format]}: its header states {stated}, its pixels have {found}"
-            )
+            stated = f"its header states {header.width}×{header.height} px in {channels} channels"
+            found = f"its pixels have {image.width}×{image.height} px in {image.bands}"
+            raise UnreadableImage(f"damaged {FORMAT_NAMES[header.format]}: {stated}, {found}")
         fetch = vips.make_row_fetcher(image)
         return fetch if convert_rows is None else lambda top, bottom: convert_rows(fetch(top, bottom))
 

@@ -129,9 +129,8 @@ class TiffPage:
         except (TypeError, ValueError, ZeroDivisionError):
             values = ()
         if len(values) != len(default):
-            raise UnreadableImage(
-                f"damaged TIFF: tag {tag} is {str(self.tags.get(tag))[:20]!r}, expected {len(default)} numbers"
-            )
+            found = str(self.tags.get(tag))[:20]
+            raise UnreadableImage(f"damaged TIFF: tag {tag} is {found!r}, expected {len(default)} numbers")
         return values
 
     def read_bytes(self, tag: int) -> bytes | None:
@@ -271,9 +270,8 @@ def check_colour(page: TiffPage) -> None:
     """Accept gray, RGB, palette, CMYK, YCbCr and Lab, with at most one extra channel that is declared as alpha."""
     photometric = page.read_int(PHOTOMETRIC, 0)
     if photometric not in CHANNELS:
-        raise UnsupportedImage(
-            f"photometric interpretation {photometric}; gray, RGB, CMYK, YCbCr and Lab are supported", "colour"
-        )
+        found = f"photometric interpretation {photometric}"
+        raise UnsupportedImage(f"{found}; gray, RGB, CMYK, YCbCr and Lab are supported", "colour")
     stored = 1 if photometric == 3 else CHANNELS[photometric]
     extra = page.read_int(SAMPLES, 1) - stored
     kinds = page.read_ints(EXTRA, 2)
@@ -284,12 +282,10 @@ def check_colour(page: TiffPage) -> None:
     if extra and photometric in (3, 5, 6, 8):
         raise UnsupportedImage("transparency with a palette, CMYK, YCbCr or Lab; gray and RGB are supported", "colour")
     if (photometric == CMYK and page.depth == 32) or (photometric == YCBCR and page.depth > 8):
-        raise UnsupportedImage(
-            f"CMYK or YCbCr in {page.depth} bits; CMYK in 8 or 16 and YCbCr in 8 bits are supported", "colour"
-        )
-    if photometric == YCBCR and not (
-        page.luma[1] and all(a != b for a, b in zip(page.levels[::2], page.levels[1::2], strict=True))
-    ):
+        found = f"CMYK or YCbCr in {page.depth} bits"
+        raise UnsupportedImage(f"{found}; CMYK in 8 or 16 and YCbCr in 8 bits are supported", "colour")
+    ranges = zip(page.levels[::2], page.levels[1::2], strict=True) if photometric == YCBCR else ()
+    if photometric == YCBCR and (not page.luma[1] or any(black == white for black, white in ranges)):
         raise UnreadableImage("damaged TIFF: its YCbCr coefficients or reference levels are invalid")
 
 

@@ -105,9 +105,8 @@ def build_metadata(
         lost.append("its colour profile is damaged and left out")
     if original_exif.removeprefix(EXIF_PREFIX) and exif is None:
         lost.append("its EXIF is damaged and left out")
-    return orientation, Metadata(
-        profile, exif, packet or None, dpi, kept, iptc or None, left_out=tuple(dict.fromkeys(lost))
-    )
+    left_out = tuple(dict.fromkeys(lost))
+    return orientation, Metadata(profile, exif, packet or None, dpi, kept, iptc or None, left_out=left_out)
 
 
 def find_unusable_profiles(text: Mapping[str, str]) -> Iterator[str]:

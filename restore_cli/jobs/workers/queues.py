@@ -54,11 +54,8 @@ class RowQueue:
             self.blocks.clear()
             self.changed.notify_all()
 
-    def pages(self, count: int) -> Iterator[Iterator[Samples]]:
-        """Yield the rows of `count` pictures. Each must be read to its end before the next. Raises QueueClosed."""
-        return (self.page() for _ in range(count))
-
     def page(self) -> Iterator[Samples]:
+        """Yield the rows of the next picture, which must be read to its end. Raises QueueClosed."""
         while (block := self.take()) is not None:
             yield block
 

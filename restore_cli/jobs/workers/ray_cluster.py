@@ -40,9 +40,8 @@ def check_cluster(job: Job) -> None:
     if find_spec("ray") is None:
         raise UsageError("--cluster needs Ray, which is not installed", hint=INSTALL_EXTRA.format("cluster"))
     if job.model.device not in DEVICES:
-        raise UsageError(
-            f"--device {job.model.device}: on a cluster Ray chooses the devices", hint="--gpus-per-worker 1"
-        )
+        line = f"--device {job.model.device}: on a cluster Ray chooses the devices"
+        raise UsageError(line, hint="--gpus-per-worker 1")
 
 
 class RayWorker:

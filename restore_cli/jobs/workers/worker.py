@@ -252,7 +252,7 @@ class Worker:
 
         def attempt(trace: Trace) -> Future[Result]:
             queue = RowQueue(ROW_QUEUE_BYTES)
-            pages = queue.pages(len(pipeline.pictures))
+            pages = (queue.page() for _ in pipeline.pictures)
             written = self.encoders.submit(self.write, opened, pages, loaded, trace, start, queue)
             try:
                 for page in restore_pages(pipeline, model, trace):

@@ -34,7 +34,7 @@ def test_pages_come_out_as_they_went_in(pages: list[list[int]], room: int) -> No
 
     with ThreadPoolExecutor(1) as other:
         sent = other.submit(send)
-        found = [[(rows.shape[1], int(rows[0, 0, 0])) for rows in page] for page in queue.pages(len(pages))]
+        found = [[(rows.shape[1], int(rows[0, 0, 0])) for rows in page] for page in (queue.page() for _ in pages)]
         sent.result()
     assert found == [[(size, i) for i, size in enumerate(page)] for page in pages]
     assert most <= max(room, *(size for page in pages for size in page), 0)
@@ -44,7 +44,7 @@ def test_the_reader_learns_that_a_picture_is_incomplete() -> None:
     queue = RowQueue(10)
     queue.put(block(4, 0))
     queue.close()
-    (page,) = queue.pages(1)
+    page = queue.page()
     assert next(page).shape == (1, 4, 1)
     with pytest.raises(QueueClosed):
         next(page)
