@@ -80,6 +80,8 @@ def run_eval(options: Evaluation) -> None:
     """Measure, print a table or JSON lines, and write the CSV file."""
     if options.csv is not None:
         refuse_unusable(options.csv, options.overwrite)
+    if options.border is not None and options.border < 0:
+        raise UsageError(f"--border {options.border}: expected 0 or more")
     from restore_cli.evaluation.evaluate import summarize
 
     rows: list[Row] = []
@@ -122,8 +124,6 @@ def measure_images(options: Evaluation) -> Iterator[Row]:
     from restore_cli.evaluation.evaluate import EvalOptions, evaluate, evaluate_folders
     from restore_cli.models.processor import use_granted_cores
 
-    if options.border is not None and options.border < 0:
-        raise UsageError(f"--border {options.border}: expected 0 or more")
     if options.restored is not None:
         refuse_model(options)
         yield from evaluate_folders(options.restored, options.reference, options.border or 0)
