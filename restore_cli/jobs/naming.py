@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 from typing import NamedTuple
 
 from restore_cli.errors import OutputError, UsageError
+from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX
 from restore_cli.jobs.paths import Input, canonicalize_path, split_suffix
 from restore_cli.special_files import refuse_special_file
 
@@ -28,8 +29,6 @@ class Naming:
     model: str
     scale: int
     output: str | None
-    suffixes: Mapping[str, str]
-    """the format of each known suffix"""
     forced_suffix: str | None = None
     """the suffix of the format that --format names"""
 
@@ -51,7 +50,7 @@ class Naming:
         if self.output is None or self.is_template:
             return None
         suffix = os.path.splitext(self.output)[1].lower()
-        if os.path.isdir(self.output) or self.output.endswith(("/", "\\")) or suffix not in self.suffixes:
+        if os.path.isdir(self.output) or self.output.endswith(("/", "\\")) or suffix not in FORMAT_BY_SUFFIX:
             refuse_file(self.output)
             return self.output
         check_format(self, suffix)
@@ -66,7 +65,7 @@ class Naming:
         """
         if self.forced_suffix is not None:
             return self.forced_suffix
-        known = own.lower() in self.suffixes
+        known = own.lower() in FORMAT_BY_SUFFIX
         return own if known and not (self.task == "sr" and own.lower() in LOSSY_SUFFIXES) else ".png"
 
 
@@ -140,8 +139,8 @@ def refuse_file(output: str) -> None:
 
 def check_format(naming: Naming, suffix: str) -> None:
     """Raise UsageError if the suffix of -o and --format name different formats."""
-    if naming.forced_suffix and naming.suffixes[suffix] != naming.suffixes[naming.forced_suffix]:
-        asked = naming.suffixes[naming.forced_suffix].lower()
+    if naming.forced_suffix and FORMAT_BY_SUFFIX[suffix] != FORMAT_BY_SUFFIX[naming.forced_suffix]:
+        asked = FORMAT_BY_SUFFIX[naming.forced_suffix].lower()
         renamed = f"-o {Path(naming.output or '').with_suffix(naming.forced_suffix)}"
         raise UsageError(f"-o {naming.output} names another format than --format {asked}", renamed)
 
@@ -174,4 +173,4 @@ def fill_template(naming: Naming, stem: str, suffix: str) -> str:
         path = template.format(stem=stem, task=naming.task, model=naming.model, scale=naming.scale)
     except (ValueError, IndexError) as error:
         raise UsageError(f"-o {template}: not a template: {error}", hint="-o 'out/{stem}_{model}.png'") from None
-    return path if os.path.splitext(path)[1].lower() in naming.suffixes else path + suffix
+    return path if os.path.splitext(path)[1].lower() in FORMAT_BY_SUFFIX else path + suffix

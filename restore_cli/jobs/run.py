@@ -129,11 +129,11 @@ def make_plan(job: Job, models: ModelCache, ignored: IgnoredFiles, dry_run: bool
         infer_format(Path(job.output))  # raises the reason
     task = job.model.request.task
     forced = SUFFIX_BY_FORMAT[job.format] if job.format else None
-    if job.model.weights is not None:
+    if job.model.weights is None:
+        entry = job.model.catalogue.select(job.model.request)[0]
+        model, scale, sha256 = entry.model, entry.scale, None
+    else:
         here = ModelCache(replace(job.model, device="cpu"), models.on_event) if job.uses_other_processes else models
-        scale = here.get_custom(job.model.weights).contract.scale
-        naming = Naming(task, job.model.weights.stem, scale, job.output, FORMAT_BY_SUFFIX, forced)
-        return Plan(job, naming, here.sha256(job.model.weights.name), ignored, dry_run)
-    entry = job.model.catalogue.select(job.model.request)[0]
-    naming = Naming(task, entry.model, entry.scale, job.output, FORMAT_BY_SUFFIX, forced)
-    return Plan(job, naming, None, ignored, dry_run)
+        model, scale = job.model.weights.stem, here.get_custom(job.model.weights).contract.scale
+        sha256 = here.sha256(job.model.weights.name)
+    return Plan(job, Naming(task, model, scale, job.output, forced), sha256, ignored, dry_run)

@@ -15,7 +15,7 @@ from restore_cli.jobs.paths import Input
 
 
 def naming(output: str | None, task: str = "sr") -> Naming:
-    return Naming(task, "emt", 4 if task == "sr" else 1, output, FORMAT_BY_SUFFIX)
+    return Naming(task, "emt", 4 if task == "sr" else 1, output)
 
 
 def inputs(*names: str) -> list[Input]:

@@ -161,11 +161,9 @@ def decode_raw_profile(text: str | None) -> bytes | None:
 
 def select_descriptive_tags(exif: bytes | Image.Exif) -> Image.Exif:
     """Return the tags that describe the photograph, without those for the layout of the source file."""
-    source, kept = Image.Exif(), Image.Exif()
+    source, kept = exif if isinstance(exif, Image.Exif) else Image.Exif(), Image.Exif()
     if isinstance(exif, bytes):
         source.load(exif)
-    else:
-        source = exif
     for tag in DESCRIPTIVE_TAGS:
         if tag in source:
             kept[tag] = source[tag]
