@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from restore_cli.models.network import Network
+    from restore_cli.models.self_ensemble import Runner
     from restore_cli.pipeline.file import FileResult
     from restore_cli.pipeline.in_memory import ChooseTiling
     from restore_cli.weights.entry import Entry
@@ -53,11 +54,11 @@ def load(name: str | Path, device: str = "auto", precision: str = "auto") -> Net
         path = Path(name)
         model = load_file(path, place, dtype)
         model.checkpoint = Checkpoint(path.name, path, None)
-        return model
-    entry = read_catalogue().find_entry(name)
-    path = fetch(entry)
-    model = load_entry(entry, path, place, dtype)
-    model.checkpoint = Checkpoint(entry.name, path, entry.task)
+    else:
+        entry = read_catalogue().find_entry(name)
+        path = fetch(entry)
+        model = load_entry(entry, path, place, dtype)
+        model.checkpoint = Checkpoint(entry.name, path, entry.task)
     return model
 
 
@@ -68,6 +69,7 @@ def restore(
     tile: int | None = None,
     overlap: int | None = None,
     memory: int | None = None,
+    tta: bool = False,
     on_tile: OnTile | None = None,
 ) -> InMemory:
     """Restore an image to the same kind of image, enlarged by the scale of the model.
@@ -78,15 +80,17 @@ def restore(
     - a tensor (b, c, h, w) of floating point in [0, 1], whose dtype and device are kept.
 
     It is cut into tiles that fit into memory. `tile` and `overlap` are in input px, a tile of 0 turns tiling off;
-    `memory` is in bytes. `on_tile` is called with the number of finished tiles and their total.
+    `memory` is in bytes. `tta` averages eight passes over flipped and rotated tiles. `on_tile` is called with the
+    number of finished tiles and their total.
 
     Raises ValueError for another kind of image, UsageError if the channels do not fit the model, OutOfMemory at the
     smallest tile.
     """
     from restore_cli.pipeline.in_memory import restore_in_memory
 
-    choose = make_chooser(model, tile, overlap, memory)
-    restored: InMemory = restore_in_memory(model, image, choose, on_tile or ignore_tile)
+    runner = make_runner(model, tta)
+    choose = make_chooser(runner, tile, overlap, memory)
+    restored: InMemory = restore_in_memory(runner, image, choose, on_tile or ignore_tile)
     return restored
 
 
@@ -98,6 +102,7 @@ def restore_stream(
     tile: int | None = None,
     overlap: int | None = None,
     memory: int | None = None,
+    tta: bool = False,
     on_tile: OnTile | None = None,
 ) -> Iterator[NDArray[Any]]:
     """Return an iterator over blocks of restored rows, from top to bottom. Memory holds one row of tiles.
@@ -109,7 +114,8 @@ def restore_stream(
     """
     from restore_cli.pipeline.in_memory import restore_stream
 
-    return restore_stream(model, rows, height, make_chooser(model, tile, overlap, memory), on_tile or ignore_tile)
+    runner = make_runner(model, tta)
+    return restore_stream(runner, rows, height, make_chooser(runner, tile, overlap, memory), on_tile or ignore_tile)
 
 
 def restore_file(
@@ -130,6 +136,7 @@ def restore_file(
     tile: int | None = None,
     overlap: int | None = None,
     memory: int | None = None,
+    tta: bool = False,
     on_tile: OnTile | None = None,
 ) -> FileResult:
     """Restore a file into another one: the bytes that the command writes with this model and these options.
@@ -142,18 +149,26 @@ def restore_file(
     from restore_cli.pipeline.file import FileOptions, restore_file
     from restore_cli.pipeline.output import OutputOptions
 
+    runner = make_runner(model, tta)
     return restore_file(
-        model,
+        runner,
         Path(source),
         Path(target),
         FileOptions(OutputOptions(bit_depth, dither, alpha, icc, resize, strip), max_pixels, frame, jpeg_quality),
         task,
-        make_chooser(model, tile, overlap, memory),
+        make_chooser(runner, tile, overlap, memory),
         on_tile or ignore_tile,
     )
 
 
-def make_chooser(model: Network, tile: int | None, overlap: int | None, memory: int | None) -> ChooseTiling:
+def make_runner(model: Network, tta: bool) -> Runner:
+    """Return the model, or its self-ensemble."""
+    from restore_cli.models.self_ensemble import SelfEnsemble
+
+    return SelfEnsemble(model) if tta else model
+
+
+def make_chooser(model: Runner, tile: int | None, overlap: int | None, memory: int | None) -> ChooseTiling:
     """Return a function that returns the tiling for a picture whose longest side is given, px."""
     from restore_cli.pipeline.array import choose_tiling
 

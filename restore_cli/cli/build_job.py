@@ -44,6 +44,7 @@ def build_model_options(task: str, flags: ModelFlags) -> ModelOptions:
         batch=flags.batch,
         memory=parse_memory(flags.memory),
         compile=flags.compile,
+        tta=flags.tta,
     )
 
 

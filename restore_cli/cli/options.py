@@ -85,6 +85,7 @@ class ModelFlags:
         "Also read checkpoints from this file, which has the form of weights.toml.", MODEL, "FILE"
     )
     offline: bool = flag("Do not use the network, only checkpoints that are on this disk.", MODEL)
+    tta: bool = flag("Average eight passes over flipped and rotated tiles. Takes eight times as long.", MODEL)
     device: str = option(
         "auto, cpu, cuda, cuda:N or mps; several separated by commas; or all.", SPEED, "DEVICE", "auto"
     )

@@ -36,7 +36,7 @@ from restore_cli.tiling.geometry import WHOLE, Tiling, padded_side, plan_axis
 from restore_cli.weights.catalogue import Request
 
 if TYPE_CHECKING:
-    from restore_cli.models.network import Network
+    from restore_cli.models.self_ensemble import Runner
 
 __all__ = [
     "BASELINES",
@@ -332,7 +332,7 @@ def format_size(image: Array) -> str:
     return f"{image.shape[1]}×{image.shape[0]} px"
 
 
-def compare_tiles(model: Network, given: Array, sides: Sequence[int], options: ModelOptions) -> Iterator[TileRow]:
+def compare_tiles(model: Runner, given: Array, sides: Sequence[int], options: ModelOptions) -> Iterator[TileRow]:
     """Compare the result of each tile side smaller than the image with the untiled one. Raises OutOfMemory."""
     from restore_cli.pipeline.array import default_tiling, restore_array
 
@@ -351,7 +351,7 @@ def compare_tiles(model: Network, given: Array, sides: Sequence[int], options: M
             yield TileRow(side, psnr(found, whole, peak=1), *seams)
 
 
-def find_tile_borders(length: int, tiling: Tiling, model: Network) -> list[tuple[int, int]]:
+def find_tile_borders(length: int, tiling: Tiling, model: Runner) -> list[tuple[int, int]]:
     """Return (first, end) of the output pixels in which neighbouring tiles along `length` input pixels fade."""
     contract = model.contract
     axis = plan_axis(padded_side(length, contract), tiling.tile, tiling.overlap, contract.tile_multiple)

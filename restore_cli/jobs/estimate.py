@@ -21,7 +21,7 @@ from restore_cli.weights.catalogue import Entry
 from restore_cli.weights.fetch import locate
 
 if TYPE_CHECKING:
-    from restore_cli.models.network import Network
+    from restore_cli.models.self_ensemble import Runner
 
 __all__ = ["MAX_PROBED", "Estimate", "InputSample", "estimate_run"]
 
@@ -80,7 +80,7 @@ def estimate_run(job: Job, models: ModelCache, sample: InputSample, manifests: I
     seconds, basis = None, "nothing would be restored"
     if headers:
         usual = Counter(names).most_common(1)[0][0]
-        if rate := average_past_seconds(manifests, usual):
+        if rate := average_past_seconds(manifests, usual, job.model.tta):
             seconds, basis = sum(map(count_pixels, headers)) * rate, "from earlier images in this folder"
         elif usual in {entry.name for entry in missing}:
             basis = f"unknown until {usual} is fetched"
@@ -147,10 +147,10 @@ def measure_seconds(
     return rate * pixels, f"one tile of {model} measured"
 
 
-def average_past_seconds(manifests: Iterable[Path], model: str) -> float | None:
-    """Return the seconds per pixel of the last images restored with this model, None if there are none."""
+def average_past_seconds(manifests: Iterable[Path], model: str, tta: bool) -> float | None:
+    """Return the seconds per pixel of the last images restored in this way, None if there are none."""
     events = (event for path in manifests for event in read_recent_events(path) if event.get("model") == model)
-    done = deque((event for event in events if event.get("pixels")), maxlen=200)
+    done = deque((e for e in events if e.get("pixels") and e.get("tta", False) == tta), maxlen=200)
     pixels = sum(event["pixels"] for event in done)
     return sum(event["seconds"] for event in done) / pixels if pixels else None
 
@@ -168,7 +168,7 @@ def read_recent_events(path: Path) -> Iterator[Mapping[str, Any]]:
                 yield event
 
 
-def measure_seconds_per_pixel(network: Network) -> float:
+def measure_seconds_per_pixel(network: Runner) -> float:
     """Return the seconds per pixel of the second run of a tile. Raises OutOfMemory."""
     import torch
 
@@ -184,7 +184,7 @@ def measure_seconds_per_pixel(network: Network) -> float:
     return (time.perf_counter() - start) / side**2
 
 
-def count_processed_pixels(network: Network, options: ModelOptions, header: Header) -> float:
+def count_processed_pixels(network: Runner, options: ModelOptions, header: Header) -> float:
     """Return the pixels that go through the model. They are more than those of the image, because tiles overlap."""
     from restore_cli.pipeline.array import default_tiling
     from restore_cli.tiling.geometry import padded_side, plan_axis

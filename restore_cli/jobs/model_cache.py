@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from restore_cli.models.network import Network
+    from restore_cli.models.self_ensemble import Runner
     from restore_cli.tiling.engine import Trace
     from restore_cli.tiling.geometry import Tiling
 
@@ -31,13 +32,13 @@ class ModelCache:
     options: ModelOptions
     on_event: OnEvent = ignore_event
     entries: dict[Request, tuple[Entry, Path]] = field(default_factory=dict)
-    loaded: dict[str, Network] = field(default_factory=dict)
+    loaded: dict[str, Runner] = field(default_factory=dict)
     tilings: dict[str, Tiling] = field(default_factory=dict)
     digests: dict[Path, str] = field(default_factory=dict)
     compiled: set[str] = field(default_factory=set)
     """models for which PyTorch's compiler has been tried"""
 
-    def get(self, header: Header) -> tuple[str, Network]:
+    def get(self, header: Header) -> tuple[str, Runner]:
         """Return the name and the model for a picture with this header. The first use fetches and loads the model."""
         if self.options.weights is not None:
             return self.options.weights.name, self.get_custom(self.options.weights)
@@ -45,18 +46,24 @@ class ModelCache:
 
         entry, path = self.fetch_entry(complete_request(self.options.request, header))
         if entry.name not in self.loaded:
-            self.loaded[entry.name] = load_entry(entry, path, *self.choose_placement())
+            self.loaded[entry.name] = self.wrap(load_entry(entry, path, *self.choose_placement()))
         return entry.name, self.loaded[entry.name]
 
-    def get_custom(self, weights: Path) -> Network:
+    def get_custom(self, weights: Path) -> Runner:
         """Return the model of a checkpoint file. Raises UsageError if it does not fit the request."""
         from restore_cli.models.load import load_file
 
         if weights.name not in self.loaded:
             network = load_file(weights, *self.choose_placement())
             check_custom(self.options.request, weights, network)
-            self.loaded[weights.name] = network
+            self.loaded[weights.name] = self.wrap(network)
         return self.loaded[weights.name]
+
+    def wrap(self, network: Network) -> Runner:
+        """Return the network as the options ask for it."""
+        from restore_cli.models.self_ensemble import SelfEnsemble
+
+        return SelfEnsemble(network) if self.options.tta else network
 
     def choose_placement(self) -> tuple[torch.device, torch.dtype]:
         from restore_cli.models.load import pick_device, pick_precision
@@ -75,7 +82,7 @@ class ModelCache:
             self.entries[request] = taken, path
         return self.entries[request]
 
-    def get_tiling(self, name: str, model: Network, side: int) -> Tiling:
+    def get_tiling(self, name: str, model: Runner, side: int) -> Tiling:
         """Return the tiling for a picture of `side` px: as requested, as it worked last, or as memory allows."""
         from restore_cli.pipeline.array import choose_tiling
 
@@ -94,15 +101,17 @@ class ModelCache:
             self.compile(name, model, self.tilings[name])
         return self.tilings[name]
 
-    def compile(self, name: str, model: Network, tiling: Tiling) -> None:
+    def compile(self, name: str, model: Runner, tiling: Tiling) -> None:
         """Try PyTorch's compiler for full tiles. Smaller pictures run without it."""
         from restore_cli.models.compile import compile_if_faster
+        from restore_cli.models.self_ensemble import SelfEnsemble
         from restore_cli.weights.store import get_cache_dir, refuse_unsafe_cache
 
         refuse_unsafe_cache()  # compiled code is stored there
         self.compiled.add(name)
+        network = model.network if isinstance(model, SelfEnsemble) else model
         shape = (tiling.batch, model.contract.channels, tiling.tile, tiling.tile)
-        self.on_event(Note(compile_if_faster(model, shape, get_cache_dir() / "compiled")))
+        self.on_event(Note(compile_if_faster(network, shape, get_cache_dir() / "compiled")))
 
     def sha256(self, name: str) -> str:
         """Return the sha256 of the checkpoint of a model."""

@@ -189,6 +189,8 @@ class Plan:
             event["sha256"] = started.stamp
         event |= {"options": self.options_digest, "model": result.model, "checkpoint": result.sha256}
         event["pixels"] = result.pixels
+        if self.job.model.tta:
+            event["tta"] = True
         started.manifest.append(
             {**event, "result": read_file_state(result.output), "seconds": round(result.seconds, 3)}
         )
@@ -259,5 +261,7 @@ def select_pixel_options(job: Job, weights_sha256: str | None) -> dict[str, Any]
     """Return the options that change the pixels. The manifest compares them with those of earlier runs."""
     request = {name: value for name, value in asdict(job.model.request).items() if name != "channels"}
     model = {name: getattr(job.model, name) for name in ("precision", "tile", "overlap")}
+    if job.model.tta:  # left out otherwise, as in the manifests of versions without this option
+        model["tta"] = True
     file = {"format": job.format, "frame": job.file.frame, "jpeg_quality": job.file.jpeg_quality}
     return {**request, **model, **file, **asdict(job.file.output), "weights": weights_sha256}

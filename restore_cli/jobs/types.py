@@ -38,6 +38,8 @@ class ModelOptions:
     """bytes that a model may use on its device; None for most of what is free"""
     compile: bool = False
     """whether to try PyTorch's compiler"""
+    tta: bool = False
+    """whether to average eight passes over flipped and rotated tiles"""
 
     @property
     def several_devices(self) -> bool:

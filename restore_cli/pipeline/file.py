@@ -22,7 +22,7 @@ from restore_cli.image.resize import compute_size
 from restore_cli.image.source import MAX_PIXELS, open_source
 from restore_cli.image.stream import PixelStream
 from restore_cli.image.writers import EncoderOptions, can_hold_profile
-from restore_cli.models.network import Network
+from restore_cli.models.self_ensemble import Runner, SelfEnsemble
 from restore_cli.pipeline.array import OnTile, retry_with_smaller_tiling
 from restore_cli.pipeline.output import OutputOptions, check_final_size, pick_sample_type, quantise_rows, resize_rows
 from restore_cli.pipeline.picture import PicturePipeline, is_opaque, open_picture_pipeline
@@ -134,7 +134,7 @@ class FileResult:
 
 
 def restore_file(
-    model: Network,
+    model: Runner,
     source: Path,
     target: Path,
     options: FileOptions,
@@ -168,13 +168,13 @@ def restore_file(
     return FileResult(written[0], trace.tiling.tile, written[1])
 
 
-def make_provenance(model: Network, task: str | None) -> Provenance:
+def make_provenance(model: Runner, task: str | None) -> Provenance:
     """Return the note on how a model restores. A model without a checkpoint has no name and no sha256."""
-    scale, checkpoint = model.contract.scale, model.checkpoint
+    scale, checkpoint, tta = model.contract.scale, model.checkpoint, isinstance(model, SelfEnsemble)
     if checkpoint is None:
-        return Provenance(task or "", "", "", scale)
+        return Provenance(task or "", "", "", scale, tta)
     known = task or checkpoint.task or ("sr" if scale > 1 else "")
-    return Provenance(known, checkpoint.name, compute_sha256(checkpoint.path), scale)
+    return Provenance(known, checkpoint.name, compute_sha256(checkpoint.path), scale, tta)
 
 
 def restore_pages(file: FilePipeline, model: Model, trace: Trace) -> Iterator[Iterator[Samples]]:

@@ -28,6 +28,8 @@ class Provenance:
     model: str
     sha256: str
     scale: int
+    tta: bool = False
+    """whether the result is the mean of eight passes over flipped and rotated tiles"""
 
     @property
     def software(self) -> str:

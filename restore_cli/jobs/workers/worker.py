@@ -25,8 +25,8 @@ from restore_cli.jobs.paths import copy_times, is_remote
 from restore_cli.jobs.types import Job, PlanItem, Result, Task
 from restore_cli.jobs.workers.opened import LocalTask, OpenedTask
 from restore_cli.jobs.workers.queues import MemoryBudget, QueueClosed, RowQueue
-from restore_cli.models.network import Network
 from restore_cli.models.processor import count_cores
+from restore_cli.models.self_ensemble import Runner
 from restore_cli.pipeline.array import retry_with_smaller_tiling
 from restore_cli.pipeline.file import FilePipeline, open_file_pipeline, open_sources, restore_pages, write_file
 from restore_cli.tiling.engine import Trace, restore_batch
@@ -55,7 +55,7 @@ class LoadedModel:
     """The model for a group of pictures, and its tiling."""
 
     name: str
-    model: Network
+    model: Runner
     sha256: str
     tiling: Tiling
 
@@ -293,7 +293,7 @@ class Worker:
         task, pipeline, scale = opened.task, opened.pipeline, loaded.model.contract.scale
         try:
             make_folder(pipeline.path.parent)
-            note = Provenance(self.job.model.request.task, loaded.name, loaded.sha256, scale)
+            note = Provenance(self.job.model.request.task, loaded.name, loaded.sha256, scale, self.job.model.tta)
             with stating_lack_of_memory("cpu", "its result"):
                 size, left_out = write_file(pipeline, pages, scale, note)
             self.deliver(task, pipeline.path)
