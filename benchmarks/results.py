@@ -18,8 +18,9 @@ from pathlib import Path
 from restore_cli.atomic import atomic_write
 from restore_cli.evaluation.evaluate import EvalOptions, Summary, evaluate, summarize
 from restore_cli.jobs.types import ModelOptions
-from restore_cli.weights.catalogue import Catalogue, Entry, Request, read_catalogue
-from restore_cli.weights.fetch import locate
+from restore_cli.weights.catalogue import Catalogue, Request, read_catalogue
+from restore_cli.weights.entry import Entry
+from restore_cli.weights.store import locate
 
 PAGE = Path(__file__).parents[1] / "docs/results.md"
 

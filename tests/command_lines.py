@@ -12,7 +12,8 @@ import typer
 
 from restore_cli.cli.main import app
 from restore_cli.cli.options import OF_TASK
-from restore_cli.weights.catalogue import TASKS, Request, read_catalogue
+from restore_cli.weights.catalogue import Request, read_catalogue
+from restore_cli.weights.entry import TASKS
 
 __all__ = ["COMMANDS", "check_command_lines", "find_code_blocks"]
 

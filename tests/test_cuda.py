@@ -19,8 +19,8 @@ from benchmarks.peers import CASES, build_ours, make_weights
 from restore_cli.errors import OutOfMemory
 from restore_cli.evaluation.metrics import psnr
 from restore_cli.jobs.paths import InputSpec
-from restore_cli.jobs.run import Job, run_job
-from restore_cli.jobs.types import ModelOptions
+from restore_cli.jobs.run import run_job
+from restore_cli.jobs.types import Job, ModelOptions
 from restore_cli.models import attention
 from restore_cli.models import compile as compile_module
 from restore_cli.models.attention import has_matrix_units, kernel_is_correct

@@ -31,7 +31,8 @@ from restore_cli.jobs.types import Result
 from restore_cli.models import detect
 from restore_cli.models.load import load_entry
 from restore_cli.models.network import Network
-from restore_cli.weights.catalogue import TASKS, Request, read_catalogue
+from restore_cli.weights.catalogue import Request, read_catalogue
+from restore_cli.weights.entry import TASKS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/**/*.md"))]

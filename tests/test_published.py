@@ -22,7 +22,8 @@ from PIL import Image
 import restore_cli
 from restore_cli.cli.models import example_command
 from restore_cli.weights.catalogue import read_catalogue
-from restore_cli.weights.fetch import fetch, locate
+from restore_cli.weights.fetch import fetch
+from restore_cli.weights.store import locate
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(os.environ.get("PUBLISHED") or ROOT.parent / "shared" / "published")

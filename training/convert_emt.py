@@ -14,7 +14,8 @@ from pathlib import Path
 
 from restore_cli.errors import UsageError
 from restore_cli.models.load import COMPUTED_KEYS, drop_keys, find_state_dict, read_tensors
-from restore_cli.weights.catalogue import Entry, read_catalogue
+from restore_cli.weights.catalogue import read_catalogue
+from restore_cli.weights.entry import Entry
 from restore_cli.weights.store import BUNDLED
 from training.export import in_float16, serialize, write_file
 

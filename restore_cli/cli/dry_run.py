@@ -14,8 +14,8 @@ from restore_cli.cli.report import result_to_json, stats_to_json
 from restore_cli.cli.run_stats import RunStats, count_pictures, describe_ignored, format_duration, format_megapixels
 from restore_cli.jobs.estimate import Estimate, InputSample, estimate_run
 from restore_cli.jobs.model_cache import ModelCache
-from restore_cli.jobs.run import Job, Result, make_no_inputs_error, plan_dry_run
-from restore_cli.jobs.types import Task
+from restore_cli.jobs.run import make_no_inputs_error, plan_dry_run
+from restore_cli.jobs.types import Job, Result, Task
 from restore_cli.models.processor import use_granted_cores
 
 __all__ = ["dry_run"]

@@ -13,8 +13,10 @@ from restore_cli.cli.console import Downloads, complain, escape_controls, note, 
 from restore_cli.cli.parsing import Command, Group, examples
 from restore_cli.cli.sources import CatalogueOption, sources
 from restore_cli.errors import NothingToDo, WeightsError, WeightsUnavailable
-from restore_cli.weights.catalogue import Catalogue, Entry, read_catalogue
-from restore_cli.weights.fetch import fetch, locate, remove, verify
+from restore_cli.weights.catalogue import Catalogue, read_catalogue
+from restore_cli.weights.entry import Entry
+from restore_cli.weights.fetch import fetch
+from restore_cli.weights.store import locate, remove, verify
 
 __all__ = ["models"]
 

@@ -21,7 +21,7 @@ from restore_cli.image.codec import probe
 from restore_cli.image.formats.capabilities import SUFFIX_BY_FORMAT
 from restore_cli.jobs.events import Event, OnEvent, PictureStarted
 from restore_cli.jobs.paths import InputSpec
-from restore_cli.jobs.run import Job, Result
+from restore_cli.jobs.types import Job, Result
 from restore_cli.special_files import find_descriptor
 
 __all__ = ["Streams", "check_streams", "replace_streams", "uses_streams"]

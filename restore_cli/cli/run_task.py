@@ -23,7 +23,8 @@ from restore_cli.cli.signals import Stop, stop_on_signals
 from restore_cli.errors import OutputError, RestoreError
 from restore_cli.jobs.events import Event, OnEvent, PictureFinished, StopRequested
 from restore_cli.jobs.naming import name_sheet
-from restore_cli.jobs.run import Job, Result, run_job
+from restore_cli.jobs.run import run_job
+from restore_cli.jobs.types import Job, Result
 
 __all__ = ["run_task"]
 

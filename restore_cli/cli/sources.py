@@ -10,7 +10,8 @@ import typer
 
 from restore_cli.cli.console import note, say
 from restore_cli.errors import WeightsUnavailable
-from restore_cli.weights.catalogue import BundledSource, HubSource, read_catalogue
+from restore_cli.weights.catalogue import read_catalogue
+from restore_cli.weights.entry import BundledSource, HubSource
 from restore_cli.weights.source_checks import SourceCheck, check_sources
 
 __all__ = ["CatalogueOption", "sources"]

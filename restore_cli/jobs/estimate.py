@@ -17,8 +17,8 @@ from restore_cli.image.picture import Header
 from restore_cli.jobs.model_cache import ModelCache, complete_request
 from restore_cli.jobs.types import Job, ModelOptions, Result, Task
 from restore_cli.pipeline.output import check_final_size
-from restore_cli.weights.catalogue import Entry
-from restore_cli.weights.fetch import locate
+from restore_cli.weights.entry import Entry
+from restore_cli.weights.store import locate
 
 if TYPE_CHECKING:
     from restore_cli.models.self_ensemble import Runner

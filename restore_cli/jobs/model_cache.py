@@ -10,7 +10,8 @@ from restore_cli.errors import UsageError
 from restore_cli.image.picture import Header
 from restore_cli.jobs.events import Note, OnEvent, ignore_event
 from restore_cli.jobs.types import ModelOptions
-from restore_cli.weights.catalogue import Catalogue, Entry, Request, check_values
+from restore_cli.weights.catalogue import Catalogue, Request, check_values
+from restore_cli.weights.entry import Entry
 from restore_cli.weights.fetch import fetch_first
 from restore_cli.weights.store import compute_sha256
 

@@ -21,7 +21,7 @@ from restore_cli.jobs.plan import Plan
 from restore_cli.jobs.types import Executor, Job, PlanItem, Result, Stopping
 from restore_cli.jobs.workers.executors import check_executor, choose_executor
 
-__all__ = ["Job", "Result", "make_no_inputs_error", "plan_dry_run", "run_job"]
+__all__ = ["make_no_inputs_error", "plan_dry_run", "run_job"]
 
 POLL_SECONDS = 0.1
 """time between two checks for new inputs"""

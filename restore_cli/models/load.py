@@ -17,7 +17,7 @@ from restore_cli.errors import UsageError, WeightsError, stating_lack_of_memory
 from restore_cli.models.detect import detect
 from restore_cli.models.network import ARCHITECTURES, Network
 from restore_cli.models.pickles import check_pickles
-from restore_cli.weights.catalogue import Entry
+from restore_cli.weights.entry import Entry
 
 __all__ = ["DEVICES", "PRECISIONS", "build_module", "load_entry", "load_file", "pick_device", "pick_precision"]
 

@@ -11,21 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from restore_cli.errors import UsageError
-from restore_cli.weights.entry import TASKS, BundledSource, Entry, HubSource, Source, UrlSource, read_entry
+from restore_cli.weights.entry import TASKS, Entry, read_entry
 from restore_cli.weights.table import TEXTS, Table, read_toml, suggest
 
-__all__ = [
-    "TASKS",
-    "BundledSource",
-    "Catalogue",
-    "Entry",
-    "HubSource",
-    "Request",
-    "Source",
-    "UrlSource",
-    "check_task",
-    "read_catalogue",
-]
+__all__ = ["Catalogue", "Request", "check_task", "check_values", "read_catalogue"]
 
 DEFAULT_SCALE = 4
 """the scale of `restore sr` without --scale, if a checkpoint has it"""

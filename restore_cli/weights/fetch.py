@@ -36,13 +36,12 @@ from restore_cli.weights.store import (
     lock_entry,
     record_file,
     refuse_sha256,
-    remove,
     verify,
     verify_file,
 )
 from restore_cli.weights.transfer import download
 
-__all__ = ["fetch", "fetch_first", "locate", "remove", "verify"]
+__all__ = ["fetch", "fetch_first"]
 
 RANGE_NOT_SATISFIABLE = 416
 

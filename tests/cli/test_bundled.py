@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from restore_cli.models.load import load_entry
-from restore_cli.weights.catalogue import Entry, read_catalogue
+from restore_cli.weights.catalogue import read_catalogue
+from restore_cli.weights.entry import Entry
 from restore_cli.weights.store import BUNDLED
 
 BUNDLED_ENTRIES = [entry for entry in read_catalogue().entries if entry.bundled]

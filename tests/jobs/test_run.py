@@ -15,8 +15,8 @@ from images import make_image, save_image
 
 from restore_cli.jobs.manifest import MANIFEST_NAME
 from restore_cli.jobs.paths import InputSpec
-from restore_cli.jobs.run import Job, Result, run_job
-from restore_cli.jobs.types import ModelOptions
+from restore_cli.jobs.run import run_job
+from restore_cli.jobs.types import Job, ModelOptions, Result
 from restore_cli.weights.catalogue import Request, read_catalogue
 
 

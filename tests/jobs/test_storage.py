@@ -17,9 +17,9 @@ from outputs import read_files
 
 from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.jobs.paths import IgnoredFiles, InputSpec
-from restore_cli.jobs.run import Job, run_job
+from restore_cli.jobs.run import run_job
 from restore_cli.jobs.storage import list_remote, read_modified_ns, read_remote_state, upload_file
-from restore_cli.jobs.types import ModelOptions, RunOptions
+from restore_cli.jobs.types import Job, ModelOptions, RunOptions
 from restore_cli.weights.catalogue import Catalogue, Request, read_catalogue
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from restore_cli.errors import RestoreError
 from restore_cli.weights.catalogue import read_catalogue
-from restore_cli.weights.fetch import fetch, fetch_first, locate, remove, verify
+from restore_cli.weights.fetch import fetch, fetch_first
 from restore_cli.weights.progress import (
     DownloadEvent,
     DownloadFinished,
@@ -22,6 +22,7 @@ from restore_cli.weights.progress import (
     DownloadStarted,
     SourceFailed,
 )
+from restore_cli.weights.store import locate, remove, verify
 
 
 class Meter:

@@ -17,7 +17,8 @@ from restore_cli.errors import UsageError
 from restore_cli.models import network
 from restore_cli.models.load import build_module
 from restore_cli.weights.architectures import ARCHITECTURES
-from restore_cli.weights.catalogue import TASKS, Entry, HubSource, Request, Source, UrlSource, read_catalogue
+from restore_cli.weights.catalogue import Request, read_catalogue
+from restore_cli.weights.entry import TASKS, Entry, HubSource, Source, UrlSource
 
 CATALOGUE = read_catalogue()
 ENTRIES = {entry.name: entry for entry in CATALOGUE.entries}

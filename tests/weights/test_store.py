@@ -13,8 +13,9 @@ import pytest
 
 from restore_cli.errors import ChecksumMismatch, UsageError, WeightsError, WeightsUnavailable
 from restore_cli.weights import store
-from restore_cli.weights.catalogue import BundledSource, Entry, UrlSource
-from restore_cli.weights.fetch import fetch, locate, remove, verify
+from restore_cli.weights.entry import BundledSource, Entry, UrlSource
+from restore_cli.weights.fetch import fetch
+from restore_cli.weights.store import locate, remove, verify
 
 CONTENT = b"small weights"
 ENTRY = Entry(

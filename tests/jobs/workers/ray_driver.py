@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from restore_cli.jobs.events import Event, Note
-from restore_cli.jobs.run import Result, run_job
+from restore_cli.jobs.run import run_job
+from restore_cli.jobs.types import Result
 
 
 def main() -> None:

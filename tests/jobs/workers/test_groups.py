@@ -18,8 +18,8 @@ from torch import Tensor
 
 from restore_cli.jobs.model_cache import ModelCache
 from restore_cli.jobs.paths import InputSpec
-from restore_cli.jobs.run import Job, run_job
-from restore_cli.jobs.types import ModelOptions
+from restore_cli.jobs.run import run_job
+from restore_cli.jobs.types import Job, ModelOptions
 from restore_cli.jobs.workers import worker
 from restore_cli.pipeline import memory
 from restore_cli.weights.catalogue import Request, read_catalogue

@@ -19,8 +19,8 @@ from outputs import read_files, read_outcomes
 from restore_cli.errors import RestoreError, UsageError
 from restore_cli.jobs.events import Event, Note, PictureStarted, TileDone
 from restore_cli.jobs.paths import InputSpec
-from restore_cli.jobs.run import Job, Result, run_job
-from restore_cli.jobs.types import ModelOptions, PlanItem, Task
+from restore_cli.jobs.run import run_job
+from restore_cli.jobs.types import Job, ModelOptions, PlanItem, Result, Task
 from restore_cli.jobs.workers.dispatcher import Dispatcher
 from restore_cli.jobs.workers.loop import Ready
 from restore_cli.jobs.workers.processes import ProcessBackend, ProcessHandle, share_memory

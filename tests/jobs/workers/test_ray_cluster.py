@@ -22,8 +22,8 @@ from outputs import read_files, read_outcomes
 from restore_cli.errors import INSTALL_EXTRA, UsageError
 from restore_cli.jobs.events import Event, PictureStarted
 from restore_cli.jobs.paths import InputSpec
-from restore_cli.jobs.run import Job, run_job
-from restore_cli.jobs.types import ModelOptions, RunOptions
+from restore_cli.jobs.run import run_job
+from restore_cli.jobs.types import Job, ModelOptions, RunOptions
 from restore_cli.jobs.workers.dispatcher import MAX_TASKS
 from restore_cli.jobs.workers.ray_cluster import plan_workers
 from restore_cli.weights.catalogue import Catalogue, Request
