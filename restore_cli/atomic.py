@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import BinaryIO
 
 from restore_cli.errors import OutputError
 from restore_cli.special_files import refuse_special_file
+from restore_cli.system import lock_file, locks_by_opening
 
 __all__ = [
     "abandon",
@@ -77,7 +77,7 @@ def _part(folder: Path) -> tuple[Path, BinaryIO]:
         part = folder / f".restore-{os.getpid()}-{secrets.token_hex(4)}.part"
         file = part.open("x+b")  # exclusive; mode 0o666 less the umask, like any new file
         with suppress(OSError):  # some file systems know no locks
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(file)
         if part.exists():  # swept away before it was locked, else
             _PARTS.add(part)
             return part, file
@@ -88,7 +88,7 @@ def sweep(folder: Path) -> None:
     """Removes the temporary files that killed processes have left in a folder; those of living ones are locked."""
     for part in folder.glob(".restore-*.part"):
         with suppress(OSError), part.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(file)
             part.unlink()
 
 
@@ -118,6 +118,8 @@ def _publish(file: BinaryIO, part: Path, target: Path, path: Path) -> None:
     try:
         file.flush()
         os.fsync(file.fileno())
+        if locks_by_opening():
+            file.close()
         part.replace(target)
         sync_folder(target.parent)
     except OSError as error:

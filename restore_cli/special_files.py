@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from restore_cli.errors import OutputError
+from restore_cli.system import is_reserved_name
 
 __all__ = ["find_descriptor", "refuse_special_file"]
 
@@ -34,7 +35,8 @@ def refuse_special_file(path: Path, option: str = "-o") -> None:
 
     A stream counts also where it leads to an ordinary file: a new file in its place would lose what the stream wrote.
     """
-    kind = "an open stream" if find_descriptor(path) is not None else None
+    kind = "a device" if is_reserved_name(path.name) else None
+    kind = "an open stream" if find_descriptor(path) is not None else kind
     with suppress(OSError):
         kind = kind or KINDS.get(stat.S_IFMT(path.stat().st_mode))
     if kind is not None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-__all__ = ["DOC", "LAW", "PACKAGE", "find_cycle", "insert_table", "read_imports", "room_of"]
+__all__ = ["DOC", "LAW", "MODULES", "PACKAGE", "find_cycle", "insert_table", "read_imports", "room_of"]
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "restore_cli"
 DOC = ROOT / "docs" / "architecture.md"
 START, END = "<!-- rooms: made by python tests/architecture.py -->\n", "<!-- end of rooms -->\n"
 
-GROUND = ("errors", "contract", "atomic", "pinned", "shared_context", "special_files")
+GROUND = ("errors", "contract", "atomic", "pinned", "shared_context", "special_files", "system")
 LAW = {
     "ground": (),
     "weights": ("ground",),

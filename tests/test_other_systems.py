@@ -1,7 +1,8 @@
-"""The command runs on systems where Python's os module has fewer functions, such as macOS."""
+"""The command runs on systems where Python has fewer functions and modules, such as macOS and Windows."""
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from architecture import MODULES
 from fake_gpu import fake_gpu, move_to_gpu
 from golden_files import read_golden
 from images import make_image, save_image
@@ -16,15 +18,29 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
+from restore_cli import atomic, system
+from restore_cli.errors import OutputError
+from restore_cli.jobs import paths
+from restore_cli.jobs.naming import Naming, assign_outputs
+from restore_cli.jobs.paths import Input
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
+from restore_cli.special_files import refuse_special_file
+from restore_cli.system import ignores_case
 
 ROOT = Path(__file__).parents[1]
 
 HIDING = """
 import os
+import signal
+import sys
+sys.modules["fcntl"] = sys.modules["resource"] = None
+for name in ("SIGHUP", "pthread_sigmask"):
+    if hasattr(signal, name):
+        delattr(signal, name)
 for name in (
     "sched_getaffinity", "sched_setaffinity", "copy_file_range", "eventfd", "fdatasync", "getrandom", "memfd_create",
-    "pidfd_open", "pipe2", "posix_fadvise", "posix_fallocate", "splice", "O_DIRECT", "O_PATH", "O_TMPFILE",
+    "pidfd_open", "pipe2", "fork", "pread", "set_blocking", "O_CLOEXEC", "O_NONBLOCK",
+    "posix_fadvise", "posix_fallocate", "splice", "O_DIRECT", "O_PATH", "O_TMPFILE",
 ):
     if hasattr(os, name):
         delattr(os, name)
@@ -33,7 +49,7 @@ for name in (
 
 
 @pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
-def test_images_are_restored_without_the_functions_that_only_linux_has(device: str, tmp_path: Path, x1: Path) -> None:
+def test_images_are_restored_without_functions_that_some_systems_lack(device: str, tmp_path: Path, x1: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(HIDING)
     save_image(tmp_path / "in/a.png", make_image(20, 24))
     save_image(tmp_path / "in/b.png", make_image(20, 24, seed=1))
@@ -42,6 +58,56 @@ def test_images_are_restored_without_the_functions_that_only_linux_has(device: s
     done = subprocess.run([*command, "--device", device], cwd=tmp_path, env=given, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.png", "b.png"]
+
+
+def test_files_are_written_and_swept_without_locks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is open while the folder is swept: a system without locks refuses to remove what is open."""
+    (tmp_path / ".restore-1-00000000.part").touch()
+    monkeypatch.setattr(system, "HAS_UNIX_MODULES", False)
+    monkeypatch.setattr(atomic, "locks_by_opening", lambda: True)
+    with atomic.atomic_write(tmp_path / "a") as file:
+        file.write(b"whole")
+    atomic.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"whole"
+
+
+def test_names_that_differ_in_case_are_one_output_where_the_disk_ignores_case(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    inputs = [Input(f"{folder}/{name}.png", f"{name}.png", folder) for folder, name in (("x", "A"), ("y", "a"))]
+    naming = Naming("denoise", "lite", 1, "out")
+    assert len(assign_outputs(inputs, naming, str(tmp_path)).pairs) == 2
+    monkeypatch.setattr(paths, "ignores_case", lambda folder: True)
+    assignment = assign_outputs(inputs, naming, str(tmp_path))
+    assert [(item.path, path) for item, path, _ in assignment.refused] == [("y/a.png", f"{tmp_path}/a.png")]
+
+
+def test_this_disk_is_asked_whether_it_ignores_case(tmp_path: Path) -> None:
+    (tmp_path / "Name").touch()
+    assert ignores_case(str(tmp_path / "missing")) == (tmp_path / "nAME").exists()
+
+
+@pytest.mark.parametrize("name", ["nul", "CON.png", "aux.tar.gz", "com1.jpg", "LPT9"])
+def test_names_that_windows_takes_for_devices_are_refused_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_special_file(Path(name))
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(OutputError, match="is a device"):
+        refuse_special_file(Path(name))
+    refuse_special_file(Path(f"my {name}"))
+
+
+def test_only_one_module_uses_what_some_systems_lack() -> None:
+    lacking = {"fcntl", "resource", "grp", "pwd", "termios", "pty", "tty"}
+    users = {module for module, path in MODULES.items() if lacking & find_imported_modules(path)}
+    assert users == {"system"}
+
+
+def find_imported_modules(path: Path) -> set[str]:
+    """Return the top-level names of all modules that a file imports."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    plain = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {(node.module or "").split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
+
 import restore_cli
 
 ROOT = Path(__file__).parents[1]
@@ -65,3 +67,18 @@ def test_every_package_that_is_imported_is_declared() -> None:
     found = packages_distributions()
     undeclared = {top for top in tops if not declared & {name.replace("_", "-") for name in found.get(top, [top])}}
     assert undeclared == set()
+
+
+def test_ci_runs_every_version_of_python_that_the_package_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    matrices = re.findall(r"python: \[(.*)\]", (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    assert matrices
+    assert {tuple(re.findall(r"[\d.]+", matrix)) for matrix in matrices} == {tuple(named)}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docker").glob("*.Dockerfile")), ids=lambda path: path.stem)
+def test_docker_images_pin_python_and_every_package(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert re.search(r"^FROM python:\d+\.\d+\.\d+-", text, re.MULTILINE)
+    assert all("-c /source/constraints.txt" in line for line in re.findall(r"pip install.*", text))

@@ -167,6 +167,6 @@ def describe_memory(device: str) -> str:
         return f"GPU {(total - free) / 2**30:.1f}/{total / 2**30:.0f} GiB"
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
+    except (OSError, AttributeError, ValueError):  # other systems
         return ""
     return f"memory {pages * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"

@@ -101,8 +101,10 @@ def open_log(path: Path) -> TextIO:
     descriptor = find_descriptor(path)
     if descriptor is None:
         refuse_other_content("--log", path, LOG_START, "log of restore")
-        number = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-        os.set_blocking(number, True)
+        unblocked = getattr(os, "O_NONBLOCK", 0)
+        number = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | unblocked, 0o666)
+        if unblocked:
+            os.set_blocking(number, True)
     else:
         number = os.dup(descriptor)
     return os.fdopen(number, "w", encoding="utf-8", errors="surrogateescape", buffering=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -15,10 +16,10 @@ from types import FrameType
 
 from restore_cli.atomic import abandon
 from restore_cli.errors import Interrupted
+from restore_cli.system import SIGNALS
 
 __all__ = ["Stop", "interrupt_on_signals", "stop_on_signals"]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REPEAT_SECONDS = 0.2
 """signals within this time count as one: `timeout` and job managers send each twice"""
 
@@ -40,9 +41,9 @@ class Stop:
         if not self.count_in_flight():
             raise KeyboardInterrupt
 
-    def listen(self, pipe: int) -> None:
-        """Read signals from a pipe in a thread, which works even while the main thread computes for minutes."""
-        while numbers := os.read(pipe, 64):
+    def listen(self, reader: socket.socket) -> None:
+        """Read signals from a socket in a thread, which works even while the main thread computes for minutes."""
+        while numbers := reader.recv(64):
             if not set(numbers) & set(SIGNALS):
                 continue
             if self.requested:
@@ -52,7 +53,7 @@ class Stop:
                 os._exit(Interrupted.code)
             self.requested = True
             time.sleep(REPEAT_SECONDS)
-            if select.select([pipe], [], [], 0)[0] and not os.read(pipe, 64):
+            if select.select([reader], [], [], 0)[0] and not reader.recv(64):
                 return
             if count := self.count_in_flight():
                 self.report_stopping(count)
@@ -67,7 +68,7 @@ def handle_signals(handler: Callable[[int, FrameType | None], object], *numbers:
     previous = {}
     if threading.current_thread() is threading.main_thread():
         for number in numbers:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:
                 previous[number] = signal.signal(number, handler)
     try:
         yield
@@ -78,7 +79,7 @@ def handle_signals(handler: Callable[[int, FrameType | None], object], *numbers:
 
 def interrupt_on_signals() -> AbstractContextManager[None]:
     """Let SIGTERM and SIGHUP interrupt the block as Ctrl-C does, so that its temporary files are removed."""
-    return handle_signals(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP)
+    return handle_signals(signal.default_int_handler, *SIGNALS[1:])
 
 
 @contextmanager
@@ -87,21 +88,21 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
+    reader, writer = socket.socketpair()  # Windows can neither wait for a pipe nor write to a full one without waiting
+    writer.setblocking(False)
     listener = threading.Thread(target=stop.listen, args=(reader,), daemon=True)
     listener.start()
     try:
         with handle_signals(stop.handle, *SIGNALS):
-            wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+            wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             try:
                 yield
             finally:
                 signal.set_wakeup_fd(wakeup)
     finally:
-        os.close(writer)
+        writer.close()
         listener.join()
-        os.close(reader)
+        reader.close()
 
 
 def write_final_message(text: str) -> None:

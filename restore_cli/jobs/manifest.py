@@ -128,10 +128,12 @@ class Manifest:
     def open(self) -> None:
         """Open the file for appending. A last line that a kill or a full disk has cut is ended first."""
         make_folder(self.folder)
-        self.descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        size = os.fstat(self.descriptor).st_size
-        if size and os.pread(self.descriptor, 1, size - 1) != b"\n":
-            os.write(self.descriptor, b"\n")
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        end = os.lseek(self.descriptor, 0, os.SEEK_END)
+        if end:
+            os.lseek(self.descriptor, end - 1, os.SEEK_SET)
+            if os.read(self.descriptor, 1) != b"\n":
+                os.write(self.descriptor, b"\n")
         if self.path not in self.files:
             self.files.append(self.path)
         self.write_line(

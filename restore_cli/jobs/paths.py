@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from restore_cli.errors import RestoreError
+from restore_cli.system import ignores_case
 
 __all__ = [
     "IgnoredFiles",
@@ -108,14 +109,19 @@ def copy_times(source: str, path: str) -> None:
 
 
 def canonicalize_path(path: str) -> str:
-    """Return an absolute path whose folder has no links, so that each file has one path. URLs stay unchanged."""
+    """Return an absolute path whose folder has no links, so that each file has one path. URLs stay unchanged.
+
+    Where file names ignore case, so does the returned path.
+    """
     if is_remote(path):
         return path
-    folder, _, name = (path if path.startswith("/") else f"{os.getcwd()}/{path}").rpartition("/")
-    return f"{resolve_folder(folder)}/{name}"
+    folder, _, name = (path if os.path.isabs(path) else f"{os.getcwd()}/{path}").rpartition("/")
+    real = resolve_folder(folder)
+    whole = f"{real}/{name}"
+    return whole.casefold() if ignores_case(real or "/") else whole
 
 
 @lru_cache(4096)
 def resolve_folder(folder: str) -> str:
     """Return the real path of an absolute folder, "" for the root."""
-    return os.path.realpath(folder).rstrip("/")
+    return os.path.realpath(folder).replace(os.sep, "/").rstrip("/")

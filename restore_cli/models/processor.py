@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from math import ceil
 from pathlib import Path
 
+from restore_cli.system import count_granted_cores, read_address_space_limit
+
 __all__ = [
     "cgroup_folders",
     "count_cores",
@@ -42,7 +44,7 @@ def read_numbers(folder: Path, *names: str) -> list[int | None]:
 
 def count_cores(folders: Iterable[Path] | None = None) -> int:
     """Return how many cores this process may use, by its CPU affinity and the quotas of its cgroups."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = count_granted_cores()
     for folder in cgroup_folders("cpu") if folders is None else folders:
         quota, period, *_ = [*read_numbers(folder, "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us"), None, None]
         if quota and period and quota > 0:
@@ -73,20 +75,11 @@ def keep_freed_memory() -> None:
     """
     if not (mallopt := find_glibc_function("mallopt")):
         return
-    if address_space_is_limited():
+    if read_address_space_limit() is not None:
         mallopt(ARENA_MAX, 1)
     else:
         mallopt(MMAP_MAX, 0)
         mallopt(TRIM_THRESHOLD, -1)
-
-
-def address_space_is_limited() -> bool:
-    """Return whether `ulimit -v` is set."""
-    if sys.platform == "win32":
-        return False
-    import resource
-
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def release_freed_memory() -> None:

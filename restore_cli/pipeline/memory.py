@@ -13,6 +13,7 @@ from torch import Tensor
 from restore_cli.contract import Model
 from restore_cli.errors import is_out_of_memory
 from restore_cli.models.processor import cgroup_folders, read_numbers
+from restore_cli.system import read_address_space_limit
 from restore_cli.tiling.geometry import Tiling
 
 __all__ = ["fit_tiling", "measure_demand", "usable_memory"]
@@ -103,10 +104,8 @@ def free_memory(device: torch.device) -> int | None:
 
 def free_address_space() -> Iterable[int]:
     """Yield the bytes that `ulimit -v` leaves, if it is set."""
-    import resource  # only on Unix
-
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY:
+    limit = read_address_space_limit()
+    if limit is not None:
         yield max(0, limit - read_field(PROC / "self/status", "VmSize"))
 
 

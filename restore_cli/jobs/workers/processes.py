@@ -17,14 +17,12 @@ from restore_cli.errors import UsageError
 from restore_cli.jobs.types import Job, Task
 from restore_cli.jobs.workers.dispatcher import WorkerHandle
 from restore_cli.jobs.workers.loop import Died, Message, WorkerLoop, make_worker_job
+from restore_cli.system import block_signals, ignore_signals
 
 __all__ = ["ProcessBackend", "list_devices"]
 
 EXIT_SECONDS = 5.0
 """time that a process gets to end before it is killed"""
-
-PARENT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that reach all processes of a group. The parent decides what to do."""
 
 
 def list_devices(requested: str) -> list[str]:
@@ -64,14 +62,10 @@ class ProcessHandle(WorkerHandle):
         spawn = get_context("spawn")  # a fork would copy the state of CUDA and the locks of libvips
         self.connection, far = spawn.Pipe()
         self.process = spawn.Process(target=run_worker, args=(far, make_worker_job(job, device), threads), daemon=True)
-        # Until run_worker ignores them, a signal to the process group would end the new process. The tracker comes
-        # first, because its start unblocks signals.
-        resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENT_SIGNALS)
-        try:
+        if os.name == "posix":
+            resource_tracker.ensure_running()  # before the block, because its start unblocks signals
+        with block_signals():  # until run_worker ignores them, a signal to the process group would end the process
             self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         far.close()
 
     def assign(self, task: Task) -> None:
@@ -139,9 +133,7 @@ class ProcessBackend:
 
 def run_worker(connection: Connection, job: Job, threads: int) -> None:
     """Run in the process: restore until the parent closes the pipe or ends."""
-    for number in PARENT_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT_SIGNALS)
+    ignore_signals()  # they reach all processes of a group, and the parent decides what to do
     os.dup2(2, 1)  # only the parent writes to standard output
     lock = Lock()
 
