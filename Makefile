@@ -57,6 +57,7 @@ $(VENV)/.dev: $(VENV)/.installed
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check --no-deps spandrel==0.4.2 spandrel_extra_arches==0.2.0
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check openvino==2026.4.1
 	touch $@
 
 clean:

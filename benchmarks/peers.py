@@ -41,6 +41,7 @@ CASES = (
     Case("SwinIR-M ×4", "swinir", SwinIRConfig(4, 3, 180, (6,) * 6, (6,) * 6, 8, 2, "pixelshuffle", "1conv", 1.0)),
     Case("HAT ×4", "hat", HATConfig(4, 180, (6,) * 6, (6,) * 6, 16, 3, 30, 0.01, 0.5, 2)),
     Case("Restormer", "restormer", RestormerConfig(3, 3, 48, (4, 6, 6, 8), 4, (1, 2, 4, 8), 2.66, True, False)),
+    Case("lite", "restormer", RestormerConfig(3, 3, 24, (0, 5, 4, 2), 0, (1, 2, 4, 8), 2.66, False, False)),
 )
 
 

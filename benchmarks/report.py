@@ -14,6 +14,9 @@ START, END = "<!-- measured -->", "<!-- end -->"
 HEADER = """| model | precision | tile | ours s/MP | peer s/MP | peer ÷ ours | of limit | agree, dB | memory, MiB |
 |---|---|--:|--:|--:|--:|--:|--:|--:|
 """
+OPENVINO_HEADER = """| model | precision | ours s/MP | OpenVINO s/MP | ratio | agree, dB | MiB | convert, compile, s |
+|---|---|--:|--:|--:|--:|--:|--:|
+"""
 BAR, LEFT, WIDE = 26, 330, 420
 """Height of a bar, left edge of the bars, length of the longest one, all in px."""
 
@@ -41,9 +44,16 @@ def format_run(run: dict[str, Any]) -> str:
     machine = run["machine"]
     limits = ", ".join(f"{value / 1e9:.0f} GFLOP/s in {format_dtype(dtype)}" for dtype, value in run["limits"].items())
     rows = "".join(format_row(line) for line in run["lines"])
+    openvino = "".join(format_openvino_row(line) for line in run["lines"] if line.get("openvino"))
     return (
         f"{machine['processor']}; torch {machine['torch']}, Python {machine['python']}; {run['when']}. "
         f"Matrix product: {limits}.\n\n{HEADER}{rows}"
+        + (
+            f"\nThe same module in OpenVINO {machine['openvino']}, ours first in each pair:"
+            f"\n\n{OPENVINO_HEADER}{openvino}"
+            if openvino
+            else ""
+        )
     )
 
 
@@ -62,6 +72,23 @@ def format_row(line: dict[str, Any]) -> str:
         f"{share:.2f}",
         f"{line['agreement']:.0f}",
         memory,
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def format_openvino_row(line: dict[str, Any]) -> str:
+    """Return one line of the table of OpenVINO."""
+    megapixels, peer = line["tiles"] * line["side"] ** 2 / 1e6, line["openvino"]
+    ours, theirs = ([seconds / megapixels for seconds in times] for times in (line["ours"], peer["seconds"]))
+    cells = [
+        line["model"],
+        format_dtype(line["precision"]),
+        format_spread(ours),
+        format_spread(theirs),
+        f"**{statistics.median(b / a for a, b in zip(ours, theirs, strict=True)):.2f}**",
+        f"{line['agreement']:.0f} / {peer['agreement']:.0f}",
+        f"{line['memory']['ours'] / 2**20:.0f} / {peer['memory'] / 2**20:.0f}",
+        f"{peer['conversion']:.0f}, {peer['preparation']:.0f}",
     ]
     return f"| {' | '.join(cells)} |\n"
 

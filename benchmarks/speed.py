@@ -2,9 +2,10 @@
 
     python -m benchmarks.speed [--device cpu] [--side 256] [--rounds 3] [--only NAME …]
 
-Our model and the peer's restore one tile in turn, so a slow minute affects both. Results are medians over the rounds.
-Each contestant runs in its own process, so the process settings of one do not affect another. The limit is a product of
-two 2048² matrices of the same dtype in the same run. FLOP are counted on the peer.
+Our model, the peer's module in PyTorch and, on a CPU, the same module in OpenVINO restore one tile in turn, so a slow
+minute affects all. Results are medians over the rounds. Each contestant runs in its own process, so the process
+settings of one do not affect another. The limit is the fastest product of two 2048² matrices of the same dtype that a
+library makes in the same run. FLOP are counted on the peer.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -27,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.openvino_peer import build_product, compile_file, convert
 from benchmarks.peers import CASES, Case, build_ours, build_peer, make_weights
 from benchmarks.report import write_report
 from restore_cli.models import attention
@@ -38,6 +43,9 @@ RESULTS = Path(__file__).parent / "results"
 
 PLAIN = ", plain attention"
 """Added to the name of a dtype if our model runs without the kernel of models/triton_attention.py."""
+OPENVINO = "OpenVINO "
+"""Put before the name of a dtype if OpenVINO runs the peer's module."""
+MODEL = "model.xml"
 
 Call = Callable[[Tensor], Tensor]
 
@@ -62,18 +70,25 @@ class Line:
     """PSNR between the two outputs, dB"""
     memory: dict[str, int]
     """bytes that one call adds to the peak, by contestant"""
+    openvino: dict[str, Any] | None
+    """seconds of each round, of the conversion and of compilation; agreement with the peer in dB; memory in bytes"""
 
 
 class ContestantProcess:
     """A contestant in its own process. The constructor returns after its first call."""
 
-    def __init__(self, case: Case, who: str, device: torch.device, side: int) -> None:
+    def __init__(self, case: Case, who: str, device: torch.device, side: int, reference: Path) -> None:
         command = [sys.executable, "-m", "benchmarks.speed", "--only", case.name, "--device", str(device)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            [*command, "--side", str(side), "--work", who], stdin=pipe, stdout=pipe, text=True, bufsize=1
+            [*command, "--side", str(side), "--work", who, "--reference", str(reference)],
+            stdin=pipe,
+            stdout=pipe,
+            text=True,
+            bufsize=1,
         )
-        self.memory = int(self.answer())
+        self.times: list[float] = []
+        self.facts: dict[str, Any] = json.loads(self.answer())
 
     def answer(self) -> str:
         """Return the next line that the process writes. Raises RuntimeError if it has ended."""
@@ -82,11 +97,11 @@ class ContestantProcess:
             raise RuntimeError(f"{' '.join(map(str, self.process.args))}: ended")  # type: ignore[arg-type]  # a list
         return line
 
-    def seconds(self) -> float:
-        """Return the wall time of one more call."""
+    def time_call(self) -> None:
+        """Add the wall time of one more call to `times`."""
         if self.process.stdin:
             self.process.stdin.write("again\n")
-        return float(self.answer())
+        self.times.append(float(self.answer()))
 
     def end(self) -> None:
         """Close its input, which ends it."""
@@ -101,11 +116,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="names of models")
     parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     device = torch.device(given.device)
     cases = [case for case in CASES if case.name in given.only or not given.only]
     if given.work:
-        serve(cases[0], given.work, device, given.side)
+        serve(cases[0], given.work, device, given.side, given.reference)
         return
     limits = {dtype: measure_limit(device, dtype) for dtype in list_precisions(device)}
     lines = [line for case in cases for line in measure_case(case, device, given.side, given.rounds, limits)]
@@ -129,36 +145,53 @@ def list_precisions(device: torch.device) -> list[torch.dtype]:
 def measure_case(
     case: Case, device: torch.device, side: int, rounds: int, limits: dict[torch.dtype, float]
 ) -> list[Line]:
-    """Measure one case in every precision: count FLOP and compare outputs first, then time the rounds in turn."""
-    state = make_weights(case)
-    other, x = Peer(build_peer(case, dict(state), device), device), make_image(side).to(device)
+    """Measure one case in every precision: first the peer, which counts FLOP, then the rounds of all in turn."""
+    other, x = Peer(build_peer(case, make_weights(case), device), device), make_image(side).to(device)
     with FlopCounterMode(display=False) as counter:
         reference = other(x)
-    forms = {name: getattr(torch, name.removesuffix(PLAIN)) for name in list_contestants(device, limits)}
-    agreements = {name: psnr(build_contestant(case, dict(state), device, name)(x), reference) for name in forms}
-    workers = {who: ContestantProcess(case, who, device, side) for who in ("peer", *forms)}
-    times: dict[str, list[float]] = {who: [] for who in workers}
-    for _ in range(rounds):
-        for who, worker in workers.items():
-            times[who].append(worker.seconds())
-    for worker in workers.values():
-        worker.end()
-    tiles = count_tiles(device)
-    return [
-        Line(
-            case.name,
-            f"torch.{name}",
-            side,
-            tiles,
-            times[name],
-            times["peer"],
-            tiles * counter.get_total_flops(),
-            limits[dtype],
-            agreements[name],
-            {"ours": workers[name].memory, "peer": workers["peer"].memory},
-        )
-        for name, dtype in forms.items()
-    ]
+    names = list_contestants(device, limits)
+    rivals = [OPENVINO + name for name in names] if device.type == "cpu" else []
+    with tempfile.TemporaryDirectory(prefix="restore-bench-") as folder:
+        file = Path(folder) / "reference.pt"
+        torch.save(reference.cpu(), file)
+        start = time.perf_counter()
+        if rivals:
+            convert(other.module, x, file.with_name(MODEL))
+        conversion = time.perf_counter() - start
+        workers = {who: ContestantProcess(case, who, device, side, file) for who in ("peer", *names, *rivals)}
+        for _ in range(rounds):
+            for worker in workers.values():
+                worker.time_call()
+        for worker in workers.values():
+            worker.end()
+    flop = count_tiles(device) * counter.get_total_flops()
+    return [make_line(case.name, name, side, workers, flop, limits, conversion) for name in names]
+
+
+def make_line(
+    model: str,
+    name: str,
+    side: int,
+    workers: dict[str, ContestantProcess],
+    flop: int,
+    limits: dict[torch.dtype, float],
+    conversion: float,
+) -> Line:
+    """Return the line of one of our contestants."""
+    ours, peer, openvino = workers[name], workers["peer"], workers.get(OPENVINO + name)
+    return Line(
+        model=model,
+        precision=f"torch.{name}",
+        side=side,
+        tiles=ours.facts["tiles"],
+        ours=ours.times,
+        peer=peer.times,
+        flop=flop,
+        limit=limits[to_dtype(name)],
+        agreement=ours.facts["agreement"],
+        memory={"ours": ours.facts["memory"], "peer": peer.facts["memory"]},
+        openvino={"seconds": openvino.times, "conversion": conversion} | openvino.facts if openvino else None,
+    )
 
 
 def list_contestants(device: torch.device, limits: dict[torch.dtype, float]) -> list[str]:
@@ -169,7 +202,7 @@ def list_contestants(device: torch.device, limits: dict[torch.dtype, float]) -> 
 
 def build_contestant(case: Case, state: dict[str, Tensor], device: torch.device, name: str) -> Call:
     """Return our model under a name from `list_contestants`."""
-    net = build_ours(case, state, device, getattr(torch, name.removesuffix(PLAIN)))
+    net = build_ours(case, state, device, to_dtype(name))
     if not name.endswith(PLAIN):
         return net
 
@@ -180,25 +213,38 @@ def build_contestant(case: Case, state: dict[str, Tensor], device: torch.device,
     return call
 
 
-def serve(case: Case, who: str, device: torch.device, side: int) -> None:
-    """Run in a ContestantProcess: print the memory of the first call, then the seconds of a call per line of input."""
-    if who != "peer":  # as the command does; the peer keeps the defaults of a Python program
+def serve(case: Case, who: str, device: torch.device, side: int, reference: Path) -> None:
+    """Run in a ContestantProcess: print the facts of the first call, then the seconds of a call per line of input."""
+    if who != "peer" and not who.startswith(OPENVINO):  # as the command does; the others keep their defaults
         keep_freed_memory()
         use_granted_cores()
     state, x = make_weights(case), make_image(side).to(device)
     together = x.expand(count_tiles(device), -1, -1, -1).contiguous()
-    call = (
-        split_batch(Peer(build_peer(case, state, device), device))
-        if who == "peer"
-        else build_contestant(case, state, device, who)
-    )
-    before = read_peak_memory(device)
-    call(together)
-    sys.stdout.write(f"{read_peak_memory(device) - before}\n")
+    before, start = read_peak_memory(device), time.perf_counter()
+    if who == "peer":
+        call = split_batch(Peer(build_peer(case, state, device), device))
+    elif who.startswith(OPENVINO):
+        call = compile_file(reference.with_name(MODEL), to_dtype(who), torch.get_num_threads())
+    else:
+        call = build_contestant(case, state, device, who)
+    out = call(together)
+    facts = {
+        "tiles": count_tiles(device),
+        "memory": read_peak_memory(device) - before,
+        "preparation": time.perf_counter() - start,
+        "agreement": psnr(out[:1].cpu(), torch.load(reference, weights_only=True)),
+    }
+    sys.stdout.write(f"{json.dumps(facts)}\n")
     sys.stdout.flush()
     for _ in sys.stdin:
         sys.stdout.write(f"{time_call(call, together)}\n")
         sys.stdout.flush()
+
+
+def to_dtype(name: str) -> torch.dtype:
+    """Return the dtype in the name of a contestant."""
+    dtype: torch.dtype = getattr(torch, name.removeprefix(OPENVINO).removesuffix(PLAIN))
+    return dtype
 
 
 def count_tiles(device: torch.device) -> int:
@@ -247,11 +293,18 @@ def synchronise(device: torch.device) -> None:
 
 
 def measure_limit(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the FLOP/s of a product of two 2048² matrices, from the median of nine."""
+    """Return the FLOP/s of the fastest product of two 2048² matrices, from the median of nine calls each."""
     a, b = (torch.randn(2048, 2048, device=device).to(dtype) for _ in range(2))
-    a @ b
-    times = [time_call(lambda x: x @ b, a) for _ in range(9)]
-    return 2 * 2048**3 / statistics.median(times)
+    products: list[tuple[Call, Tensor]] = [(lambda x: x @ b, a)]
+    if device.type == "cpu":
+        products.append((build_product(dtype, 2048, torch.get_num_threads()), a.float()))
+        if dtype == torch.float32:
+            products.append((lambda x: torch.from_numpy(x.numpy() @ b.numpy()), a))
+    times = []
+    for product, x in products:
+        product(x)
+        times.append(statistics.median(time_call(product, x) for _ in range(9)))
+    return 2 * 2048**3 / min(times)
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -276,7 +329,8 @@ def describe_machine(device: torch.device) -> dict[str, str]:
         model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
         name = f"{model or platform.processor()}, {torch.get_num_threads()} threads, "
         name += torch.backends.cpu.get_cpu_capability()
-    return {"processor": name, "torch": torch.__version__, "python": platform.python_version()}
+    found = {"processor": name, "torch": torch.__version__, "python": platform.python_version()}
+    return found if device.type == "cuda" else found | {"openvino": version("openvino")}
 
 
 if __name__ == "__main__":
