@@ -15,12 +15,15 @@ HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 def convert(module: nn.Module, x: Tensor, file: Path) -> None:
-    """Write the module as OpenVINO's XML file, for the shape of x (b, c, h, w), through torch.export."""
+    """Write the module, traced with x (b, c, h, w), as OpenVINO's XML file for the shape of x.
+
+    Converted through torch.export instead, EMT takes 1.5 times as long.
+    """
     import openvino
 
     with torch.inference_mode():
-        program = torch.export.export(module, (x,))
-    openvino.save_model(openvino.convert_model(program), file, compress_to_fp16=False)
+        model = openvino.convert_model(module, example_input=x, input=[openvino.PartialShape(list(x.shape))])
+    openvino.save_model(model, file, compress_to_fp16=False)
 
 
 def compile_file(file: Path, dtype: torch.dtype, threads: int) -> Callable[[Tensor], Tensor]:
