@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import IO
 
 import numpy as np
+from zlib_ng import zlib_ng
 
 from restore_cli.image.formats.sniff import read_exactly
+from restore_cli.image.formats.strips import cut_strips, map_in_order
 from restore_cli.image.metadata.collect import IPTC_KEYWORD, XMP_KEYWORD, build_metadata, encode_raw_profile
 from restore_cli.image.metadata.exif import EXIF_PREFIX
 from restore_cli.image.picture import Metadata, Samples
@@ -29,8 +31,12 @@ MAX_DEFLATE_RATIO = 1032
 SAMPLES_PER_PIXEL = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """for each PNG colour type"""
 BLOCK_SIZE = 1 << 20
-"""bytes read at a time, and of a written IDAT chunk"""
-DEFLATE_LEVEL = 3  # for photographs a third of the time of level 6, and hardly larger
+"""bytes read at a time"""
+STRIP_BYTES = 1 << 19
+"""Pixels compressed at a time. Smaller strips make larger files: half as many bytes cost 0.2 %."""
+DEFLATE_LEVEL = 3  # of zlib-ng: half the time of level 5, and files are 4 % larger
+ZLIB_HEADER = b"\x78\x5e"  # deflate with a window of 32 KiB at a fast level (RFC 1950, section 2.2)
+ADLER_BASE = 65521
 METRES_PER_INCH = 0.0254
 CHUNK_NAMES = {b"iCCP": "its colour profile", b"eXIf": "its EXIF"} | dict.fromkeys(TEXT_CHUNKS, "a text")
 
@@ -187,26 +193,52 @@ def split_keyword(data: bytes) -> tuple[str, bytes]:
 
 
 def write_png(stream: PixelStream, sink: IO[bytes]) -> None:
-    """Write 8 or 16 bits, gray or RGB, with or without alpha. One block of rows is held at a time."""
+    """Write 8 or 16 bits, gray or RGB, with or without alpha. A few strips of rows are held at a time."""
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[stream.channels]
     sample_bytes = stream.dtype.itemsize
     header = struct.pack(">IIBBBBB", stream.width, stream.height, 8 * sample_bytes, colour_type, 0, 0, 0)
     sink.write(SIGNATURE)
     write_chunk(sink, b"IHDR", header)
     write_metadata(sink, stream.metadata)
-    engine = zlib.compressobj(DEFLATE_LEVEL)
-    above = np.zeros((1, stream.width * stream.channels * sample_bytes), np.uint8)
-    pending = bytearray()
-    for block in stream.blocks:
-        rows = to_big_endian(block)
-        pending += engine.compress(filter_rows(rows, above, stream.channels * sample_bytes))
-        above = rows[-1:]
-        while len(pending) >= BLOCK_SIZE:
-            write_chunk(sink, b"IDAT", bytes(pending[:BLOCK_SIZE]))
-            del pending[:BLOCK_SIZE]
-    pending += engine.flush()
-    write_chunk(sink, b"IDAT", bytes(pending))
+    for data in deflate_rows(stream):
+        write_chunk(sink, b"IDAT", data)
     write_chunk(sink, b"IEND", b"")
+
+
+def deflate_rows(stream: PixelStream) -> Iterator[bytes]:
+    """Yield the parts of one zlib stream (RFC 1950) with all filtered rows. Several threads make the parts."""
+    step = stream.channels * stream.dtype.itemsize
+    length = stream.width * step
+    checksum = 1
+
+    def pair_strips() -> Iterator[tuple[Samples, Samples]]:
+        above = np.zeros((1, length), np.uint8)
+        for strip in cut_strips(stream, max(1, STRIP_BYTES // length)):
+            rows = to_big_endian(strip)
+            yield rows, above
+            above = rows[-1:]
+
+    def deflate(strip: tuple[Samples, Samples]) -> tuple[bytes, int, int]:
+        return deflate_strip(filter_rows(*strip, step))
+
+    yield ZLIB_HEADER
+    for data, found, size in map_in_order(deflate, pair_strips()):
+        checksum = combine_checksums(checksum, found, size)
+        yield data
+    yield b"\x03\0" + checksum.to_bytes(4, "big")  # an empty last block, and the checksum
+
+
+def deflate_strip(data: bytes) -> tuple[bytes, int, int]:
+    """Return deflate blocks (RFC 1951) that end at a byte, and the Adler-32 checksum and size of the data."""
+    engine = zlib_ng.compressobj(DEFLATE_LEVEL, wbits=-zlib_ng.MAX_WBITS)
+    return engine.compress(data) + engine.flush(zlib_ng.Z_SYNC_FLUSH), zlib_ng.adler32(data), len(data)
+
+
+def combine_checksums(first: int, second: int, size: int) -> int:
+    """Return the Adler-32 checksum (RFC 1950, section 8) of joined data; `size` is the size of the second part."""
+    low = ((first & 0xFFFF) + (second & 0xFFFF) - 1) % ADLER_BASE
+    high = ((first >> 16) + (second >> 16) + size * ((first & 0xFFFF) - 1)) % ADLER_BASE
+    return high << 16 | low
 
 
 def to_big_endian(block: Samples) -> Samples:

@@ -7,19 +7,19 @@ Here the pixels are written first, and Pillow only encodes the directory after t
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from zlib_ng import zlib_ng
 
+from restore_cli.image.formats.strips import cut_strips, map_in_order
 from restore_cli.image.formats.tiff_reader import ICC, IPTC, PREDICTOR, XMP
 from restore_cli.image.metadata.collect import SUB_DIRECTORIES, select_descriptive_tags
 from restore_cli.image.metadata.exif import relocate_directory
 from restore_cli.image.picture import Metadata, Samples
-from restore_cli.image.rows import RowBuffer
 from restore_cli.image.stream import PixelStream
 
 __all__ = ["can_write_exif", "write_tiff"]
@@ -64,23 +64,16 @@ def write_strips(page: PixelStream, sink: IO[bytes], rows: int) -> tuple[list[in
     """Write the pixels in strips of `rows` rows and return the strips' offsets and lengths."""
     starts: list[int] = []
     counts: list[int] = []
-    for strip in cut_strips(page, rows):
-        data = zlib.compress(apply_predictor(strip), 6 if strip.dtype == np.uint8 else 4)
+    for data in map_in_order(compress_strip, cut_strips(page, rows)):
         starts.append(sink.tell())
         counts.append(len(data))
         sink.write(data)
     return starts, counts
 
 
-def cut_strips(page: PixelStream, rows: int) -> Iterator[Samples]:
-    """Yield the rows of a page in strips of `rows` rows."""
-    buffer = RowBuffer()
-    for block in page.blocks:
-        buffer.push(block)
-        while buffer.size >= rows:
-            yield buffer.pop(rows)
-    if buffer.size:
-        yield buffer.pop(buffer.size)
+def compress_strip(strip: Samples) -> bytes:
+    """Return a strip (n, w, c) as a zlib stream."""
+    return zlib_ng.compress(apply_predictor(strip), 6 if strip.dtype == np.uint8 else 4)
 
 
 def apply_predictor(rows: Samples) -> bytes:
