@@ -17,7 +17,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from restore_cli.models import attention, triton_attention
+from restore_cli.models.ops import attention, triton_attention
 
 FORMS: dict[str, tuple[tuple[int, int], int, tuple[int, int, int], bool]] = {
     "SwinIR-M": ((8, 8), 0, (3, 6, 30), True),
@@ -61,8 +61,8 @@ def measure_form(name: str, device: torch.device, side: int, rounds: int) -> str
     def plain() -> Tensor:
         with patch.object(attention, "can_use_kernel", return_value=False):
             if margin and bias is not None:
-                return attention.overlapping_window_attention(qkv, window, margin, bias, 0.2)
-            return attention.window_attention(qkv, window, shift, bias, 0.2)
+                return attention.fast_overlapping_window_attention(qkv, window, margin, bias, 0.2)
+            return attention.fast_window_attention(qkv, window, shift, bias, 0.2)
 
     with torch.inference_mode():
         times = {"plain": time_call(plain, device, rounds), "kernel": time_call(kernel, device, rounds)}

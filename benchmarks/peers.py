@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.plain_emt import PlainEMT
+from restore_cli.models.emt import EMT
 from restore_cli.models.load import build_module, build_network
 from restore_cli.models.network import Network
 from restore_cli.weights.architectures import EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
@@ -67,7 +67,7 @@ def build_ours(case: Case, state: dict[str, Tensor], device: torch.device, preci
 
 def build_peer(case: Case, state: dict[str, Tensor], device: torch.device) -> nn.Module:
     """Return the peer's model with the weights. Tables that it computes itself are not in the state dict."""
-    module = PlainEMT(case.config) if isinstance(case.config, EMTConfig) else build_spandrel_model(case.config)
+    module = EMT(case.config) if isinstance(case.config, EMTConfig) else build_spandrel_model(case.config)
     missing, unexpected = module.load_state_dict(state, strict=False)
     computed = ("relative_position_index", "attn_mask")
     wrong = [key for key in missing if not any(word in key for word in computed)] + list(unexpected)

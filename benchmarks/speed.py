@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.openvino_peer import build_product, compile_file, convert
 from benchmarks.peers import CASES, Case, build_ours, build_peer, make_weights
 from benchmarks.report import write_report
-from restore_cli.models import attention
+from restore_cli.models.ops import attention
 from restore_cli.models.processor import keep_freed_memory, use_granted_cores
 from restore_cli.pipeline.array import BATCH
 from restore_cli.pipeline.memory import read_field
@@ -42,7 +42,7 @@ from restore_cli.pipeline.memory import read_field
 RESULTS = Path(__file__).parent / "results"
 
 PLAIN = ", plain attention"
-"""Added to the name of a dtype if our model runs without the kernel of models/triton_attention.py."""
+"""Added to the name of a dtype if our model runs without the kernel of models/ops/triton_attention.py."""
 OPENVINO = "OpenVINO "
 """Put before the name of a dtype if OpenVINO runs the peer's module."""
 MODEL = "model.xml"

@@ -23,8 +23,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import CASES, Case, build_ours, make_weights
-from restore_cli.models import attention, emt, hat, layers, restormer, swinir
+from restore_cli.models import inference
 from restore_cli.models.network import Network
+from restore_cli.models.ops import attention, linear
+from restore_cli.models.precision import InResidualDtype
 
 SIDE = 64
 """Side of the tile in px: the smallest that suits all windows."""
@@ -105,12 +107,9 @@ def simulate_gpu(kernel: bool, halves: bool) -> Iterator[None]:
         stack.enter_context(patch.object(attention, "can_use_kernel", return_value=kernel))
         stack.enter_context(patch.object(attention, "triton_attention", fused))
         stack.enter_context(patch.object(attention, "onednn_is_exact", return_value=False))
-        for module in (swinir, hat):
-            stack.enter_context(patch.object(module, "residual_in_chunks", whole))
-        for family in (emt, hat, restormer, swinir):
-            stack.enter_context(
-                patch.object(family, "to_residual_dtype", layers.to_residual_dtype if halves else lambda x: x)
-            )
+        stack.enter_context(patch.object(inference, "residual_in_chunks", whole))
+        if not halves:
+            stack.enter_context(patch.object(InResidualDtype, "forward", lambda self, x: self.module(x)))
         yield
 
 
@@ -126,7 +125,7 @@ def count_flop(case: Case) -> int:
 def disable_onednn() -> Iterator[None]:
     """Let products run as operators that can be counted."""
     with ExitStack() as stack:
-        for module in (layers, restormer):
+        for module in (linear, inference):
             stack.enter_context(patch.object(module, "can_use_onednn", return_value=False))
         yield
 

@@ -21,7 +21,8 @@ LAW = {
     "weights": ("ground",),
     "image": ("ground",),
     "tiling": ("ground",),
-    "models": ("ground", "weights"),
+    "models.ops": ("ground",),
+    "models": ("ground", "weights", "models.ops"),
     "pipeline": ("ground", "weights", "image", "tiling", "models"),
     "jobs": ("ground", "weights", "image", "tiling", "models", "pipeline"),
     "evaluation": ("ground", "weights", "image", "tiling", "models", "pipeline", "jobs"),
@@ -45,6 +46,8 @@ def room_of(module: str) -> str:
     first = module.split(".")[0]
     if first in GROUND:
         return "ground"
+    if module.startswith("models.ops"):
+        return "models.ops"
     return {"": "api", "__main__": "cli"}.get(first, first)
 
 

@@ -34,7 +34,8 @@ class WithoutDriver(TorchFunctionMode):
             write = torch.ops.aten.copy_ if isinstance(args[2], Tensor) else torch.ops.aten.fill_
             return write(place, args[2])
         if func is Tensor.contiguous:
-            return args[0].clone(memory_format=torch.contiguous_format)
+            layout = (kwargs or {}).get("memory_format", torch.contiguous_format)
+            return args[0].clone(memory_format=layout)
         if func is Tensor.copy_:
             return torch.ops.aten.copy_(*args)
         return func(*args, **(kwargs or {}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from architecture import DOC, LAW, MODULES, find_cycle, insert_table, read_imports, room_of
 
@@ -30,3 +32,10 @@ def test_no_modules_import_each_other_in_a_cycle() -> None:
 def test_the_page_on_architecture_shows_the_rooms_as_they_are() -> None:
     text = DOC.read_text(encoding="utf-8")
     assert text == insert_table(text), "run python tests/architecture.py"
+
+
+@pytest.mark.parametrize("family", ["swinir", "hat", "restormer", "emt", "layers"])
+def test_a_family_file_imports_only_published_layers_and_references(family: str) -> None:
+    assert read_imports(f"models.{family}") <= {"models.layers", "models.ops.attention", "weights.architectures"}
+    text = MODULES[f"models.{family}"].read_text(encoding="utf-8")
+    assert not re.search("autocast|is_grad_enabled|is_compiling|inference_mode|float16|mkldnn|fast_", text)

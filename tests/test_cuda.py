@@ -21,12 +21,12 @@ from restore_cli.evaluation.metrics import psnr
 from restore_cli.jobs.paths import InputSpec
 from restore_cli.jobs.run import run_job
 from restore_cli.jobs.types import Job, ModelOptions
-from restore_cli.models import attention
 from restore_cli.models import compile as compile_module
-from restore_cli.models.attention import has_matrix_units, kernel_is_correct
-from restore_cli.models.convolution import Conv2d
-from restore_cli.models.layers import in_float32
+from restore_cli.models.inference import Convolution
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys, load_file, pick_device, pick_precision
+from restore_cli.models.ops import attention
+from restore_cli.models.ops.attention import has_matrix_units, kernel_is_correct
+from restore_cli.models.precision import InFloat32
 from restore_cli.pinned import PinnedMemory
 from restore_cli.pipeline.array import choose_tiling, default_tiling, restore_array
 from restore_cli.pipeline.memory import fit_tiling
@@ -58,12 +58,12 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 @pytest.mark.parametrize(("kernel", "groups"), [(3, 1), (1, 1), (3, 64)])
 def test_convolutions_that_are_exact_in_half_precision_are_ieee(kernel: int, groups: int) -> None:
-    layer = Conv2d(64, 64, kernel, padding=kernel // 2, groups=groups, bias=False).requires_grad_(False)
+    layer = Convolution(64, 64, kernel, padding=kernel // 2, groups=groups, bias=False).requires_grad_(False)
     x = torch.randn(2, 64, 48, 64)
     expected = F.conv2d(x.double(), layer.weight.double(), padding=kernel // 2, groups=groups)
     layer.to(CUDA)
     with torch.inference_mode(), torch.autocast("cuda", torch.float16):
-        assert relative_error(in_float32(layer, x.to(CUDA)), expected) < 1e-6
+        assert relative_error(InFloat32(layer)(x.to(CUDA)), expected) < 1e-6
         assert layer(x.to(CUDA)).dtype == torch.float16
 
 
@@ -117,8 +117,8 @@ def test_attention_of_pytorch_takes_any_number_of_windows(
     qkv = [torch.randn(1, 265 * 8, 265 * 8, 3, 10, dtype=dtype) for _ in range(3)]
     bias = torch.randn(4, 3, 64, 64)
     with torch.inference_mode():
-        found = attention.window_attention([part.to(CUDA) for part in qkv], (8, 8), shift, bias.to(CUDA), 0.3)
-        expected = attention.window_attention([part.float() for part in qkv], (8, 8), shift, bias, 0.3)
+        found = attention.fast_window_attention([part.to(CUDA) for part in qkv], (8, 8), shift, bias.to(CUDA), 0.3)
+        expected = attention.fast_window_attention([part.float() for part in qkv], (8, 8), shift, bias, 0.3)
     assert relative_error(found, expected) < (1e-5 if dtype == torch.float32 else 2e-3)
 
 

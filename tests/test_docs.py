@@ -28,9 +28,10 @@ from restore_cli.cli.report import result_to_json, stats_to_json
 from restore_cli.cli.run_stats import RunStats
 from restore_cli.errors import RestoreError
 from restore_cli.jobs.types import Result
-from restore_cli.models import detect
+from restore_cli.models import contracts, detect
+from restore_cli.models.inference import optimize
 from restore_cli.models.load import load_entry
-from restore_cli.models.network import Network
+from restore_cli.models.network import ARCHITECTURES, Network
 from restore_cli.weights.catalogue import Request, read_catalogue
 from restore_cli.weights.entry import TASKS
 
@@ -261,15 +262,20 @@ def test_a_checkpoint_is_added_as_its_page_says(page_folder: Path) -> None:
 
 
 def test_an_architecture_is_added_as_its_page_says(page_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, module, reader = find_code_blocks((ROOT / "docs/adding-a-model.md").read_text(encoding="utf-8"), ["python"])
+    page = (ROOT / "docs/adding-a-model.md").read_text(encoding="utf-8")
+    _, module, contract, reader = find_code_blocks(page, ["python"])
     (page_folder / "espcn.py").write_text(module, encoding="utf-8")
     monkeypatch.syspath_prepend(page_folder)
     espcn: Any = importlib.import_module("espcn")
     config = espcn.ESPCNConfig(scale=2, dim=16)
     network = espcn.ESPCN(config).requires_grad_(False)
+    scope = vars(contracts) | {"ESPCNConfig": espcn.ESPCNConfig}
+    exec(contract, scope)
+    monkeypatch.setitem(ARCHITECTURES, "espcn", (espcn.ESPCNConfig, espcn.ESPCN, scope["make_espcn_contract"]))
     scope = dict(vars(detect))
     exec(reader, scope)
     assert scope["read_espcn"](network.state_dict()) == asdict(config)
+    optimize(network)
     model = Network(network, torch.device("cpu"), torch.float32)
     whole, tiled = (restore_cli.restore(model, make_image(90, 70), tile=tile) for tile in (0, 32))
     assert whole.shape == (180, 140, 3)

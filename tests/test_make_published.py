@@ -20,7 +20,7 @@ from golden_files import read_golden
 from hub_server import COMMIT, HubServer
 from images import make_image, save_image
 
-from benchmarks.plain_emt import PlainEMT
+from restore_cli.models.emt import EMT
 from restore_cli.weights.architectures import EMTConfig
 
 ROOT = Path(__file__).parents[1]
@@ -72,17 +72,17 @@ class Maintainer:
 
 
 def publish_emt(maintainer: Maintainer, payload: bytes) -> None:
-    """Publish the authors' EMT ×4, and what its plain form makes of an image."""
+    """Publish the authors' EMT ×4, and what its published form makes of an image."""
     config = EMTConfig(4, 60, 6, 6, 2, 3, 2.0, ((32, 8), (8, 32)))
     lines = ['task = "sr"', 'model = "emt"', 'variant = "lightweight"', 'key = "params"']
     drop = ["*.mask", "sub_mean.*", "add_mean.*"]
     maintainer.publish("emt-x4", [*lines, f"drop = {json.dumps(drop)}", *table("emt-x4.emt", asdict(config))], payload)
     state = torch.load(io.BytesIO(payload), weights_only=True)["params"]
-    plain = PlainEMT(config)
-    plain.load_state_dict({key: value for key, value in state.items() if not any(fnmatch(key, p) for p in drop)})
+    published = EMT(config)
+    published.load_state_dict({key: value for key, value in state.items() if not any(fnmatch(key, p) for p in drop)})
     pixels = make_image(SIDE, SIDE)
     with torch.inference_mode():
-        out = plain.eval()(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)
+        out = published.eval()(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)
     levels = (out[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
     save_image(maintainer.outputs / "spandrel" / "inputs" / "64x64.png", pixels)
     save_image(maintainer.outputs / "spandrel" / "outputs" / "64x64" / "EMT_LSR_x4.png", levels)

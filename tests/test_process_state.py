@@ -25,8 +25,8 @@ from torch import Tensor
 
 import restore_cli
 from restore_cli.image.formats.pillow import pillow_settings
-from restore_cli.models.attention import ONEDNN_PRODUCTS
 from restore_cli.models.network import Network
+from restore_cli.models.ops.chunked_attention import ONEDNN_PRODUCTS
 from restore_cli.weights.hub_client import silence_client
 
 ROOT = Path(__file__).parents[1]

@@ -6,29 +6,19 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from restore_cli.contract import Contract
-from restore_cli.models.attention import overlapping_window_attention
-from restore_cli.models.convolution import Conv2d
 from restore_cli.models.layers import (
-    ACTIVATION_FLOATS,
     DIV2K_MEAN,
     HEAD_WIDTH,
     BlockSequence,
-    LayerNorm,
     Mlp,
     PatchNorm,
     WindowAttention,
-    channels_first,
-    channels_last,
-    in_row_strips,
-    linear,
-    residual_in_chunks,
-    to_residual_dtype,
     upsampler,
 )
+from restore_cli.models.ops.attention import overlapping_window_attention
 from restore_cli.weights.architectures import HATConfig
 
-__all__ = ["HAT"]
+__all__ = ["HAT", "HybridBlock", "OverlappingCrossAttention"]
 
 
 class HAT(nn.Module):
@@ -41,37 +31,21 @@ class HAT(nn.Module):
         self.config = config
         dim = config.dim
         self.register_buffer("mean", torch.tensor(DIV2K_MEAN, device="cpu").view(1, 3, 1, 1), persistent=False)
-        self.conv_first = Conv2d(3, dim, 3, padding=1)
+        self.conv_first = nn.Conv2d(3, dim, 3, padding=1)
         self.patch_embed = PatchNorm(dim)
         groups = zip(config.depths, config.heads, strict=True)
         self.layers = nn.ModuleList(ResidualHybridGroup(config, depth, heads) for depth, heads in groups)
-        self.norm = LayerNorm(dim)
-        self.conv_after_body = Conv2d(dim, dim, 3, padding=1)
-        self.conv_before_upsample = nn.Sequential(Conv2d(dim, HEAD_WIDTH, 3, padding=1), nn.LeakyReLU())
+        self.norm = nn.LayerNorm(dim)
+        self.conv_after_body = nn.Conv2d(dim, dim, 3, padding=1)
+        self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, HEAD_WIDTH, 3, padding=1), nn.LeakyReLU())
         self.upsample = upsampler(config.scale, HEAD_WIDTH)
-        self.conv_last = Conv2d(HEAD_WIDTH, 3, 3, padding=1)
-
-    @property
-    def contract(self) -> Contract:
-        """Channel attention averages over the tile, so the tile should be large enough to represent the picture."""
-        w, scale = self.config.window, self.config.scale
-        floats = ACTIVATION_FLOATS * self.config.dim + HEAD_WIDTH * scale**2
-        return Contract(
-            scale,
-            3,
-            tile_multiple=w,
-            pad_multiple=w,
-            minimum=w,
-            overlap=2 * w,
-            tile=32 * w,
-            activation_floats_per_px=floats,
-        )
+        self.conv_last = nn.Conv2d(HEAD_WIDTH, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale)."""
         shallow = self.conv_first(x - self.mean)
-        deep = self.conv_after_body(self.body(to_residual_dtype(shallow))) + shallow
-        return in_row_strips(self.reconstruct, deep, self.config.scale) + self.mean
+        deep = self.conv_after_body(self.body(shallow)) + shallow
+        return self.reconstruct(deep) + self.mean
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """(b, dim, h, w) -> (b, 3, h·scale, w·scale)."""
@@ -79,10 +53,10 @@ class HAT(nn.Module):
 
     def body(self, x: Tensor) -> Tensor:
         """(b, dim, h, w) -> (b, dim, h, w)."""
-        x = self.patch_embed(channels_last(x))
+        x = self.patch_embed(rearrange(x, "b c h w -> b h w c"))
         for layer in self.layers:
             x = layer(x)
-        return channels_first(self.norm(x))
+        return rearrange(self.norm(x), "b h w c -> b c h w")
 
 
 class ResidualHybridGroup(nn.Module):
@@ -94,11 +68,12 @@ class ResidualHybridGroup(nn.Module):
         self.residual_group = HybridBlocks(
             [HybridBlock(config, heads, shift) for shift in shifts], OverlappingCrossAttention(config, heads)
         )
-        self.conv = Conv2d(config.dim, config.dim, 3, padding=1)
+        self.conv = nn.Conv2d(config.dim, config.dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        return x + channels_last(self.conv(channels_first(self.residual_group(x))))
+        deep = self.conv(rearrange(self.residual_group(x), "b h w c -> b c h w"))
+        return x + rearrange(deep, "b c h w -> b h w c")
 
 
 class HybridBlocks(BlockSequence):
@@ -119,17 +94,17 @@ class HybridBlock(nn.Module):
     def __init__(self, config: HATConfig, heads: int, shift: int) -> None:
         super().__init__()
         self.conv_scale = config.conv_scale
-        self.norm1 = LayerNorm(config.dim)
+        self.norm1 = nn.LayerNorm(config.dim)
         self.attn = WindowAttention(config.dim, heads, config.window, shift)
         self.conv_block = ConvolutionBranch(config.dim, config.compress, config.squeeze)
-        self.norm2 = LayerNorm(config.dim)
+        self.norm2 = nn.LayerNorm(config.dim)
         self.mlp = Mlp(config.dim, int(config.dim * config.mlp_ratio))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
         normed = self.norm1(x)
-        x = torch.add(x + self.attn(normed), self.conv_block(normed), alpha=self.conv_scale)
-        return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
+        x = x + self.attn(normed) + self.conv_scale * self.conv_block(normed)
+        return x + self.mlp(self.norm2(x))
 
 
 class ConvolutionBranch(nn.Module):
@@ -138,15 +113,15 @@ class ConvolutionBranch(nn.Module):
     def __init__(self, dim: int, compress: int, squeeze: int) -> None:
         super().__init__()
         self.cab = nn.Sequential(
-            Conv2d(dim, dim // compress, 3, padding=1),
+            nn.Conv2d(dim, dim // compress, 3, padding=1),
             nn.GELU(),
-            Conv2d(dim // compress, dim, 3, padding=1),
+            nn.Conv2d(dim // compress, dim, 3, padding=1),
             ChannelAttention(dim, squeeze),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        return channels_last(self.cab(channels_first(x)))
+        return rearrange(self.cab(rearrange(x, "b h w c -> b c h w")), "b c h w -> b h w c")
 
 
 class ChannelAttention(nn.Module):
@@ -156,9 +131,9 @@ class ChannelAttention(nn.Module):
         super().__init__()
         self.attention = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
-            Conv2d(dim, dim // squeeze, 1),
+            nn.Conv2d(dim, dim // squeeze, 1),
             nn.ReLU(),
-            Conv2d(dim // squeeze, dim, 1),
+            nn.Conv2d(dim // squeeze, dim, 1),
             nn.Sigmoid(),
         )
 
@@ -183,35 +158,33 @@ def overlapping_position_index(window: int, wide: int) -> Tensor:
 class OverlappingCrossAttention(nn.Module):
     """Queries of a window attend to keys of a larger window around it; then an MLP (section 3.2.3, OCAB)."""
 
-    bias: Tensor | None
-
     def __init__(self, config: HATConfig, heads: int) -> None:
         super().__init__()
         dim, self.window, self.heads = config.dim, config.window, heads
         self.wide = config.window + int(config.window * config.overlap_ratio)
-        self.norm1 = LayerNorm(dim)
+        self.norm1 = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.relative_position_bias_table = nn.Parameter(torch.zeros((self.window + self.wide - 1) ** 2, heads))
         self.proj = nn.Linear(dim, dim)
-        self.norm2 = LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
-        self.register_buffer("bias", None, persistent=False)
 
     def additive_bias(self) -> Tensor:
         """Return the relative position bias, (1, heads, window², wide²)."""
         index = overlapping_position_index(self.window, self.wide).to(self.relative_position_bias_table.device)
         return rearrange(self.relative_position_bias_table[index], "n m heads -> 1 heads n m")
 
-    def prepare(self) -> None:
-        """Compute the bias once, because the weights are final."""
-        self.bias = self.additive_bias().contiguous()
-
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        split = "b h w (t heads d) -> t b h w heads d"
-        qkv = rearrange(linear(self.norm1(x), self.qkv.weight, self.qkv.bias), split, t=3, heads=self.heads)
-        bias = self.additive_bias() if self.bias is None else self.bias
+        x = x + self.cross_attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+    def cross_attention(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        qkv = rearrange(self.qkv(x), "b h w (t heads d) -> t b h w heads d", t=3, heads=self.heads)
+        return self.proj(rearrange(self.attend(list(qkv)), "b h w heads d -> b h w (heads d)"))
+
+    def attend(self, qkv: list[Tensor]) -> Tensor:
+        """Return softmax(q·kᵀ/√d + bias)·v: three (b, h, w, heads, d) -> (b, h, w, heads, d)."""
         sides, margin = (self.window, self.window), (self.wide - self.window) // 2
-        out = overlapping_window_attention(list(qkv), sides, margin, bias, scale=qkv.shape[-1] ** -0.5)
-        x = x + linear(out.flatten(3), self.proj.weight, self.proj.bias)
-        return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
+        return overlapping_window_attention(qkv, sides, margin, self.additive_bias(), scale=qkv[0].shape[-1] ** -0.5)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from restore_cli.errors import UsageError, WeightsError, stating_lack_of_memory
 from restore_cli.models.detect import detect
+from restore_cli.models.inference import optimize
 from restore_cli.models.network import ARCHITECTURES, Network
 from restore_cli.models.pickles import check_pickles
 from restore_cli.weights.entry import Entry
@@ -81,7 +82,7 @@ def build_module(architecture: str, config: Mapping[str, Any]) -> nn.Module:
     """Build the module of an architecture and configuration. Raises WeightsError if the configuration does not fit."""
     if architecture not in ARCHITECTURES:
         raise WeightsError(f"architecture {architecture!r}: expected {', '.join(ARCHITECTURES)}")
-    config_type, module_type = ARCHITECTURES[architecture]
+    config_type, module_type, _ = ARCHITECTURES[architecture]
     try:
         check_config(config_type, config)
         module: nn.Module = module_type(config_type(**{key: as_tuples(value) for key, value in config.items()}))
@@ -149,11 +150,7 @@ def build_network(
         check_finite(weights, path)
         module.load_state_dict(weights, strict=True, assign=True)
         module.requires_grad_(False).eval()
-        for layer in module.modules():
-            if callable(prepare := getattr(layer, "prepare", None)):
-                prepare()
-            if isinstance(layer, nn.Conv2d):
-                layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs require more arguments
+        optimize(module)
         found = Network(module.to(device), device, precision)
     if (channels := found.contract.channels) not in INPUT_CHANNELS:
         raise WeightsError(f"{path}: the network has {channels} input channels, expected 1, 3 or 6 (two views)")

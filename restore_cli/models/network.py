@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,12 @@ from torch import Tensor, nn
 
 from restore_cli.contract import Contract
 from restore_cli.models import emt, hat, restormer, swinir
+from restore_cli.models.contracts import (
+    make_emt_contract,
+    make_hat_contract,
+    make_restormer_contract,
+    make_swinir_contract,
+)
 from restore_cli.models.emt import EMT
 from restore_cli.models.hat import HAT
 from restore_cli.models.restormer import Restormer
@@ -22,12 +29,13 @@ from restore_cli.weights.architectures import EMTConfig, HATConfig, RestormerCon
 
 __all__ = ["ARCHITECTURES", "Checkpoint", "Network"]
 
-ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module]]] = {
-    "swinir": (SwinIRConfig, SwinIR),
-    "hat": (HATConfig, HAT),
-    "restormer": (RestormerConfig, Restormer),
-    "emt": (EMTConfig, EMT),
+ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module], Callable[[Any], Contract]]] = {
+    "swinir": (SwinIRConfig, SwinIR, make_swinir_contract),
+    "hat": (HATConfig, HAT, make_hat_contract),
+    "restormer": (RestormerConfig, Restormer, make_restormer_contract),
+    "emt": (EMTConfig, EMT, make_emt_contract),
 }
+"""The configuration, the published module and the contract of each architecture."""
 
 LOG = logging.getLogger(__name__)
 
@@ -76,13 +84,12 @@ class Network:
     @property
     def contract(self) -> Contract:
         """What the tiling engine needs to know."""
-        contract: Contract = self.module.contract  # type: ignore[assignment]  # nn.Module's getattr is too wide
-        return contract
+        return ARCHITECTURES[self.architecture][2](self.module.config)
 
     @property
     def architecture(self) -> str:
         """Name of the architecture, a key of ARCHITECTURES."""
-        return next(name for name, (_, kind) in ARCHITECTURES.items() if isinstance(self.module, kind))
+        return next(name for name, (_, kind, _) in ARCHITECTURES.items() if isinstance(self.module, kind))
 
     @property
     def fp32_fallback(self) -> Network | None:

@@ -15,8 +15,8 @@ from command import CommandResult, Run
 from images import make_image, save_image
 from torch import Tensor
 
-from restore_cli.models import attention
 from restore_cli.models.network import Network
+from restore_cli.models.ops import attention
 
 ROOT = Path(__file__).parents[2]
 KEYS = ["input", "output", "status", "seconds", "size", "model", "sha256", "tile", "precision", "notes", "error"]

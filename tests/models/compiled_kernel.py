@@ -18,8 +18,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from restore_cli.models.triton_attention import launch_config
-from restore_cli.models.triton_kernel import window_attention_kernel
+from restore_cli.models.ops.triton_attention import launch_config
+from restore_cli.models.ops.triton_kernel import window_attention_kernel
 
 if TYPE_CHECKING:
     from triton.compiler import CompiledKernel

@@ -12,10 +12,10 @@ from golden_files import read_golden
 from torch import Tensor
 from torch.nn import functional as F
 
-from restore_cli.models import attention
-from restore_cli.models.attention import kernel_is_correct, overlapping_window_attention, window_attention
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
-from restore_cli.models.triton_attention import triton_attention
+from restore_cli.models.ops import attention
+from restore_cli.models.ops.attention import kernel_is_correct, overlapping_window_attention, window_attention
+from restore_cli.models.ops.triton_attention import triton_attention
 
 CPU = torch.device("cpu")
 

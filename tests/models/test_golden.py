@@ -12,7 +12,6 @@ import pytest
 import torch
 from golden_files import GOLDEN, build_on_meta, convert_config, read_golden
 from safetensors.torch import save_file
-from torch.nn import functional as F
 
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys, load_file
 
@@ -24,20 +23,6 @@ FINGERPRINTS: dict[str, dict[str, Any]] = json.loads((GOLDEN / "fingerprints.jso
 def test_all_reference_tensors_exist() -> None:
     assert len(NAMES) == 22
     assert len(FINGERPRINTS) == 30
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_output_equals_the_reference(name: str) -> None:
-    architecture, ours, weights, x, reference = read_golden(name)
-    net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, torch.float32)
-    span = 255 if architecture == "emt" else 1
-    h, w = x.shape[-2:]
-    multiple = net.contract.pad_multiple
-    x = F.pad(x / span, (0, -w % multiple, 0, -h % multiple), mode="reflect")
-    out = net(x.float())[..., : reference.shape[-2], : reference.shape[-1]] * span
-    reference = reference.double()
-    error = float((out.double() - reference).norm() / reference.norm())
-    assert error < 1e-5
 
 
 @pytest.mark.parametrize("name", FINGERPRINTS)

@@ -33,7 +33,7 @@ def triton_attention(
     Keys reach `margin` px beyond their window, with zeros outside the map. The bias is (kinds, heads, i·j, keys), with
     kinds as in `window_attention`. Raises ImportError without Triton, and the errors of Triton.
     """
-    from restore_cli.models.triton_kernel import window_attention_kernel  # only PyTorch for CUDA includes Triton
+    from restore_cli.models.ops.triton_kernel import window_attention_kernel  # only PyTorch for CUDA includes Triton
 
     qkv = with_equal_strides(qkv)
     q, k, v = qkv[0], qkv[-2], qkv[-1]

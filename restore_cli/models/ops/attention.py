@@ -1,4 +1,4 @@
-"""Attention inside the windows of a feature map, shifted or not, with a backend for each device.
+"""Attention inside the windows of a feature map, shifted or not: references, and the choice of a backend.
 
 A CPU computes some windows at a time with oneDNN. A GPU uses the Triton kernel if that is correct on it. Everything
 else uses PyTorch's attention.
@@ -7,13 +7,11 @@ else uses PyTorch's attention.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from math import ceil, e, log2, prod
-from typing import Any
+from math import prod
 
 import torch
 from einops import rearrange
@@ -21,15 +19,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restore_cli.errors import is_out_of_memory
-from restore_cli.models.triton_attention import triton_attention
-from restore_cli.shared_context import SharedContext
+from restore_cli.models.ops.chunked_attention import chunked_attention, onednn_is_exact, split_windows
+from restore_cli.models.ops.triton_attention import triton_attention
 
-__all__ = ["overlapping_window_attention", "window_attention"]
+__all__ = [
+    "fast_overlapping_window_attention",
+    "fast_window_attention",
+    "overlapping_window_attention",
+    "window_attention",
+]
 
 LOG = logging.getLogger(__name__)
-
-CHUNK_BYTES = 4 * 2**20
-"""Bytes of scores per thread and chunk: enough work for a matrix product, small enough for the cache."""
 
 FP32_TOLERANCE = 1e-5
 """Relative error allowed between two float32 results whose sums have another order, as in the tests of networks."""
@@ -40,8 +40,51 @@ MAX_WINDOWS = 65535
 MATRIX_GPUS = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 """Prefixes of the names of AMD GPUs with matrix units."""
 
-MIN_WEIGHT_SUM, MAX_WEIGHT_SUM = 2.0**-64, 2.0**96
-"""If the weights of a row sum up to a value between these, there was no underflow or overflow."""
+
+def window_attention(
+    qkv: Sequence[Tensor], window: tuple[int, int], shift: tuple[int, int], bias: Tensor | None, scale: float
+) -> Tensor:
+    """Return softmax(q·kᵀ·scale + bias)·v within windows: three tensors (b, h, w, heads, d) -> (b, h, w, heads, d).
+
+    With two tensors, the first is both queries and keys. The windows begin at `shift` px and wrap around the edges of
+    the map. The bias is (kinds, heads, i·j, i·j). With a shift the kinds are windows inside the map, and windows that
+    wrap to the right, to the bottom, and to both; without a shift there is one kind.
+    """
+    sides = dict(zip("ij", window, strict=True))
+    moved = [part.roll((-shift[0], -shift[1]), (1, 2)) for part in qkv]
+    parts = [rearrange(part, "b (y i) (x j) heads d -> b y x heads (i j) d", **sides) for part in moved]
+    scores = scale * parts[0] @ parts[-2].mT
+    if bias is not None:
+        down, across = (torch.arange(count, device=bias.device) == count - 1 for count in scores.shape[1:3])
+        scores = scores + bias[(2 * down[:, None] + across) % len(bias)]
+    out = rearrange(scores.softmax(-1) @ parts[-1], "b y x heads (i j) d -> b (y i) (x j) heads d", **sides)
+    return out.roll(shift, (1, 2))
+
+
+def overlapping_window_attention(
+    qkv: Sequence[Tensor], window: tuple[int, int], margin: int, bias: Tensor, scale: float
+) -> Tensor:
+    """Attend from windows to keys and values that reach `margin` px beyond each window, with zeros outside the map.
+
+    Tensors are as in `window_attention`. The bias is (1, heads, i·j, (i + 2·margin)·(j + 2·margin)).
+    """
+    q = to_windows(qkv[0], *window)
+    k, v = (to_overlapping_windows(part, window, margin).flatten(4, 5) for part in qkv[1:])
+    out = (scale * q.flatten(4, 5) @ k.mT + bias).softmax(-1) @ v
+    return rearrange(out.view(q.shape), "b y x heads i j d -> b (y i) (x j) heads d")
+
+
+def to_windows(x: Tensor, i: int, j: int) -> Tensor:
+    """Return a view of (b, h, w, heads, d) in windows of i·j px, (b, y, x, heads, i, j, d)."""
+    return rearrange(x, "b (y i) (x j) heads d -> b y x heads i j d", i=i, j=j)
+
+
+def to_overlapping_windows(x: Tensor, window: tuple[int, int], margin: int) -> Tensor:
+    """Convert (b, h, w, heads, d) to (b, y, x, heads, i + 2·margin, j + 2·margin, d), with zeros outside the map."""
+    x = F.pad(x, (0, 0, 0, 0, margin, margin, margin, margin))
+    for dim, side in enumerate(window, 1):
+        x = x.unfold(dim, side + 2 * margin, side)
+    return rearrange(x, "b y x heads d i j -> b y x heads i j d")
 
 
 @dataclass(frozen=True)
@@ -72,20 +115,10 @@ class AxisPart:
         return list(zip(pieces, torch.split(part, [piece.shape[self.dim] for piece in pieces], self.dim), strict=True))
 
 
-def to_windows(x: Tensor, i: int, j: int) -> Tensor:
-    """Return a view of (b, h, w, heads, d) in windows of i·j px, (b, y, x, heads, i, j, d)."""
-    return rearrange(x, "b (y i) (x j) heads d -> b y x heads i j d", i=i, j=j)
-
-
-def window_attention(
+def fast_window_attention(
     qkv: Sequence[Tensor], window: tuple[int, int], shift: tuple[int, int], bias: Tensor | None, scale: float
 ) -> Tensor:
-    """Attend within windows: queries, keys and values (b, h, w, heads, d) each -> (b, h, w, heads, d).
-
-    With two tensors, the first is both queries and keys. The windows begin at `shift` px and wrap around the edges of
-    the map. The bias is (kinds, heads, i·j, i·j). With a shift the kinds are windows inside the map, and windows that
-    wrap to the right, to the bottom, and to both; without a shift there is one kind.
-    """
+    """Compute `window_attention` with the fastest backend of the device."""
     if torch.compiler.is_compiling():
         found: Tensor = torch.ops.restore.windows_attention(list(qkv), window, shift, bias, scale)
         return found
@@ -108,13 +141,10 @@ def window_attention(
     return out
 
 
-def overlapping_window_attention(
+def fast_overlapping_window_attention(
     qkv: Sequence[Tensor], window: tuple[int, int], margin: int, bias: Tensor, scale: float
 ) -> Tensor:
-    """Attend from windows to keys and values that reach `margin` px beyond each window, with zeros outside the map.
-
-    Tensors are as in `window_attention`. The bias is (1, heads, i·j, (i + 2·margin)·(j + 2·margin)).
-    """
+    """Compute `overlapping_window_attention` with the fastest backend of the device."""
     if torch.compiler.is_compiling():
         found: Tensor = torch.ops.restore.surrounded_attention(list(qkv), window, margin, bias, scale)
         return found
@@ -134,8 +164,8 @@ def overlapping_window_attention(
 def opaque_window_attention(
     qkv: list[Tensor], window: Sequence[int], shift: Sequence[int], bias: Tensor | None, scale: float
 ) -> Tensor:
-    """`window_attention` as a single operator for PyTorch's compiler."""
-    return window_attention(qkv, (window[0], window[1]), (shift[0], shift[1]), bias, scale)
+    """`fast_window_attention` as a single operator for PyTorch's compiler."""
+    return fast_window_attention(qkv, (window[0], window[1]), (shift[0], shift[1]), bias, scale)
 
 
 @torch.library.custom_op(
@@ -146,8 +176,8 @@ def opaque_window_attention(
 def opaque_overlapping_window_attention(
     qkv: list[Tensor], window: Sequence[int], margin: int, bias: Tensor, scale: float
 ) -> Tensor:
-    """`overlapping_window_attention` as a single operator for PyTorch's compiler."""
-    return overlapping_window_attention(qkv, (window[0], window[1]), margin, bias, scale)
+    """`fast_overlapping_window_attention` as a single operator for PyTorch's compiler."""
+    return fast_overlapping_window_attention(qkv, (window[0], window[1]), margin, bias, scale)
 
 
 @opaque_window_attention.register_fake
@@ -157,20 +187,12 @@ def fake_output(qkv: list[Tensor], *_: object) -> Tensor:
     return torch.empty_like(qkv[0], memory_format=torch.contiguous_format)
 
 
-def to_overlapping_windows(x: Tensor, window: tuple[int, int], margin: int) -> Tensor:
-    """Convert (b, h, w, heads, d) to (b, y, x, heads, i + 2·margin, j + 2·margin, d), with zeros outside the map."""
-    x = F.pad(x, (0, 0, 0, 0, margin, margin, margin, margin))
-    for dim, side in enumerate(window, 1):
-        x = x.unfold(dim, side + 2 * margin, side)
-    return rearrange(x, "b y x heads d i j -> b y x heads i j d")
-
-
 def can_use_kernel(
     qkv: Sequence[Tensor], window: tuple[int, int], shift: tuple[int, int], margin: int, bias: Tensor | None
 ) -> bool:
-    """Return whether `triton_attention` may run: on a GPU with matrix units where it is correct, without gradients."""
+    """Return whether `triton_attention` may run: on a GPU with matrix units where it is correct."""
     q = qkv[0]
-    if q.device.type != "cuda" or torch.is_grad_enabled() or not has_matrix_units(q.device):
+    if q.device.type != "cuda" or not has_matrix_units(q.device):
         return False
     heads, d = q.shape[3:]
     return kernel_is_correct(q.device, q.dtype, (len(qkv), heads, d), window, any(shift), margin, bias is not None)
@@ -208,7 +230,7 @@ def kernel_is_correct(
     margin: int,
     biased: bool,
 ) -> bool:
-    """Return whether the Triton kernel runs here and agrees with plain attention on a map of four windows.
+    """Return whether the Triton kernel runs here and agrees with the reference on a map of four windows.
 
     Each form is tried once. `parts` holds the number of tensors (2 or 3), of heads, and of channels per head.
     """
@@ -225,8 +247,8 @@ def kernel_is_correct(
             raise  # the kernel may still be correct
         warn_without_kernel(device, (str(error).splitlines() or [type(error).__name__])[0][:200])
         return False
-    with torch.enable_grad(), torch.autocast(device.type, enabled=False):  # plain attention
-        exact = [part.float() for part in qkv]
+    with torch.autocast(device.type, enabled=False):
+        exact = [part.double() for part in qkv]  # no TF32
         if bias is not None and margin:
             expected = overlapping_window_attention(exact, window, margin, bias, 0.5)
         else:
@@ -250,7 +272,7 @@ def attend(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor
     q and out are (b, y, x, heads, i, j, d), k and v are (b, y, x, heads, I, J, d), in any layout. With two tensors, q
     is also k. The bias (heads, i·j, I·J) is the same for every window.
     """
-    if out.device.type == "cpu" and not torch.is_grad_enabled() and onednn_is_exact():
+    if out.device.type == "cpu" and onednn_is_exact():
         with torch.autocast("cpu", enabled=False):
             chunked_attention(qkv, bias, scale, out)
         return
@@ -261,100 +283,3 @@ def attend(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor
             flat = [F.pad(part, (0, -part.shape[-1] % 8)) for part in flat]
         found = F.scaled_dot_product_attention(flat[0], flat[-2], flat[-1], attn_mask=mask, scale=scale)
         out[box].copy_(found[..., : out.shape[-1]].reshape(out[box].shape))
-
-
-def chunked_attention(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor) -> None:
-    """Compute `attend` in float32 on a CPU, some windows at a time.
-
-    PyTorch's power of two is four times as fast as its exponential, so scores are scaled for that. A column of ones
-    beside the values makes the matrix product sum the weights, and the small result is divided by the sums at the end.
-    """
-    q, k, v = qkv[0], qkv[-2], qkv[-1]
-    heads, d, n, m = q.shape[3], q.shape[6], prod(q.shape[4:6]), prod(k.shape[4:6])
-    most = max(1, torch.get_num_threads() * CHUNK_BYTES // (4 * heads * n * m))
-    count = min(most, prod(q.shape[:3]))
-    scores, values = torch.empty(count, heads, n, m), torch.ones(count, heads, m, d + 1)
-    queries = torch.empty(count, heads, n, d)
-    keys = queries if k is q else torch.empty(count, heads, m, d)
-    factor = (scale * log2(e)) ** (0.5 if k is q else 1.0)
-    bias = None if bias is None else bias.float() * log2(e)
-    for box in split_windows((q.shape[0], q.shape[1], q.shape[2]), most):
-        c = prod(q[box].shape[:3])
-        queries[:c].view(q[box].shape).copy_(pack(q[box]))
-        queries[:c] *= factor
-        if k is not q:
-            keys[:c].view(k[box].shape).copy_(pack(k[box]))
-        values[:c].view(*v[box].shape[:6], d + 1)[..., :d].copy_(pack(v[box]))
-        sums = weigh_values(queries[:c], keys[:c], values[:c], bias, scores[:c]).view(*q[box].shape[:6], d + 1)
-        torch.div(sums[..., :d], sums[..., d:], out=out[box])
-
-
-def pack(x: Tensor) -> Tensor:
-    """Make half-precision tensors contiguous. Doing that and converting to float32 in one pass takes longer."""
-    return x if x.dtype == torch.float32 else x.contiguous()
-
-
-def split_windows(counts: tuple[int, int, int], most: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Yield index boxes of at most `most` of the (b, y, x) windows, as equal in size as possible."""
-    sizes = [1, 1, 1]
-    for axis in (2, 1, 0):
-        fit = max(1, most // prod(sizes))
-        sizes[axis] = ceil(counts[axis] / ceil(counts[axis] / fit))
-    for first in product(*(range(0, count, size) for count, size in zip(counts, sizes, strict=True))):
-        b, y, x = (slice(at, at + size) for at, size in zip(first, sizes, strict=True))
-        yield b, y, x
-
-
-def weigh_values(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scores: Tensor) -> Tensor:
-    """Return 2^(q·kᵀ + bias)·v: (c, heads, n, d), (c, heads, m, d), (c, heads, m, e) -> (c·heads, n, e).
-
-    The last column of v is ones, so the last column of the result holds the sums of the weights. The largest score of
-    each row is subtracted only if a first try underflows or overflows.
-    """
-    q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
-    for shift in (False, True):
-        with ONEDNN_PRODUCTS:
-            torch.bmm(q, k.mT, out=scores.flatten(0, 1))
-        if bias is not None:
-            scores += bias
-        if shift:
-            scores -= scores.amax(-1, keepdim=True)
-        scores.exp2_()
-        with ONEDNN_PRODUCTS:
-            sums = torch.bmm(scores.flatten(0, 1), v)
-        low, high = sums[..., -1].aminmax()
-        if low > MIN_WEIGHT_SUM and high < MAX_WEIGHT_SUM:
-            break
-    return sums
-
-
-@contextmanager
-def allow_bfloat16_products() -> Iterator[None]:
-    """Allow oneDNN to round float32 products to bfloat16, in the whole process, and restore the setting afterwards."""
-    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # made when it is imported
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = "none"  # inherit, as it may have been before
-        if matmul.fp32_precision != before:
-            matmul.fp32_precision = before
-
-
-ONEDNN_PRODUCTS = SharedContext(allow_bfloat16_products)
-"""Computes batched float32 products with oneDNN instead of MKL. PyTorch uses it only where it may round them."""
-
-
-@cache
-def onednn_is_exact() -> bool:
-    """Whether oneDNN is here and makes no use of that: rounding pays only where the processor has a matrix unit."""
-    here = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not here or not hasattr(torch.backends.mkldnn, "matmul"):  # PyTorch before 2.9 cannot be asked
-        return False
-    steps = torch.arange(2.0 * 64 * 64).view(2, 64, 64)
-    a, b = steps.sin(), steps.cos()
-    with torch.autocast("cpu", enabled=False), ONEDNN_PRODUCTS:
-        found = torch.bmm(a, b)
-    exact = a.double() @ b.double()
-    return float((found - exact).norm() / exact.norm()) < 1e-6

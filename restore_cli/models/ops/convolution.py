@@ -7,18 +7,10 @@ this is process-wide and belongs to the host program, so here each call forbids 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Conv2d", "convolve"]
-
-
-class Conv2d(nn.Conv2d):
-    """A convolution of stride 1, padded by half of its kernel, without TF32."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, out, h, w)."""
-        return convolve(x, self.weight, self.bias, self.groups)
+__all__ = ["convolve", "gated_depthwise"]
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
@@ -32,9 +24,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) ->
 
 
 def may_use_tf32(x: Tensor) -> bool:
-    """Return whether cuDNN may use TF32: float32 on a GPU, outside of training, which uses PyTorch's settings."""
-    halves = torch.is_autocast_enabled("cuda")
-    return x.device.type == "cuda" and x.dtype == torch.float32 and not halves and not torch.is_grad_enabled()
+    """Return whether cuDNN may use TF32: in float32 on a GPU."""
+    return x.device.type == "cuda" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cuda")
 
 
 def convolve_ieee(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
@@ -60,3 +51,18 @@ def opaque_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, groups: i
 def fake_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
     """Return the result as a tensor without values."""
     return convolve_ieee(x, weight, bias, groups)
+
+
+def gated_depthwise(gate: Tensor, value: Tensor, weights: Tensor) -> Tensor:
+    """Return gelu(conv(gate))·conv(value) with depthwise convolutions by oneDNN on a CPU, which takes two passes.
+
+    The maps are (b, n, h, w), and the weights of both convolutions (2, n, 1, 3, 3).
+    """
+    first, second = weights.to(gate.dtype)
+    ones, groups = [1, 1], len(first)
+    exact = "none"  # the exact GELU, not the tanh approximation
+    gate = torch.ops.mkldnn._convolution_pointwise(gate, first, None, ones, ones, ones, groups, "gelu", [], exact)
+    gated: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
+        value, gate, second, None, ones, ones, ones, groups, "mul", 1.0, None, [], None
+    )
+    return gated

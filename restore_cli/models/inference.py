@@ -1,0 +1,312 @@
+"""Inference forms of published modules: the same function of the same weights, computed faster and in less memory.
+
+A form is a subclass of the published module. It overrides what it computes in another way, and `prepare` derives
+buffers from the final weights. tests/models/test_inference.py compares each form with its published module.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restore_cli.models import emt, hat, layers, restormer, swinir
+from restore_cli.models.ops.attention import fast_overlapping_window_attention, fast_window_attention
+from restore_cli.models.ops.channel_attention import channel_cosines
+from restore_cli.models.ops.chunks import in_row_strips, residual_in_chunks
+from restore_cli.models.ops.convolution import convolve, gated_depthwise
+from restore_cli.models.ops.layer_norm import layer_norm
+from restore_cli.models.ops.linear import (
+    can_use_onednn,
+    channels_first,
+    channels_last,
+    linear,
+    pointwise,
+    product_dtype,
+)
+from restore_cli.models.ops.shift import DIRECTIONS, mix_pixels, shift_channels
+from restore_cli.models.precision import set_precision
+
+__all__ = ["INFERENCE_FORMS", "optimize"]
+
+CHANNEL_MULTIPLE = 16
+"""Hidden channels are padded to multiples of this: depthwise convolutions of 255 take twice as long as of 256."""
+
+BATCH_NORM_EPSILON = 1e-5
+"""Added to the variance under the root of a batch norm: PyTorch's default and the published value."""
+
+
+def optimize(network: nn.Module) -> None:
+    """Give the modules of a network with final weights their precision and their inference forms, in place."""
+    set_precision(network)
+    for module in list(network.modules()):
+        if form := INFERENCE_FORMS.get(type(module)):
+            module.__class__ = form
+            if callable(prepare := getattr(module, "prepare", None)):
+                prepare()
+
+
+class Convolution(nn.Conv2d):
+    """Never rounds float32 to TF32, and keeps the weights in channels_last for feature maps in that layout."""
+
+    def prepare(self) -> None:
+        """Change the layout of the weights."""
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs require more arguments
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, out, h, w), with stride 1 and padding by half of the kernel."""
+        return convolve(x, self.weight, self.bias, self.groups)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Keeps float16, with sums in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., c) -> (..., c)."""
+        return layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class Linear(nn.Linear):
+    """Product and bias in one pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., c) -> (..., out)."""
+        return linear(x, self.weight, self.bias)
+
+
+class Mlp(layers.Mlp):
+    """The GELU is computed in the same pass as the product before it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., c) -> (..., c)."""
+        return self.fc2(linear(x, self.fc1.weight, self.fc1.bias, "gelu"))
+
+
+class WindowAttention(layers.WindowAttention):
+    """The relative position bias and the mask of shifted windows are added up once."""
+
+    bias: Tensor
+
+    def prepare(self) -> None:
+        """Compute the bias for all windows."""
+        self.register_buffer("bias", self.additive_bias().contiguous(), persistent=False)
+
+    def attend(self, qkv: list[Tensor]) -> Tensor:
+        """Three (b, h, w, heads, d) -> (b, h, w, heads, d)."""
+        sides, shift = (self.window, self.window), (self.shift, self.shift)
+        return fast_window_attention(qkv, sides, shift, self.bias, scale=qkv[0].shape[-1] ** -0.5)
+
+
+class SwinIR(swinir.SwinIR):
+    """The enlarged maps exist for some rows at a time."""
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """(b, dim, h, w) -> (b, c, h·scale, w·scale)."""
+        return in_row_strips(super().reconstruct, x, self.config.scale)
+
+
+class TransformerLayer(swinir.TransformerLayer):
+    """The MLP runs on some pixels at a time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        x = x + self.attn(self.norm1(x))
+        return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
+
+
+class HAT(hat.HAT):
+    """The enlarged maps exist for some rows at a time."""
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """(b, dim, h, w) -> (b, 3, h·scale, w·scale)."""
+        return in_row_strips(super().reconstruct, x, self.config.scale)
+
+
+class HybridBlock(hat.HybridBlock):
+    """The convolution branch is weighed and added in one pass, and the MLP runs on some pixels at a time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        normed = self.norm1(x)
+        x = torch.add(x + self.attn(normed), self.conv_block(normed), alpha=self.conv_scale)
+        return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
+
+
+class OverlappingCrossAttention(hat.OverlappingCrossAttention):
+    """The relative position bias is looked up once, and the MLP runs on some pixels at a time."""
+
+    bias: Tensor
+
+    def prepare(self) -> None:
+        """Look up the bias of all pairs of pixels."""
+        self.register_buffer("bias", self.additive_bias().contiguous(), persistent=False)
+
+    def attend(self, qkv: list[Tensor]) -> Tensor:
+        """Three (b, h, w, heads, d) -> (b, h, w, heads, d)."""
+        sides, margin = (self.window, self.window), (self.wide - self.window) // 2
+        return fast_overlapping_window_attention(qkv, sides, margin, self.bias, scale=qkv[0].shape[-1] ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        x = x + self.cross_attention(self.norm1(x))
+        return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
+
+
+class Level(restormer.Level):
+    """Feature maps are in channels_last, where 1×1 convolutions and layer norms read whole pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        return super().forward(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-untyped-call]  # PyTorch's own
+
+
+class ChannelNorm(restormer.ChannelNorm):
+    """Reads a map in channels_last in few passes, and keeps float16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        normed = layer_norm(channels_last(x), self.body.weight, self.body.bias, restormer.LAYER_NORM_EPSILON)
+        return channels_first(normed)
+
+
+class TransposedAttention(restormer.TransposedAttention):
+    """W·(S·v) = (W·S)·v: the projection and the attention are multiplied to one small matrix per picture."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        b, c, h, w = x.shape
+        qkv = channels_last(self.qkv_dwconv(pointwise(x, self.qkv.weight)))
+        qk, v = torch.split(qkv.reshape(b, h * w, 3 * c), [2 * c, c], -1)
+        scores = (channel_cosines(qk, self.heads) * self.temperature).softmax(-1)
+        projection = rearrange(self.project_out.weight, "o (heads c) 1 1 -> heads o c", heads=self.heads)
+        weights = rearrange(projection @ scores, "b heads o c -> b o (heads c)")
+        out = torch.stack([linear(*pair, None) for pair in zip(v, weights, strict=True)])
+        return channels_first(out.view(b, h, w, c))
+
+
+class GatedFeedForward(restormer.GatedFeedForward):
+    """GELU and gate are computed in the passes of the convolutions, whose channels are padded with zero weights.
+
+    Padded channels do not change the result.
+    """
+
+    into: Tensor
+    depthwise: Tensor
+    out: Tensor
+
+    def prepare(self) -> None:
+        """Pad hidden channels to n, a CHANNEL_MULTIPLE: (2, n, c, 1, 1), (2, n, 1, 3, 3) and (c, n, 1, 1)."""
+        into, depthwise = (torch.stack(layer.weight.chunk(2)) for layer in (self.project_in, self.dwconv))
+        out = self.project_out.weight
+        padding = (0, 0, 0, 0, 0, 0, 0, -out.shape[1] % CHANNEL_MULTIPLE)
+        self.register_buffer("into", F.pad(into, padding), persistent=False)
+        self.register_buffer("depthwise", F.pad(depthwise, padding), persistent=False)
+        self.register_buffer("out", F.pad(out, padding[2:]), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        if can_use_onednn(x, product_dtype(x)):
+            gate, value = (pointwise(x, weight) for weight in self.into)
+            return pointwise(gated_depthwise(gate, value, self.depthwise), self.out)
+        gate, value = self.dwconv(pointwise(x, self.project_in.weight)).chunk(2, 1)
+        return pointwise(F.gelu(gate) * value, self.project_out.weight)
+
+
+def affine_of_norm(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the (scale, offset) that a batch norm with final statistics applies to each channel."""
+    scale = norm.get_parameter("weight") * torch.rsqrt(norm.get_buffer("running_var") + BATCH_NORM_EPSILON)
+    return scale, norm.get_parameter("bias") - norm.get_buffer("running_mean") * scale
+
+
+class MixedBlock(emt.MixedBlock):
+    """Feature maps are in channels_last, where 1×1 convolutions read whole pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        return super().forward(x.contiguous(memory_format=torch.channels_last))
+
+
+class StripedAttention(emt.StripedAttention):
+    """The batch norm is folded into the product before it: s·(W·x + b) + o = (s·W)·x + (s·b + o)."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def prepare(self) -> None:
+        """Fold the batch norm: (2·c, c, 1, 1) and (2·c,)."""
+        scale, offset = affine_of_norm(self.attn[1])
+        weight = self.attn.get_parameter("0.weight") * scale[:, None, None, None]
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", self.attn.get_parameter("0.bias") * scale + offset, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        shares = pointwise(x, self.weight, self.bias).chunk(len(self.windows), 1)
+        mixed = [self.attend(share, window) for share, window in zip(shares, self.windows, strict=True)]
+        projection = self.proj.get_parameter("0.weight"), self.proj.get_parameter("0.bias")
+        return x + pointwise(torch.cat(mixed, 1), *projection)
+
+    def attend(self, qv: Tensor, window: tuple[int, int]) -> Tensor:
+        """(b, 2·heads·d, h, w) -> (b, heads·d, h, w)."""
+        (h, w), (i, j) = qv.shape[2:], window
+        if h % i or w % j:
+            qv = F.pad(qv, (0, -w % j, 0, -h % i), mode="reflect")
+        parts = rearrange(qv, "b (t heads d) h w -> t b h w heads d", t=2, heads=self.heads)
+        shift = (i // 2, j // 2) if self.shifted else (0, 0)
+        out = fast_window_attention(list(parts), window, shift, None, scale=1.0)
+        return channels_first(out.flatten(3))[..., :h, :w]
+
+
+class PixelMixer(emt.PixelMixer):
+    """Shift, difference, batch norm and shortcut are one depthwise convolution: x + s·(shift(x) - x) + o."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def prepare(self) -> None:
+        """Compute the weights (c, 1, 3, 3) and biases (c,) of the convolution."""
+        scale, offset = affine_of_norm(self.norm)
+        weight = torch.zeros(len(scale), 1, 3, 3, device=scale.device)
+        for channels, (y, x) in zip(DIRECTIONS, [(1, 2), (1, 0), (2, 1), (0, 1)], strict=True):
+            weight[channels, 0, y, x] = scale[channels]
+            weight[channels, 0, 1, 1] = -scale[channels]
+        weight[:, :, 1, 1] += 1
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", offset, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        return channels_first(mix_pixels(channels_last(x), self.weight, self.bias))
+
+
+class ShiftMlp(emt.ShiftMlp):
+    """Shifts are copies of a map in channels_last, and the SiLU is computed in the pass of the product before it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        hidden = linear(shift_channels(channels_last(x)), self.fc1.weight[..., 0, 0], self.fc1.bias, "swish")
+        return x + channels_first(linear(shift_channels(hidden), self.fc2.weight[..., 0, 0], self.fc2.bias))
+
+
+INFERENCE_FORMS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: Convolution,
+    nn.LayerNorm: LayerNorm,
+    nn.Linear: Linear,
+    layers.Mlp: Mlp,
+    layers.WindowAttention: WindowAttention,
+    swinir.SwinIR: SwinIR,
+    swinir.TransformerLayer: TransformerLayer,
+    hat.HAT: HAT,
+    hat.HybridBlock: HybridBlock,
+    hat.OverlappingCrossAttention: OverlappingCrossAttention,
+    restormer.Level: Level,
+    restormer.ChannelNorm: ChannelNorm,
+    restormer.TransposedAttention: TransposedAttention,
+    restormer.GatedFeedForward: GatedFeedForward,
+    emt.MixedBlock: MixedBlock,
+    emt.StripedAttention: StripedAttention,
+    emt.PixelMixer: PixelMixer,
+    emt.ShiftMlp: ShiftMlp,
+}
+"""Each published module with its inference form."""
