@@ -69,6 +69,7 @@ def restore(
     tile: int | None = None,
     overlap: int | None = None,
     memory: int | None = None,
+    strength: float = 1.0,
     tta: bool = False,
     on_tile: OnTile | None = None,
 ) -> InMemory:
@@ -80,8 +81,8 @@ def restore(
     - a tensor (b, c, h, w) of floating point in [0, 1], whose dtype and device are kept.
 
     It is cut into tiles that fit into memory. `tile` and `overlap` are in input px, a tile of 0 turns tiling off;
-    `memory` is in bytes. `tta` averages eight passes over flipped and rotated tiles. `on_tile` is called with the
-    number of finished tiles and their total.
+    `memory` is in bytes. A `strength` below 1 blends the result with the image, 0 is the image enlarged. `tta` averages
+    eight passes over flipped and rotated tiles. `on_tile` is called with the number of finished tiles and their total.
 
     Raises ValueError for another kind of image, UsageError if the channels do not fit the model, OutOfMemory at the
     smallest tile.
@@ -90,7 +91,7 @@ def restore(
 
     runner = make_runner(model, tta)
     choose = make_chooser(runner, tile, overlap, memory)
-    restored: InMemory = restore_in_memory(runner, image, choose, on_tile or ignore_tile)
+    restored: InMemory = restore_in_memory(runner, image, choose, strength, on_tile or ignore_tile)
     return restored
 
 
@@ -102,6 +103,7 @@ def restore_stream(
     tile: int | None = None,
     overlap: int | None = None,
     memory: int | None = None,
+    strength: float = 1.0,
     tta: bool = False,
     on_tile: OnTile | None = None,
 ) -> Iterator[NDArray[Any]]:
@@ -115,7 +117,8 @@ def restore_stream(
     from restore_cli.pipeline.in_memory import restore_stream
 
     runner = make_runner(model, tta)
-    return restore_stream(runner, rows, height, make_chooser(runner, tile, overlap, memory), on_tile or ignore_tile)
+    choose = make_chooser(runner, tile, overlap, memory)
+    return restore_stream(runner, rows, height, choose, strength, on_tile or ignore_tile)
 
 
 def restore_file(
@@ -136,6 +139,7 @@ def restore_file(
     tile: int | None = None,
     overlap: int | None = None,
     memory: int | None = None,
+    strength: float = 1.0,
     tta: bool = False,
     on_tile: OnTile | None = None,
 ) -> FileResult:
@@ -149,12 +153,13 @@ def restore_file(
     from restore_cli.pipeline.file import FileOptions, restore_file
     from restore_cli.pipeline.output import OutputOptions
 
+    output = OutputOptions(bit_depth, dither, alpha, icc, resize, strip, strength)
     runner = make_runner(model, tta)
     return restore_file(
         runner,
         Path(source),
         Path(target),
-        FileOptions(OutputOptions(bit_depth, dither, alpha, icc, resize, strip), max_pixels, frame, jpeg_quality),
+        FileOptions(output, max_pixels, frame, jpeg_quality),
         task,
         make_chooser(runner, tile, overlap, memory),
         on_tile or ignore_tile,

@@ -50,7 +50,15 @@ def build_model_options(task: str, flags: ModelFlags) -> ModelOptions:
 
 def build_file_options(inputs: InputFlags, outputs: OutputFlags) -> FileOptions:
     """Return the options of each file. Raises UsageError for invalid values."""
-    output = OutputOptions(outputs.bit_depth, outputs.dither, outputs.alpha, outputs.icc, outputs.resize, outputs.strip)
+    output = OutputOptions(
+        outputs.bit_depth,
+        outputs.dither,
+        outputs.alpha,
+        outputs.icc,
+        outputs.resize,
+        outputs.strip,
+        outputs.strength,
+    )
     options = FileOptions(output, inputs.max_pixels, inputs.frame, outputs.jpeg_quality)
     if outputs.resize is not None:
         check_resize(outputs.resize, inputs.max_pixels)

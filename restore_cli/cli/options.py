@@ -149,6 +149,9 @@ class OutputFlags:
     jpeg_quality: int | None = option(
         "Quality of JPEG outputs, 1 to 100. Default: the input's, but at least 90; 95 for other inputs.", IMAGE, "N"
     )
+    strength: float = option(
+        "Blend the result with the input: 1 is the restored image, 0 the input, enlarged for sr.", IMAGE, "N", 1.0
+    )
     strip: bool = flag("Write no metadata except the colour profile.", IMAGE)
 
 

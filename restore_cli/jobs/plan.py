@@ -261,7 +261,10 @@ def select_pixel_options(job: Job, weights_sha256: str | None) -> dict[str, Any]
     """Return the options that change the pixels. The manifest compares them with those of earlier runs."""
     request = {name: value for name, value in asdict(job.model.request).items() if name != "channels"}
     model = {name: getattr(job.model, name) for name in ("precision", "tile", "overlap")}
-    if job.model.tta:  # left out otherwise, as in the manifests of versions without this option
+    output = asdict(job.file.output)
+    if output["strength"] == 1:  # left out, as is tta, because manifests of versions without these options lack them
+        del output["strength"]
+    if job.model.tta:
         model["tta"] = True
     file = {"format": job.format, "frame": job.file.frame, "jpeg_quality": job.file.jpeg_quality}
-    return {**request, **model, **file, **asdict(job.file.output), "weights": weights_sha256}
+    return {**request, **model, **file, **output, "weights": weights_sha256}

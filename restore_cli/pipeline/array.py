@@ -79,18 +79,19 @@ def restore_array(
     on_tile: OnTile = lambda done, total: None,
     *,
     icc: bytes | None = None,
+    strength: float = 1.0,
 ) -> tuple[Samples, Trace]:
     """Restore (h, w, c) uint8, uint16 or float32 in [0, 1] to (h·scale, w·scale, c) of the same type.
 
-    Two and four channels are gray and RGB with alpha. `icc` is the colour profile, sRGB if None. Integers are rounded
-    half to even. When memory runs out, the picture starts again with a smaller batch, then with a smaller tile; the
-    Trace has the tiling that succeeded.
+    Two and four channels are gray and RGB with alpha. `icc` is the colour profile, sRGB if None. `strength` is the
+    share of the restored image in the result. Integers are rounded half to even. When memory runs out, the picture
+    starts again with a smaller batch, then with a smaller tile; the Trace has the tiling that succeeded.
 
     Raises:
         OutOfMemory: memory runs out at the smallest tile.
         UsageError: the channels do not fit the model.
     """
-    picture = open_array(pixels, icc)
+    picture = open_samples(pixels.shape, pixels.dtype, lambda: lambda top, bottom: pixels[top:bottom], icc, strength)
 
     def assemble(trace: Trace) -> Samples:
         h, w, _ = pixels.shape
@@ -104,13 +105,12 @@ def restore_array(
     return retry_with_smaller_tiling(assemble, model.contract, max(pixels.shape[:2]), tiling, on_tile)
 
 
-def open_array(pixels: Samples, icc: bytes | None = None) -> PicturePipeline:
-    """Prepare an array (h, w, c) as `restore_array` describes it."""
-    return open_samples(pixels.shape, pixels.dtype, lambda: lambda top, bottom: pixels[top:bottom], icc)
-
-
 def open_samples(
-    shape: tuple[int, ...], dtype: np.dtype[Any], opener: OpenRows, icc: bytes | None = None
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    opener: OpenRows,
+    icc: bytes | None = None,
+    strength: float = 1.0,
 ) -> PicturePipeline:
     """Prepare rows of a picture (h, w, c) of uint8, uint16 or float32."""
     height, width, channels = shape
@@ -118,7 +118,7 @@ def open_samples(
     header = Header("array", width, height, channels - alpha, alpha, depth=8 * dtype.itemsize)
     source = PictureSource("image", header, Metadata(icc), opener)
     colour = make_conversion(icc, header.channels)
-    return PicturePipeline(source, OutputOptions(), 0.0, 1.0, colour, alpha, clips=False)
+    return PicturePipeline(source, OutputOptions(strength=strength), 0.0, 1.0, colour, alpha, clips=False)
 
 
 def retry_with_smaller_tiling(

@@ -159,7 +159,7 @@ def restore_file(
         raise OutputError(f"{target}: is the input, which is never overwritten", "another name for the result")
     make_folder(target.parent)
     file, scale = open_file_pipeline(sources, target, format, options), model.contract.scale
-    note = make_provenance(model, task)
+    note = make_provenance(model, task, options.output.strength)
 
     def attempt(trace: Trace) -> tuple[tuple[int, int], tuple[str, ...]]:
         return write_file(file, restore_pages(file, model, trace), scale, note)
@@ -168,13 +168,13 @@ def restore_file(
     return FileResult(written[0], trace.tiling.tile, written[1])
 
 
-def make_provenance(model: Runner, task: str | None) -> Provenance:
+def make_provenance(model: Runner, task: str | None, strength: float) -> Provenance:
     """Return the note on how a model restores. A model without a checkpoint has no name and no sha256."""
     scale, checkpoint, tta = model.contract.scale, model.checkpoint, isinstance(model, SelfEnsemble)
     if checkpoint is None:
-        return Provenance(task or "", "", "", scale, tta)
+        return Provenance(task or "", "", "", scale, tta, strength)
     known = task or checkpoint.task or ("sr" if scale > 1 else "")
-    return Provenance(known, checkpoint.name, compute_sha256(checkpoint.path), scale, tta)
+    return Provenance(known, checkpoint.name, compute_sha256(checkpoint.path), scale, tta, strength)
 
 
 def restore_pages(file: FilePipeline, model: Model, trace: Trace) -> Iterator[Iterator[Samples]]:

@@ -32,7 +32,9 @@ ChooseTiling = Callable[[int], Tiling]
 """returns the tiling for a picture whose longest side is given, px"""
 
 
-def restore_in_memory(model: Model, image: InMemory, choose: ChooseTiling, on_tile: OnTile) -> InMemory:
+def restore_in_memory(
+    model: Model, image: InMemory, choose: ChooseTiling, strength: float, on_tile: OnTile
+) -> InMemory:
     """Restore an array, a tensor or a Pillow image to the same kind.
 
     Raises:
@@ -42,14 +44,14 @@ def restore_in_memory(model: Model, image: InMemory, choose: ChooseTiling, on_ti
     """
     if isinstance(image, np.ndarray):
         check_samples(image)
-        out = restore_array(model, np.atleast_3d(image), choose(max(image.shape[:2])), on_tile)[0]
+        out = restore_array(model, np.atleast_3d(image), choose(max(image.shape[:2])), on_tile, strength=strength)[0]
         return out if image.ndim == 3 else out[..., 0]
     if isinstance(image, Tensor):
-        return restore_tensor(model, image, choose, on_tile)
+        return restore_tensor(model, image, choose, strength, on_tile)
     from PIL.Image import Image
 
     if isinstance(image, Image):
-        return restore_pillow(model, image, choose, on_tile)
+        return restore_pillow(model, image, choose, strength, on_tile)
     raise ValueError(f"image is of type {type(image).__name__}, not a numpy array, a tensor or a Pillow image")
 
 
@@ -60,7 +62,7 @@ def check_samples(pixels: Samples) -> None:
         raise ValueError(f"image is {found}, not uint8, uint16 or float32 of (h, w) or (h, w, c)")
 
 
-def restore_tensor(model: Model, images: Tensor, choose: ChooseTiling, on_tile: OnTile) -> Tensor:
+def restore_tensor(model: Model, images: Tensor, choose: ChooseTiling, strength: float, on_tile: OnTile) -> Tensor:
     """Restore (b, c, h, w) in [0, 1] to (b, c, h·scale, w·scale) of the same dtype, on the same device."""
     if not images.is_floating_point() or images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"image is {images.dtype} {tuple(images.shape)}, not floating point of (b, c, h, w)")
@@ -71,13 +73,13 @@ def restore_tensor(model: Model, images: Tensor, choose: ChooseTiling, on_tile: 
             on_tile(index * total + done, len(images) * total)
 
         pixels = image.detach().to("cpu", torch.float32).permute(1, 2, 0).numpy()
-        out = restore_array(model, pixels, tiling, report)[0]
+        out = restore_array(model, pixels, tiling, report, strength=strength)[0]
         return torch.from_numpy(out).permute(2, 0, 1).to(images.device, images.dtype)
 
     return torch.stack([restore_one(index, image) for index, image in enumerate(images)])
 
 
-def restore_pillow(model: Model, image: Image, choose: ChooseTiling, on_tile: OnTile) -> Image:
+def restore_pillow(model: Model, image: Image, choose: ChooseTiling, strength: float, on_tile: OnTile) -> Image:
     """Restore a Pillow image, whose mode and information stay. Palettes become RGB, two levels become gray."""
     from PIL.Image import fromarray
 
@@ -89,14 +91,20 @@ def restore_pillow(model: Model, image: Image, choose: ChooseTiling, on_tile: On
     except UnsupportedImage:
         raise ValueError(f"image has mode {image.mode}, expected L, LA, RGB, RGBA, P, 1, I;16 or F") from None
     check_samples(pixels)
-    out = restore_array(model, pixels, choose(max(image.size)), on_tile, icc=image.info.get("icc_profile"))[0]
+    icc, tiling = image.info.get("icc_profile"), choose(max(image.size))
+    out = restore_array(model, pixels, tiling, on_tile, icc=icc, strength=strength)[0]
     restored = fromarray(out[..., 0] if out.shape[2] == 1 else out)
     restored.info = {name: value for name, value in image.info.items() if name != "transparency"}
     return restored
 
 
 def restore_stream(
-    model: Model, rows: Samples | Iterable[Samples], height: int | None, choose: ChooseTiling, on_tile: OnTile
+    model: Model,
+    rows: Samples | Iterable[Samples],
+    height: int | None,
+    choose: ChooseTiling,
+    strength: float,
+    on_tile: OnTile,
 ) -> Iterator[Samples]:
     """Return blocks of restored rows, (n, w·scale) or (n, w·scale, c), of an array or of blocks of `height` rows.
 
@@ -111,7 +119,7 @@ def restore_stream(
         check_samples(rows)
         array = np.atleast_3d(rows)
         shape, dtype, axes = array.shape, array.dtype, rows.ndim
-        picture = open_samples(shape, dtype, lambda: lambda top, bottom: array[top:bottom])
+        picture = open_samples(shape, dtype, lambda: lambda top, bottom: array[top:bottom], strength=strength)
     else:
         blocks = iter(rows)
         first = next(blocks, None)
@@ -121,7 +129,7 @@ def restore_stream(
         shape, dtype, axes = (height, *np.atleast_3d(first).shape[1:]), first.dtype, first.ndim
         twice = shape[2] in (2, 4) and model.contract.scale > 1  # the model restores alpha in a second pass
         readers = split_blocks(chain([first], blocks), 1 + twice)
-        picture = open_samples(shape, dtype, lambda: fetch_blocks(readers.pop(), shape, dtype))
+        picture = open_samples(shape, dtype, lambda: fetch_blocks(readers.pop(), shape, dtype), strength=strength)
     tiling = choose(max(shape[:2]))
 
     def restore_blocks() -> Iterator[Samples]:

@@ -40,8 +40,12 @@ class OutputOptions:
     icc: str = "keep"
     resize: str | None = None
     strip: bool = False
+    strength: float = 1.0
+    """share of the restored image in the result; the rest is the unrestored one"""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"--strength {self.strength:g}: expected 0 to 1")
         choices = (("bit-depth", self.bit_depth, BIT_DEPTH), ("alpha", self.alpha, ALPHA), ("icc", self.icc, ICC))
         for name, value, allowed in choices:
             if value not in allowed:

@@ -71,23 +71,38 @@ class PicturePipeline:
             if alpha is None:
                 yield colours
             else:
-                yield np.concatenate([colours, alpha(colours.shape[0])], 2)
+                yield np.concatenate([colours, self.blend(alpha(colours.shape[0]), rows.original_alpha)], 2)
         trace.tiles += alpha_trace.tiles
         trace.fp32_tiles += alpha_trace.fp32_tiles
 
     def to_source_colours(self, restored: Iterable[Tensor], rows: ModelRows) -> Iterator[Samples]:
         """Convert blocks (c, n, width·scale) of the model to the colours of the source, (n, width·scale, c)."""
         for block in restored:
-            yield self.convert_back(to_samples(block, self.header.channels), rows.out_of_gamut)
+            yield self.convert_back(to_samples(block, self.header.channels), rows)
 
-    def convert_back(self, pixels: Samples, out_of_gamut: RowBuffer | None) -> Samples:
-        """Convert the output of the model to the colours and the value range of the source."""
+    def convert_back(self, pixels: Samples, rows: ModelRows) -> Samples:
+        """Convert the output of the model to the colours and the value range of the source, and blend it with that."""
+        out_of_gamut = rows.out_of_gamut
         if self.colour is not None and out_of_gamut is not None:  # linear light can be added, encoded values cannot
             light = decode_srgb(pixels.clip(0, 1).astype(np.float64))
             pixels = self.colour.from_linear(light + out_of_gamut.pop(pixels.shape[0]))
+        pixels = self.blend(pixels, rows.original)
         if (self.low, self.high) != (0.0, 1.0):
             pixels = pixels * np.float32(self.high - self.low) + np.float32(self.low)
         return pixels
+
+    def blend(self, restored: Samples, original: RowBuffer | None) -> Samples:
+        """Return the mean of restored rows and the next original ones, weighted by the strength.
+
+        What integers cannot hold is clipped first, so that half the strength gives the mean of both files.
+        """
+        if original is None:
+            return restored
+        kept = original.pop(restored.shape[0])
+        if self.header.depth < 32:
+            restored, kept = restored.clip(0, 1), kept.clip(0, 1)
+        blended: Samples = kept + np.float32(self.output.strength) * (restored - kept)
+        return blended
 
     def make_alpha_reader(self, model: Model, trace: Trace, rows: ModelRows) -> Callable[[int], Samples]:
         """Return a function that returns the next n rows of the result's alpha, (n, width·scale, 1)."""
@@ -206,56 +221,77 @@ class ModelRows(SourceRows):
     """alpha of the result, if the model does not restore it"""
     out_of_gamut: BypassRows | None = field(init=False, default=None)
     """linear light outside sRGB, and the rounding errors of float32"""
+    original: BypassRows | None = field(init=False, default=None)
+    """colours of the result without restoration, if the strength is less than 1"""
+    original_alpha: BypassRows | None = field(init=False, default=None)
+    """alpha of the result without restoration, if the model restores it and the strength is less than 1"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         picture, header = self.picture, self.picture.header
         self.done = 0
-        self.margin = BLEED_MARGIN if header.alpha else LOOK_AHEAD if picture.colour else 0
+        blends = picture.output.strength < 1
+        if blends and self.channels == 6:
+            raise UsageError(f"--strength {picture.output.strength:g}: a pair of views has no single original to keep")
+        self.margin = BLEED_MARGIN if header.alpha else LOOK_AHEAD if picture.colour or blends else 0
+        if blends:
+            self.original = BypassRows(header, self.scale)
         if picture.colour is not None and picture.output.icc == "keep":
             self.out_of_gamut = BypassRows(header, self.scale)
         if picture.alpha and (self.scale == 1 or picture.output.alpha == "lanczos"):
             self.alpha = BypassRows(header, self.scale)
+        elif picture.alpha and blends:
+            self.original_alpha = BypassRows(header, self.scale)
 
     def read(self, top: int, bottom: int) -> Tensor:
         """Return rows top..bottom as (channels, bottom - top, w) float32 in [0, 1]."""
         first, end = max(0, top - self.margin), min(self.height, bottom + self.margin)
         rows = self.reader.read(first, end)
-        inside, outside = self.split_gamut(rows)
+        inside, outside, original = self.split_gamut(rows)
         if end > self.done:
-            self.keep(rows[self.done - first :], outside[self.done - first :])
+            self.keep(*(part[self.done - first :] for part in (rows, outside, original)))
             self.done = end
         return self.tensor(inside[top - first : bottom - first])
 
-    def split_gamut(self, rows: Samples) -> tuple[Samples, Samples]:
+    def split_gamut(self, rows: Samples) -> tuple[Samples, Samples, Samples]:
         """Apply `split_columns` to some columns at a time, because it makes many copies."""
         inside = np.empty((*rows.shape[:2], self.picture.header.channels), np.float32)
         outside = inside if self.picture.colour is None else np.empty(inside.shape)
+        separate = self.original is not None and self.out_of_gamut is not None
+        original = np.empty_like(inside) if separate else inside
         for left in range(0, self.width, CHUNK_COLUMNS):
             right, before = min(left + CHUNK_COLUMNS, self.width), min(left, self.margin)
             found = self.split_columns(rows[:, left - before : right + self.margin])
             inside[:, left:right] = found[0][:, before : before + right - left]
             if outside is not inside:
                 outside[:, left:right] = found[1][:, before : before + right - left]
-        return inside, outside
+            if separate:
+                original[:, left:right] = found[2][:, before : before + right - left]
+        return inside, outside, original
 
-    def split_columns(self, rows: Samples) -> tuple[Samples, Samples]:
-        """Return (n, w, c) float32 in sRGB and [0, 1], and the linear light that this leaves out, float64."""
+    def split_columns(self, rows: Samples) -> tuple[Samples, Samples, Samples]:
+        """Return (n, w, c) float32 in sRGB and [0, 1], the linear light that this leaves out, float64, and the source.
+
+        The source is in its own colours, with visible colours under transparent pixels.
+        """
         picture, header = self.picture, self.picture.header
         values = scale_to_unit(rows[..., : header.channels], picture.low, picture.high)
         if header.alpha:
             values = bleed_colours(values, rows[..., -1])
         if picture.colour is None:
             inside = values.clip(0, 1) if picture.clips else values
-            return inside, inside  # the second is not used
+            return inside, inside, inside  # the last two are not used
         linear = picture.colour.to_linear(values)
         inside = encode_srgb(linear).clip(0, 1).astype(np.float32)
-        return inside, linear - decode_srgb(inside.astype(np.float64))
+        return inside, linear - decode_srgb(inside.astype(np.float64)), values
 
-    def keep(self, rows: Samples, outside: Samples) -> None:
-        """Store the alpha and the out-of-gamut light of new rows until the result needs them."""
-        if self.alpha is not None:
-            self.alpha.push(scale_to_unit(rows[..., -1:], 0, 1))
+    def keep(self, rows: Samples, outside: Samples, original: Samples) -> None:
+        """Store what bypasses the model of new rows until the result needs it."""
+        for alpha in (self.alpha, self.original_alpha):
+            if alpha is not None:
+                alpha.push(scale_to_unit(rows[..., -1:], 0, 1))
+        if self.original is not None:
+            self.original.push(original)
         if self.out_of_gamut is not None:  # enlarging would spread rounding errors to dark neighbours, where they show
             self.out_of_gamut.push(outside if self.scale == 1 else np.where(np.abs(outside) < ROUNDING, 0, outside))
 

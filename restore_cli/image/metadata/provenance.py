@@ -30,6 +30,8 @@ class Provenance:
     scale: int
     tta: bool = False
     """whether the result is the mean of eight passes over flipped and rotated tiles"""
+    strength: float = 1.0
+    """share of the restored image in the result"""
 
     @property
     def software(self) -> str:
@@ -45,7 +47,8 @@ def add_provenance(metadata: Metadata, provenance: Provenance) -> Metadata:
 
     Existing properties are not changed. XMP with an earlier record, or without an rdf:RDF element, stays as it is.
     """
-    fields = asdict(provenance).items()
+    blended = f"{provenance.strength:g}" if provenance.strength < 1 else ""
+    fields = (asdict(provenance) | {"strength": blended}).items()
     values = " ".join(f"restore:{name.capitalize()}={quoteattr(str(value))}" for name, value in fields if value)
     namespaces = (
         f'xmlns:rdf="{_RDF}" rdf:about="" xmlns:restore="{_NAMESPACE}" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'

@@ -293,7 +293,9 @@ class Worker:
         task, pipeline, scale = opened.task, opened.pipeline, loaded.model.contract.scale
         try:
             make_folder(pipeline.path.parent)
-            note = Provenance(self.job.model.request.task, loaded.name, loaded.sha256, scale, self.job.model.tta)
+            job = self.job
+            strength = job.file.output.strength
+            note = Provenance(job.model.request.task, loaded.name, loaded.sha256, scale, job.model.tta, strength)
             with stating_lack_of_memory("cpu", "its result"):
                 size, left_out = write_file(pipeline, pages, scale, note)
             self.deliver(task, pipeline.path)
