@@ -53,7 +53,7 @@ def window_attention(
     sides = dict(zip("ij", window, strict=True))
     moved = [part.roll((-shift[0], -shift[1]), (1, 2)) for part in qkv]
     parts = [rearrange(part, "b (y i) (x j) heads d -> b y x heads (i j) d", **sides) for part in moved]
-    scores = scale * parts[0] @ parts[-2].mT
+    scores = scale * parts[0] @ parts[-2].transpose(-2, -1)
     if bias is not None:
         down, across = (torch.arange(count, device=bias.device) == count - 1 for count in scores.shape[1:3])
         scores = scores + bias[(2 * down[:, None] + across) % len(bias)]
@@ -70,7 +70,7 @@ def overlapping_window_attention(
     """
     q = to_windows(qkv[0], *window)
     k, v = (to_overlapping_windows(part, window, margin).flatten(4, 5) for part in qkv[1:])
-    out = (scale * q.flatten(4, 5) @ k.mT + bias).softmax(-1) @ v
+    out = (scale * q.flatten(4, 5) @ k.transpose(-2, -1) + bias).softmax(-1) @ v
     return rearrange(out.view(q.shape), "b y x heads i j d -> b (y i) (x j) heads d")
 
 
