@@ -114,11 +114,11 @@ def restore_stream(
     Raises ValueError for other types or shapes, and if the blocks have fewer rows. The iterator raises OutOfMemory; no
     smaller tile is tried, because rows cannot be taken back.
     """
-    from restore_cli.pipeline.in_memory import restore_stream
+    from restore_cli.pipeline.in_memory import restore_rows
 
     runner = make_runner(model, tta)
     choose = make_chooser(runner, tile, overlap, memory)
-    return restore_stream(runner, rows, height, choose, strength, on_tile or ignore_tile)
+    return restore_rows(runner, rows, height, choose, strength, on_tile or ignore_tile)
 
 
 def restore_file(
@@ -150,12 +150,12 @@ def restore_file(
 
     Raises ImageError, OutputError, UsageError, OutOfMemory.
     """
-    from restore_cli.pipeline.file import FileOptions, restore_file
+    from restore_cli.pipeline.file import FileOptions, restore_to_file
     from restore_cli.pipeline.output import OutputOptions
 
     output = OutputOptions(bit_depth, dither, alpha, icc, resize, strip, strength)
     runner = make_runner(model, tta)
-    return restore_file(
+    return restore_to_file(
         runner,
         Path(source),
         Path(target),

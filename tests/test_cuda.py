@@ -22,7 +22,7 @@ from restore_cli.jobs.paths import InputSpec
 from restore_cli.jobs.run import run_job
 from restore_cli.jobs.types import Job, ModelOptions
 from restore_cli.models import compile as compile_module
-from restore_cli.models.inference import Convolution
+from restore_cli.models.inference import FastConvolution
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys, load_file, pick_device, pick_precision
 from restore_cli.models.ops import attention
 from restore_cli.models.ops.attention import has_matrix_units, kernel_is_correct
@@ -58,7 +58,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 @pytest.mark.parametrize(("kernel", "groups"), [(3, 1), (1, 1), (3, 64)])
 def test_convolutions_that_are_exact_in_half_precision_are_ieee(kernel: int, groups: int) -> None:
-    layer = Convolution(64, 64, kernel, padding=kernel // 2, groups=groups, bias=False).requires_grad_(False)
+    layer = FastConvolution(64, 64, kernel, padding=kernel // 2, groups=groups, bias=False).requires_grad_(False)
     x = torch.randn(2, 64, 48, 64)
     expected = F.conv2d(x.double(), layer.weight.double(), padding=kernel // 2, groups=groups)
     layer.to(CUDA)

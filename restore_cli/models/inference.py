@@ -47,7 +47,7 @@ def optimize(network: nn.Module) -> None:
                 prepare()
 
 
-class Convolution(nn.Conv2d):
+class FastConvolution(nn.Conv2d):
     """Never rounds float32 to TF32, and keeps the weights in channels_last for feature maps in that layout."""
 
     def prepare(self) -> None:
@@ -59,7 +59,7 @@ class Convolution(nn.Conv2d):
         return convolve(x, self.weight, self.bias, self.groups)
 
 
-class LayerNorm(nn.LayerNorm):
+class FastLayerNorm(nn.LayerNorm):
     """Keeps float16, with sums in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class LayerNorm(nn.LayerNorm):
         return layer_norm(x, self.weight, self.bias, self.eps)
 
 
-class Linear(nn.Linear):
+class FastLinear(nn.Linear):
     """Product and bias in one pass."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
-class Mlp(layers.Mlp):
+class FastMlp(layers.Mlp):
     """The GELU is computed in the same pass as the product before it."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class Mlp(layers.Mlp):
         return self.fc2(linear(x, self.fc1.weight, self.fc1.bias, "gelu"))
 
 
-class WindowAttention(layers.WindowAttention):
+class FastWindowAttention(layers.WindowAttention):
     """The relative position bias and the mask of shifted windows are added up once."""
 
     bias: Tensor
@@ -98,7 +98,7 @@ class WindowAttention(layers.WindowAttention):
         return fast_window_attention(qkv, sides, shift, self.bias, scale=qkv[0].shape[-1] ** -0.5)
 
 
-class SwinIR(swinir.SwinIR):
+class FastSwinIR(swinir.SwinIR):
     """The enlarged maps exist for some rows at a time."""
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class SwinIR(swinir.SwinIR):
         return in_row_strips(super().reconstruct, x, self.config.scale)
 
 
-class TransformerLayer(swinir.TransformerLayer):
+class FastTransformerLayer(swinir.TransformerLayer):
     """The MLP runs on some pixels at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class TransformerLayer(swinir.TransformerLayer):
         return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
 
 
-class HAT(hat.HAT):
+class FastHAT(hat.HAT):
     """The enlarged maps exist for some rows at a time."""
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class HAT(hat.HAT):
         return in_row_strips(super().reconstruct, x, self.config.scale)
 
 
-class HybridBlock(hat.HybridBlock):
+class FastHybridBlock(hat.HybridBlock):
     """The convolution branch is weighed and added in one pass, and the MLP runs on some pixels at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class HybridBlock(hat.HybridBlock):
         return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
 
 
-class OverlappingCrossAttention(hat.OverlappingCrossAttention):
+class FastOverlappingCrossAttention(hat.OverlappingCrossAttention):
     """The relative position bias is looked up once, and the MLP runs on some pixels at a time."""
 
     bias: Tensor
@@ -153,7 +153,7 @@ class OverlappingCrossAttention(hat.OverlappingCrossAttention):
         return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
 
 
-class Level(restormer.Level):
+class FastLevel(restormer.Level):
     """Feature maps are in channels_last, where 1×1 convolutions and layer norms read whole pixels."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ class Level(restormer.Level):
         return super().forward(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-untyped-call]  # PyTorch's own
 
 
-class ChannelNorm(restormer.ChannelNorm):
+class FastChannelNorm(restormer.ChannelNorm):
     """Reads a map in channels_last in few passes, and keeps float16."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ class ChannelNorm(restormer.ChannelNorm):
         return channels_first(normed)
 
 
-class TransposedAttention(restormer.TransposedAttention):
+class FastTransposedAttention(restormer.TransposedAttention):
     """W·(S·v) = (W·S)·v: the projection and the attention are multiplied to one small matrix per picture."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ class TransposedAttention(restormer.TransposedAttention):
         return channels_first(out.view(b, h, w, c))
 
 
-class GatedFeedForward(restormer.GatedFeedForward):
+class FastGatedFeedForward(restormer.GatedFeedForward):
     """GELU and gate are computed in the passes of the convolutions, whose channels are padded with zero weights.
 
     Padded channels do not change the result.
@@ -219,7 +219,7 @@ def affine_of_norm(norm: nn.Module) -> tuple[Tensor, Tensor]:
     return scale, norm.get_parameter("bias") - norm.get_buffer("running_mean") * scale
 
 
-class MixedBlock(emt.MixedBlock):
+class FastMixedBlock(emt.MixedBlock):
     """Feature maps are in channels_last, where 1×1 convolutions read whole pixels."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -227,7 +227,7 @@ class MixedBlock(emt.MixedBlock):
         return super().forward(x.contiguous(memory_format=torch.channels_last))
 
 
-class StripedAttention(emt.StripedAttention):
+class FastStripedAttention(emt.StripedAttention):
     """The batch norm is folded into the product before it: s·(W·x + b) + o = (s·W)·x + (s·b + o)."""
 
     weight: Tensor
@@ -258,7 +258,7 @@ class StripedAttention(emt.StripedAttention):
         return channels_first(out.flatten(3))[..., :h, :w]
 
 
-class PixelMixer(emt.PixelMixer):
+class FastPixelMixer(emt.PixelMixer):
     """Shift, difference, batch norm and shortcut are one depthwise convolution: x + s·(shift(x) - x) + o."""
 
     weight: Tensor
@@ -280,7 +280,7 @@ class PixelMixer(emt.PixelMixer):
         return channels_first(mix_pixels(channels_last(x), self.weight, self.bias))
 
 
-class ShiftMlp(emt.ShiftMlp):
+class FastShiftMlp(emt.ShiftMlp):
     """Shifts are copies of a map in channels_last, and the SiLU is computed in the pass of the product before it."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -290,23 +290,23 @@ class ShiftMlp(emt.ShiftMlp):
 
 
 INFERENCE_FORMS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Conv2d: Convolution,
-    nn.LayerNorm: LayerNorm,
-    nn.Linear: Linear,
-    layers.Mlp: Mlp,
-    layers.WindowAttention: WindowAttention,
-    swinir.SwinIR: SwinIR,
-    swinir.TransformerLayer: TransformerLayer,
-    hat.HAT: HAT,
-    hat.HybridBlock: HybridBlock,
-    hat.OverlappingCrossAttention: OverlappingCrossAttention,
-    restormer.Level: Level,
-    restormer.ChannelNorm: ChannelNorm,
-    restormer.TransposedAttention: TransposedAttention,
-    restormer.GatedFeedForward: GatedFeedForward,
-    emt.MixedBlock: MixedBlock,
-    emt.StripedAttention: StripedAttention,
-    emt.PixelMixer: PixelMixer,
-    emt.ShiftMlp: ShiftMlp,
+    nn.Conv2d: FastConvolution,
+    nn.LayerNorm: FastLayerNorm,
+    nn.Linear: FastLinear,
+    layers.Mlp: FastMlp,
+    layers.WindowAttention: FastWindowAttention,
+    swinir.SwinIR: FastSwinIR,
+    swinir.TransformerLayer: FastTransformerLayer,
+    hat.HAT: FastHAT,
+    hat.HybridBlock: FastHybridBlock,
+    hat.OverlappingCrossAttention: FastOverlappingCrossAttention,
+    restormer.Level: FastLevel,
+    restormer.ChannelNorm: FastChannelNorm,
+    restormer.TransposedAttention: FastTransposedAttention,
+    restormer.GatedFeedForward: FastGatedFeedForward,
+    emt.MixedBlock: FastMixedBlock,
+    emt.StripedAttention: FastStripedAttention,
+    emt.PixelMixer: FastPixelMixer,
+    emt.ShiftMlp: FastShiftMlp,
 }
 """Each published module with its inference form."""

@@ -36,8 +36,8 @@ __all__ = [
     "FileResult",
     "open_file_pipeline",
     "open_sources",
-    "restore_file",
     "restore_pages",
+    "restore_to_file",
     "write_file",
 ]
 
@@ -133,7 +133,7 @@ class FileResult:
     """what the format of the result could not hold"""
 
 
-def restore_file(
+def restore_to_file(
     model: Runner,
     source: Path,
     target: Path,

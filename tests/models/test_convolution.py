@@ -14,7 +14,7 @@ from golden_files import GOLDEN, read_golden
 from torch import Tensor
 from torch.fx import GraphModule
 
-from restore_cli.models.inference import Convolution
+from restore_cli.models.inference import FastConvolution
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
 from restore_cli.models.ops import attention, convolution
 
@@ -66,7 +66,10 @@ def test_no_convolution_in_float32_may_use_tf32(name: str, dtype: torch.dtype, m
 def test_results_equal_those_of_pytorch(
     kernel: int, groups: int, biased: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x, layer = torch.randn(2, 12, 9, 7), Convolution(12, 24, kernel, padding=kernel // 2, groups=groups, bias=biased)
+    x, layer = (
+        torch.randn(2, 12, 9, 7),
+        FastConvolution(12, 24, kernel, padding=kernel // 2, groups=groups, bias=biased),
+    )
     with torch.inference_mode():
         expected = layer(x)
         monkeypatch.setattr(convolution, "may_use_tf32", lambda x: True)
@@ -82,7 +85,7 @@ def test_compiled_convolutions_forbid_tf32_too(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(convolution, "may_use_tf32", lambda x: True)
     torch._dynamo.reset()
-    x, layer = torch.randn(1, 3, 8, 8), Convolution(3, 4, 3, padding=1)
+    x, layer = torch.randn(1, 3, 8, 8), FastConvolution(3, 4, 3, padding=1)
     with torch.inference_mode():
         found = torch.compile(layer, backend=backend)(x)
         assert torch.equal(found, layer(x))
