@@ -43,7 +43,9 @@ HALF_PRECISION_TILES = 4
 """Tiles that run in half precision before it may be given up."""
 
 REPEATED_BLOCKS = (
-    emt.MixedBlock,
+    emt.StripedAttention,
+    emt.PixelMixer,
+    emt.ShiftMlp,
     hat.HybridBlock,
     hat.OverlappingCrossAttention,
     restormer.TransformerBlock,
