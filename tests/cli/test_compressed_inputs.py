@@ -36,7 +36,7 @@ def save_example(path: Path, quality: int) -> None:
 )
 def test_the_result_of_a_compressed_image_has_a_note(name: str, quality: int, found: str | None, restore: Run) -> None:
     save_example(Path(name), quality)
-    ran = restore("sr", "-s", "2", "--tile", "96", name, "-o", "out.png")
+    ran = restore("sr", "-s", "3", "--tile", "96", name, "-o", "out.png")
     assert ran.code == 0, ran.err
     note = f"the input {found}, and its artefacts are enlarged too (try: restore dejpeg, then restore sr)"
     assert ran.out.rstrip().endswith(f"; {note})") == (found is not None)
