@@ -114,11 +114,11 @@ def restore_stream(
     Raises ValueError for other types or shapes, and if the blocks have fewer rows. The iterator raises OutOfMemory; no
     smaller tile is tried, because rows cannot be taken back.
     """
-    from restore_cli.pipeline.in_memory import restore_rows
+    from restore_cli.pipeline.in_memory import stream_restored_rows
 
     runner = make_runner(model, tta)
     choose = make_chooser(runner, tile, overlap, memory)
-    return restore_rows(runner, rows, height, choose, strength, on_tile or ignore_tile)
+    return stream_restored_rows(runner, rows, height, choose, strength, on_tile or ignore_tile)
 
 
 def restore_file(

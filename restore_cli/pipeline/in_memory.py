@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     InMemory = TypeVar("InMemory", NDArray[Any], Image, Tensor)
 
-__all__ = ["ChooseTiling", "restore_in_memory", "restore_rows"]
+__all__ = ["ChooseTiling", "restore_in_memory", "stream_restored_rows"]
 
 ChooseTiling = Callable[[int], Tiling]
 """returns the tiling for a picture whose longest side is given, px"""
@@ -98,7 +98,7 @@ def restore_pillow(model: Model, image: Image, choose: ChooseTiling, strength: f
     return restored
 
 
-def restore_rows(
+def stream_restored_rows(
     model: Model,
     rows: Samples | Iterable[Samples],
     height: int | None,
