@@ -62,13 +62,19 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             raise
         _publish(file, part, target, path)
     except BaseException:  # also an interrupt: nothing half-written may stay
+        _close(file)  # first, because some systems do not remove an open file
         with suppress(OSError):
             part.unlink()
         raise
     finally:
         _PARTS.discard(part)
-        with suppress(OSError):  # after a failed write the rest of the buffer cannot be written either
-            file.close()
+        _close(file)
+
+
+def _close(file: BinaryIO) -> None:
+    """Close the file. After a failed write, the rest of its buffer cannot be written either."""
+    with suppress(OSError):
+        file.close()
 
 
 def _part(folder: Path) -> tuple[Path, BinaryIO]:
@@ -87,9 +93,13 @@ def _part(folder: Path) -> tuple[Path, BinaryIO]:
 def sweep(folder: Path) -> None:
     """Removes the temporary files that killed processes have left in a folder; those of living ones are locked."""
     for part in folder.glob(".restore-*.part"):
-        with suppress(OSError), part.open("rb") as file:
-            lock_file(file)
-            part.unlink()
+        with suppress(OSError):
+            if locks_by_opening():
+                part.unlink()
+                continue
+            with part.open("rb") as file:
+                lock_file(file)
+                part.unlink()
 
 
 def abandon() -> None:

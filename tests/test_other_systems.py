@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,8 @@ from restore_cli.special_files import refuse_special_file
 from restore_cli.system import ignores_case
 
 ROOT = Path(__file__).parents[1]
+
+OPEN_FILES = Path("/proc/self/fd")
 
 HIDING = """
 import os
@@ -60,16 +65,39 @@ def test_images_are_restored_without_functions_that_some_systems_lack(device: st
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.png", "b.png"]
 
 
+@pytest.mark.skipif(not OPEN_FILES.exists(), reason="this system does not list the open files of a process")
 def test_files_are_written_and_swept_without_locks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing is open while the folder is swept: a system without locks refuses to remove what is open."""
+    """The system refuses to remove and to rename an open file, as Windows does."""
     (tmp_path / ".restore-1-00000000.part").touch()
     monkeypatch.setattr(system, "HAS_UNIX_MODULES", False)
     monkeypatch.setattr(atomic, "locks_by_opening", lambda: True)
+    for name in ("unlink", "replace"):
+        monkeypatch.setattr(Path, name, refuse_open_files(getattr(Path, name)))
+    with pytest.raises(ZeroDivisionError), atomic.atomic_write(tmp_path / "b"):
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == [".restore-1-00000000.part"]
+    with atomic.atomic_write(tmp_path / "c"):
+        atomic.sweep(tmp_path)  # leaves what is being written
+    (tmp_path / "c").unlink()
+    (tmp_path / ".restore-1-00000000.part").touch()
     with atomic.atomic_write(tmp_path / "a") as file:
         file.write(b"whole")
     atomic.sweep(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == b"whole"
+
+
+def refuse_open_files(change: Callable[..., object]) -> Callable[..., object]:
+    """Return a method of Path that raises PermissionError if this process has the file open."""
+
+    def guarded(path: Path, *given: object) -> object:
+        for link in OPEN_FILES.iterdir():
+            with suppress(FileNotFoundError):  # the descriptor of iterdir itself
+                if link.readlink() == path:
+                    raise PermissionError(errno.EACCES, "the file is open", str(path))
+        return change(path, *given)
+
+    return guarded
 
 
 def test_names_that_differ_in_case_are_one_output_where_the_disk_ignores_case(

@@ -88,7 +88,7 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    reader, writer = socket.socketpair()  # Windows can neither wait for a pipe nor write to a full one without waiting
+    reader, writer = socket.socketpair()  # a pipe would not do: on Windows, select() works with sockets only
     writer.setblocking(False)
     listener = threading.Thread(target=stop.listen, args=(reader,), daemon=True)
     listener.start()
