@@ -87,8 +87,8 @@ def main() -> None:
 
 def count_traffic(net: Network, kernel: bool, halves: bool) -> Traffic:
     """Count one tile, with or without the kernel, with features in float16 or float32."""
-    traffic = Traffic()
-    with simulate_gpu(kernel, halves), traffic:
+    traffic, module = Traffic(), net.module if halves else net.float32_module
+    with simulate_gpu(kernel, halves), patch.object(net, "module", module), traffic:
         net(torch.rand(1, 3, SIDE, SIDE))
     return traffic
 

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["CUDA", "CallRecorder", "fake_gpu", "move_to_gpu"]
+__all__ = ["CUDA", "CallRecorder", "autocast_on_gpu", "fake_gpu", "move_to_gpu"]
 
 CUDA = torch.device("cuda:0")
 
@@ -101,3 +101,16 @@ def fake_gpu() -> Iterator[CallRecorder]:
     recorded = CallRecorder()
     with FakeTensorMode(), WithoutDriver(), recorded:
         yield recorded
+
+
+@contextmanager
+def autocast_on_gpu(dtype: torch.dtype) -> Iterator[None]:
+    """Keep `torch.autocast` enabled although there is no CUDA."""
+    before = torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", dtype != torch.float32)
+    torch.set_autocast_dtype("cuda", dtype)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+        torch.set_autocast_dtype("cuda", before)

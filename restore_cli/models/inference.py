@@ -263,9 +263,10 @@ class FastPixelMixer(emt.PixelMixer):
 
     weight: Tensor
     bias: Tensor
+    edges: Tensor
 
     def prepare(self) -> None:
-        """Compute the weights (c, 1, 3, 3) and biases (c,) of the convolution."""
+        """Compute the weights (c, 1, 3, 3) and biases (c,) of the convolution, and those of pixels that wrap around."""
         scale, offset = affine_of_norm(self.norm)
         weight = torch.zeros(len(scale), 1, 3, 3, device=scale.device)
         for channels, (y, x) in zip(DIRECTIONS, [(1, 2), (1, 0), (2, 1), (0, 1)], strict=True):
@@ -274,10 +275,11 @@ class FastPixelMixer(emt.PixelMixer):
         weight[:, :, 1, 1] += 1
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", offset, persistent=False)
+        self.register_buffer("edges", torch.stack([scale[channels] for channels in DIRECTIONS]), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h, w)."""
-        return channels_first(mix_pixels(channels_last(x), self.weight, self.bias))
+        return channels_first(mix_pixels(channels_last(x), self.weight, self.bias, self.edges))
 
 
 class FastShiftMlp(emt.ShiftMlp):

@@ -23,6 +23,7 @@ from restore_cli.models.contracts import (
 from restore_cli.models.emt import EMT
 from restore_cli.models.hat import HAT
 from restore_cli.models.restormer import Restormer
+from restore_cli.models.stored_precision import store_in_precision
 from restore_cli.models.swinir import SwinIR
 from restore_cli.pinned import PINNED
 from restore_cli.weights.architectures import EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
@@ -66,14 +67,15 @@ class Checkpoint:
 
 
 class Network:
-    """A module on its device. Weights stay float32; half precisions run under autocast, unless most tiles overflow."""
+    """A module on its device. Half precisions run under autocast, with weights stored in them (decision 005)."""
 
     blocks = REPEATED_BLOCKS
 
     def __init__(
         self, module: nn.Module, device: torch.device, precision: torch.dtype, repeats: Network | None = None
     ) -> None:
-        self.module, self.device = module, device
+        self.float32_module, self.device = module, device
+        self.module = module if precision == torch.float32 else store_in_precision(module, precision, device)
         self.requested = self.precision = precision
         self.compiled_size: tuple[int, int] | None = None
         """(h, w) of the tiles whose blocks run compiled; None if no block does"""
@@ -98,14 +100,13 @@ class Network:
         """The same weights in float32, for tiles that overflow; None if float32 was requested."""
         if self.requested == torch.float32:
             return None
-        fallback = Network(self.module, self.device, torch.float32, repeats=self)
-        fallback.has_compiled_blocks = self.has_compiled_blocks
-        return fallback
+        return Network(self.float32_module, self.device, torch.float32, repeats=self)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Restore (b, c, h, w) float32 in [0, 1] to (b, c, h·scale, w·scale) float32, on the device."""
         precision = self.precision  # another thread may change it
         half = precision != torch.float32
+        module = self.module if half else self.float32_module
         self.tiles += len(x)
         if self.repeats is not None:
             self.repeats.count_overflows(len(x))
@@ -114,7 +115,7 @@ class Network:
             torch.inference_mode(),
             torch.autocast(self.device.type, precision, enabled=half),
         ):
-            out: Tensor = self.module(self.to_device(x))
+            out: Tensor = module(self.to_device(x))
             return out.float()
 
     def without_compiled_blocks(self, x: Tensor) -> AbstractContextManager[None]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from fake_gpu import CUDA, CallRecorder, fake_gpu, move_to_gpu
+from fake_gpu import CUDA, CallRecorder, autocast_on_gpu, fake_gpu, move_to_gpu
 from golden_files import GOLDEN, read_golden
 from torch import Tensor
 from torch.fx import GraphModule
@@ -19,19 +18,6 @@ from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
 from restore_cli.models.ops import attention, convolution
 
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))
-
-
-@contextmanager
-def autocast(dtype: torch.dtype) -> Iterator[None]:
-    """Keep `torch.autocast` enabled although there is no CUDA."""
-    before = torch.get_autocast_dtype("cuda")
-    torch.set_autocast_enabled("cuda", dtype != torch.float32)
-    torch.set_autocast_dtype("cuda", dtype)
-    try:
-        yield
-    finally:
-        torch.set_autocast_enabled("cuda", False)
-        torch.set_autocast_dtype("cuda", before)
 
 
 def convolutions(recorded: CallRecorder) -> Iterator[tuple[torch.dtype, bool]]:
@@ -51,7 +37,7 @@ def test_no_convolution_in_float32_may_use_tf32(name: str, dtype: torch.dtype, m
     side = 2 * net.contract.tile_multiple
     with fake_gpu() as recorded:
         move_to_gpu(net.module)
-        with torch.inference_mode(), autocast(dtype):
+        with torch.inference_mode(), autocast_on_gpu(dtype):
             out: Tensor = net.module(torch.empty(1, net.contract.channels, side, side, device=CUDA))
     assert out.device == CUDA
     assert torch.backends.cudnn.allow_tf32  # PyTorch's default, which is the host program's to change

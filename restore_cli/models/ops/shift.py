@@ -27,13 +27,16 @@ def shift_channels(x: Tensor) -> Tensor:
     return out
 
 
-def mix_pixels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Apply the depthwise convolution of a pixel mixer, with weights (c, 1, 3, 3), to a map that wraps around."""
+def mix_pixels(x: Tensor, weight: Tensor, bias: Tensor, edges: Tensor) -> Tensor:
+    """Apply the depthwise convolution of a pixel mixer, with weights (c, 1, 3, 3), to a map that wraps around.
+
+    `edges` (4, c/5) are the weights of moved pixels in each direction. They stay float32 in half precision.
+    """
     out = channels_last(convolve(channels_first(x), weight, bias, groups=x.shape[-1]))
     # the convolution shifts zeros in, where pixels of the opposite edge belong
     left, right, up, down = DIRECTIONS
-    out[:, :, -1, left] += weight[left, 0, 1, 2] * x[:, :, 0, left]
-    out[:, :, 0, right] += weight[right, 0, 1, 0] * x[:, :, -1, right]
-    out[:, -1, :, up] += weight[up, 0, 2, 1] * x[:, 0, :, up]
-    out[:, 0, :, down] += weight[down, 0, 0, 1] * x[:, -1, :, down]
+    out[:, :, -1, left] += edges[0] * x[:, :, 0, left]
+    out[:, :, 0, right] += edges[1] * x[:, :, -1, right]
+    out[:, -1, :, up] += edges[2] * x[:, 0, :, up]
+    out[:, 0, :, down] += edges[3] * x[:, -1, :, down]
     return out

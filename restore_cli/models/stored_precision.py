@@ -1,0 +1,55 @@
+"""Copies of networks that store weights in the dtype in which autocast uses them, so that no call converts them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from restore_cli.models import inference, restormer
+from restore_cli.models.precision import InFloat32
+
+__all__ = ["store_in_precision"]
+
+Names = dict[type[nn.Module], tuple[str, ...]]
+
+PRODUCTS: Names = {
+    nn.Conv2d: ("weight", "bias"),
+    nn.Linear: ("weight", "bias"),
+    inference.FastGatedFeedForward: ("into", "depthwise", "out"),
+    inference.FastPixelMixer: ("weight", "bias"),
+    inference.FastStripedAttention: ("weight", "bias"),
+}
+"""Weights of products and convolutions, which autocast computes in half precision. Keys include their subclasses."""
+
+NORMS: Names = {nn.LayerNorm: ("weight", "bias"), restormer.Affine: ("weight", "bias")}
+"""Weights of layer norms, which are float16 where features are."""
+
+SCORES: Names = {inference.FastWindowAttention: ("bias",), inference.FastOverlappingCrossAttention: ("bias",)}
+"""What is added to scores: float16 on a GPU. Scores are float32 on a CPU, and bfloat16 would be too coarse."""
+
+
+def store_in_precision(network: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """Return a copy of an optimized network for autocast to `dtype`. It shares the weights that stay float32."""
+    tables = [PRODUCTS]
+    if dtype == torch.float16:
+        tables += [NORMS] if device.type == "cpu" else [NORMS, SCORES]
+    copy = deepcopy(network, {id(weight): weight for weight in (*network.parameters(), *network.buffers())})
+    for module in half_modules(copy):
+        names = {name for table in tables for kind, row in table.items() if isinstance(module, kind) for name in row}
+        for name in names:
+            if isinstance(weight := getattr(module, name), Tensor):
+                half = weight.to(dtype)
+                setattr(module, name, nn.Parameter(half, False) if isinstance(weight, nn.Parameter) else half)
+    return copy
+
+
+def half_modules(network: nn.Module) -> Iterator[nn.Module]:
+    """Yield the network and its modules, except those that run in float32."""
+    if isinstance(network, InFloat32):
+        return
+    yield network
+    for module in network.children():
+        yield from half_modules(module)

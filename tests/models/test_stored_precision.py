@@ -1,0 +1,96 @@
+"""In half precision no weight is converted while a network runs: copies of weights are stored in their dtype."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from fake_gpu import CUDA, CallRecorder, autocast_on_gpu, fake_gpu, move_to_gpu
+from golden_files import GOLDEN, read_golden
+from torch import Tensor, nn
+
+from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
+from restore_cli.models.network import Network
+from restore_cli.models.ops import attention
+
+CPU = torch.device("cpu")
+CASTS = (torch.ops.aten.to, torch.ops.aten._to_copy)
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))
+
+
+def build(name: str, precision: torch.dtype) -> Network:
+    """Return the network of a reference file."""
+    architecture, ours, weights, _, _ = read_golden(name)
+    return build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, precision)
+
+
+def run_on_gpu(network: Network, dtype: torch.dtype) -> tuple[CallRecorder, Network]:
+    """Run a float32 network in another precision on a simulated GPU."""
+    side = 2 * network.contract.tile_multiple
+    with fake_gpu() as recorded:
+        move_to_gpu(network.module)
+        half = Network(network.module, CUDA, dtype)
+        recorded.calls.clear()
+        with torch.inference_mode(), autocast_on_gpu(dtype):
+            half.module(torch.empty(1, network.contract.channels, side, side, device=CUDA))
+    return recorded, half
+
+
+def converted(recorded: CallRecorder, module: nn.Module) -> list[tuple[int, ...]]:
+    """Return the shapes of weights that were converted to another dtype."""
+    weights = {part.untyped_storage()._cdata for part in (*module.parameters(), *module.buffers())}
+    casts = [given for operator, given in recorded.calls if operator.overloadpacket in CASTS]
+    changed = [given["self"] for given in casts if given.get("dtype", given["self"].dtype) != given["self"].dtype]
+    assert changed  # features are converted
+    return [tuple(part.shape) for part in changed if part.untyped_storage()._cdata in weights]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_call_on_a_gpu_converts_weights(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kernel(
+        qkv: list[Tensor], window: object, shift: object, margin: int, bias: Tensor | None, scale: float
+    ) -> Tensor:
+        if bias is not None and dtype == torch.float16:
+            bias.half()  # as the kernel does
+        return torch.empty_like(qkv[0])
+
+    monkeypatch.setattr(attention, "can_use_kernel", lambda *form: True)
+    monkeypatch.setattr(attention, "triton_attention", kernel)
+    recorded, half = run_on_gpu(build(name, torch.float32), dtype)
+    assert len(recorded.calls) > 100
+    assert converted(recorded, half.module) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_call_on_a_cpu_converts_weights(name: str, dtype: torch.dtype) -> None:
+    network = build(name, dtype)
+    side = 2 * network.contract.tile_multiple
+    with CallRecorder() as recorded:
+        network(torch.rand(1, network.contract.channels, side, side))
+    assert len(recorded.calls) > 100
+    assert converted(recorded, network.module) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_weights_give_the_same_image_to_the_bit(name: str, dtype: torch.dtype) -> None:
+    network = build(name, dtype)
+    side = 2 * network.contract.tile_multiple
+    x = torch.rand(1, network.contract.channels, side, side)
+    found = network(x)
+    network.module = network.float32_module
+    assert torch.equal(found, network(x))
+
+
+def test_weights_of_float32_modules_are_shared() -> None:
+    network = build("swinir_classical_x4", torch.float16)
+    kept = {id(weight) for weight in network.float32_module.parameters()}
+    shared = {name for name, weight in network.module.named_parameters() if id(weight) in kept}
+    assert {"conv_first.module.weight", "layers.0.residual_group.blocks.0.attn.relative_position_bias_table"} <= shared
+    fallback = network.fp32_fallback
+    assert fallback is not None
+    assert fallback.module is network.float32_module
+    assert {weight.dtype for weight in fallback.module.parameters()} == {torch.float32}
