@@ -19,6 +19,7 @@ __all__ = [
     "OutOfMemory",
     "OutputError",
     "RestoreError",
+    "StorageError",
     "UsageError",
     "WeightsError",
     "WeightsUnavailable",
@@ -89,6 +90,12 @@ class OutOfMemory(RestoreError):
     """Memory ran out at the smallest tile, or before the first."""
 
     code = 5
+
+
+class StorageError(RestoreError):
+    """A store that refuses the credentials, or asks for fewer requests for minutes: no other file would fare better."""
+
+    code = 6
 
 
 class Interrupted(RestoreError):

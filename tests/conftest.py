@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from command_server import Server
 from huggingface_hub import constants
 from hypothesis import HealthCheck, settings
 from images import make_checkpoint
+from s3_proxy import S3Proxy
+from s3_store import CREDENTIALS, Store, make_store, start_s3_server
 
 from restore_cli.cli.main import main
 
@@ -77,3 +80,24 @@ def x2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def x1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint for denoising, which keeps the size."""
     return make_checkpoint(tmp_path_factory.mktemp("weights") / "x1.safetensors", "swinir_color_denoise")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[tuple[Popen[str], S3Proxy]]:
+    """An S3 server, and a proxy in front of it."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install '.[s3]'")
+    with start_s3_server() as started:
+        yield started
+
+
+@pytest.fixture
+def store(s3_server: tuple[Popen[str], S3Proxy], monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """An empty bucket. Its server and its credentials are set in the environment, where s3fs finds them."""
+    from s3fs import S3FileSystem
+
+    process, proxy = s3_server
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": proxy.url}.items():
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()  # of clients with other variables
+    yield make_store(process, proxy)
+    S3FileSystem.clear_instance_cache()

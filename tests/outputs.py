@@ -10,8 +10,8 @@ __all__ = ["read_files", "read_outcomes"]
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """Return every file below the folder except the manifest."""
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
+    """Return every file below the folder except manifests."""
+    found = (path for path in folder.rglob("*") if path.is_file() and ".restore-manifest" not in str(path))
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 

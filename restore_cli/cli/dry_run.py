@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -25,37 +25,42 @@ def dry_run(job: Job, options: Options) -> None:
     """Print the plan and the estimate, and raise the exit code."""
     first = "auto" if job.model.device == "all" else job.model.device.partition(",")[0]
     models = ModelCache(replace(job.model, device=first))  # a tile is measured on the first of several devices
-    plan, sample = plan_dry_run(job, models), InputSample()
-    stats = RunStats(plan.ignored)
-    for item in plan.items():
-        if item is None:
-            continue
-        if isinstance(item, Task):
-            sample.add(item)
-        else:
-            stats.add(item)
-        print_item(item, options)
-    if not stats.total and not sample.count and not job.run.shard:
-        raise make_no_inputs_error(job, plan.ignored)
-    manifests = [Path(path) for manifest in plan.manifests.values() for path in manifest.files]
-    if sample.count:
-        use_granted_cores()
-    found = estimate_run(job, models, sample, manifests)
+    with closing(plan_dry_run(job, models)) as plan:
+        sample, stats = InputSample(), RunStats(plan.ignored)
+        for item in plan.items():
+            if item is None:
+                continue
+            if isinstance(item, Task):
+                sample.add(item)
+            else:
+                stats.add(item)
+            print_item(item, options)
+        if not stats.total and not sample.count and not job.run.shard:
+            raise make_no_inputs_error(job, plan.ignored)
+        if sample.count:
+            use_granted_cores()
+        manifests = [path for manifest in plan.manifests.values() for path in manifest.files]
+        found = estimate_run(job, models, sample, manifests)
     for result in found.refused:
         stats.add(result)
         print_item(result, options)
     stats.planned = sample.count - len(found.refused)
     if not sample.count:
         stats.conclude(job.run, stopped=False)
+    print_estimate(found, stats, options)
+    if stats.ended is not None:
+        raise stats.ended
+    if stats.code:
+        raise typer.Exit(stats.code)
+
+
+def print_estimate(found: Estimate, stats: RunStats, options: Options) -> None:
+    """Print the estimate as lines or as one JSON object."""
     if options.run.json:
         say_json({"summary": estimate_to_json(found, stats)})
     elif not options.run.quiet:
         for line in describe_estimate(found, stats):
             note(line)
-    if stats.ended is not None:
-        raise stats.ended
-    if stats.code:
-        raise typer.Exit(stats.code)
 
 
 def print_item(item: Task | Result, options: Options) -> None:

@@ -6,13 +6,14 @@ import glob
 import os
 import re
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
 
-from restore_cli.errors import ImageError, NothingToDo
+from restore_cli.errors import ImageError, NothingToDo, OutputError
 from restore_cli.jobs.paths import (
     IgnoredFiles,
     Input,
@@ -25,6 +26,9 @@ from restore_cli.jobs.paths import (
 )
 
 __all__ = ["Search", "collect_inputs"]
+
+REQUESTS = 16
+"""requests for the state of listed files that run at the same time"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Search:
             yield from self.walk(spec.paths[0])
             return
         found = chain.from_iterable(self.find_path(path) for path in spec.paths)
-        listed = (make_named_input(path, strip_root(path)) for path in spec.listed or ())
+        listed = make_listed_inputs(spec.listed or ())
         unique: dict[str, Input] = {}
         for item in chain(found, listed):
             unique.setdefault(canonicalize_path(item.path), item)
@@ -62,7 +66,7 @@ class Search:
             from restore_cli.jobs.storage import list_remote
 
             try:
-                return list_remote(path, self.suffixes, self.spec.recursive, self.ignored)
+                return list_remote(path, self.suffixes, self.spec.recursive, self.ignored, self.excluded)
             except ImageError as error:
                 self.ignored.unreadable.append(error)
                 return []
@@ -178,10 +182,23 @@ def make_entry_input(found: os.DirEntry[str], relative: str, root: str) -> Input
     return Input(found.path, relative, root, facts.st_size, facts.st_mtime_ns) if S_ISREG(facts.st_mode) else None
 
 
+def make_listed_inputs(paths: Sequence[str]) -> Iterator[Input]:
+    """Yield the files of a list. Each remote one takes a request, of which several run at a time."""
+    if not any(map(is_remote, paths)):
+        yield from (make_named_input(path, strip_root(path)) for path in paths)
+        return
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        yield from pool.map(make_named_input, paths, map(strip_root, paths))
+
+
 def make_named_input(path: str, relative: str) -> Input:
-    """Return a named file as an Input."""
+    """Return a named file as an Input. Raises StorageError."""
     try:
+        if is_remote(path):
+            from restore_cli.jobs.storage import read_remote_state
+
+            return Input(path, relative, None, *(read_remote_state(path) or ()))
         facts = os.stat(path)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ImageError, OutputError):
         return Input(path, relative, None)
     return Input(path, relative, None, facts.st_size, facts.st_mtime_ns)

@@ -22,7 +22,15 @@ import numpy as np
 
 from restore_cli.atomic import describe_refusal, make_folder
 
-__all__ = ["FAILED", "MANIFEST_NAME", "STARTED", "Manifest", "compute_fingerprint", "digest_options"]
+__all__ = [
+    "FAILED",
+    "MANIFEST_NAME",
+    "STARTED",
+    "Manifest",
+    "compute_fingerprint",
+    "digest_options",
+    "open_manifest",
+]
 
 STEM = ".restore-manifest"
 MANIFEST_NAME = f"{STEM}.jsonl"
@@ -33,7 +41,7 @@ STARTED, FAILED = 1, 0
 
 
 def compute_fingerprint(relative: str, size: int, stamp: int | str, options: str) -> int:
-    """Return a number for an input and the options, valid in this process. `stamp`: mtime in ns, or sha256."""
+    """Return a number for an input and the options, valid in this process. `stamp`: mtime in ns, tag or sha256."""
     return hash((relative, size, stamp, options)) & 0xFFFF_FFFF_FFFF_FFFF | 2
 
 
@@ -42,20 +50,19 @@ class Manifest:
 
     def __init__(
         self,
-        folder: str,
+        path: Path,
+        files: list[Path],
         options: Mapping[str, Any],
         is_current: Callable[[Mapping[str, Any]], bool],
-        shard: tuple[int, int] | None = None,
         by_hash: bool = False,
     ) -> None:
-        """Read all manifests of the folder.
+        """Read `files`, the manifests of all runs and shards. `path` is the one that this run appends to.
 
         `options` are recorded before the first line of this run. `is_current` tells whether the checkpoint of an event
         is still the one that the catalogue has under this name.
         """
-        self.folder, self.options, self.is_current, self.by_hash = Path(folder), options, is_current, by_hash
-        self.path = self.folder / (MANIFEST_NAME if shard is None else f"{STEM}.{shard[0]}-of-{shard[1]}.jsonl")
-        self.files = sorted(self.folder.glob(f"{STEM}*.jsonl"))
+        self.path, self.files = path, files
+        self.options, self.is_current, self.by_hash = options, is_current, by_hash
         self.keys, self.fingerprints, self.places = self.read_lines()
         self.written: dict[int, tuple[int, int]] = {}
         """fingerprint and place of the lines that this process has written, by key"""
@@ -127,7 +134,7 @@ class Manifest:
 
     def open(self) -> None:
         """Open the file for appending. A last line that a kill or a full disk has cut is ended first."""
-        make_folder(self.folder)
+        make_folder(self.path.parent)
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         end = os.lseek(self.descriptor, 0, os.SEEK_END)
         if end:
@@ -140,6 +147,9 @@ class Manifest:
             {"restore": version("restore-cli"), "options": digest_options(self.options), "asked": self.options}
         )
 
+    def publish(self) -> None:
+        """Make all lines visible to other runs. They are visible at once in a local folder."""
+
     def close(self) -> None:
         """Write everything to the disk and close the file."""
         if self.descriptor >= 0:
@@ -147,6 +157,18 @@ class Manifest:
                 os.fsync(self.descriptor)
             os.close(self.descriptor)
             self.descriptor = -1
+
+
+def open_manifest(
+    folder: str,
+    options: Mapping[str, Any],
+    is_current: Callable[[Mapping[str, Any]], bool],
+    shard: tuple[int, int] | None = None,
+    by_hash: bool = False,
+) -> Manifest:
+    """Return the manifest of a local folder. The arguments are those of Manifest."""
+    path = Path(folder, MANIFEST_NAME if shard is None else f"{STEM}.{shard[0]}-of-{shard[1]}.jsonl")
+    return Manifest(path, sorted(path.parent.glob(f"{STEM}*.jsonl")), options, is_current, by_hash)
 
 
 def parse_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

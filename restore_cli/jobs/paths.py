@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 
-FileState = tuple[int, int]
-"""size in bytes, modification time in ns"""
+FileState = tuple[int, int | str]
+"""size in bytes; modification time in ns, or the tag that an object store gives to the contents"""
 
 
 class Input(NamedTuple):
@@ -40,8 +40,8 @@ class Input(NamedTuple):
     """the folder that was named, if one was"""
     bytes: int = -1
     """-1 if the file cannot be read; the error is reported when the file is opened"""
-    modified: int = 0
-    """modification time, ns"""
+    modified: int | str = 0
+    """modification time in ns, or the tag that an object store gives to the contents"""
 
     @property
     def file(self) -> Path:

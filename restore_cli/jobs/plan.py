@@ -8,14 +8,15 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from restore_cli.atomic import sweep
-from restore_cli.errors import OutputError, RestoreError
+from restore_cli.errors import OutputError, RestoreError, StorageError
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX, READ_ONLY_SUFFIXES
 from restore_cli.jobs.discovery import Search
-from restore_cli.jobs.manifest import FAILED, STARTED, Manifest, compute_fingerprint, digest_options
+from restore_cli.jobs.manifest import FAILED, STARTED, Manifest, compute_fingerprint, digest_options, open_manifest
 from restore_cli.jobs.naming import Naming, assign_outputs
 from restore_cli.jobs.paths import FileState, IgnoredFiles, Input, canonicalize_path, is_remote
 from restore_cli.jobs.types import Job, PlanItem, Result, Task
@@ -24,6 +25,9 @@ from restore_cli.special_files import refuse_special_file
 from restore_cli.weights.store import compute_sha256
 
 __all__ = ["Plan"]
+
+REMOTE_CHUNK = 32
+"""tasks that start together if their manifest is remote: one part records them"""
 
 
 class StartedTask(NamedTuple):
@@ -51,6 +55,8 @@ class Plan:
     started: dict[str, StartedTask] = field(default_factory=dict)
     """by output"""
     swept: set[str] = field(default_factory=set)
+    states: dict[str, dict[str, FileState]] = field(default_factory=dict)
+    """states of all files below remote output folders, by their relative paths"""
     found: int = 0
     """number of inputs, without those of other shards"""
 
@@ -103,7 +109,27 @@ class Plan:
     def scan(self, ignored: IgnoredFiles) -> Iterator[PlanItem]:
         """Yield the items of all inputs that exist now."""
         for group in self.make_search(ignored).find_groups():
-            yield from self.plan_group(group)
+            items = self.plan_group(group)
+            while chunk := list(islice(items, REMOTE_CHUNK if self.uses_remote_manifest else 1)):
+                yield from self.publish_started(chunk)
+
+    @property
+    def uses_remote_manifest(self) -> bool:
+        """Whether a manifest of this run is in remote storage."""
+        return any(map(is_remote, self.manifests))
+
+    def publish_started(self, chunk: list[PlanItem]) -> list[PlanItem]:
+        """Make visible that tasks have started, before a worker gets them. Return the items, or failures."""
+        try:
+            self.publish()
+            return chunk
+        except OutputError as error:
+            return [self.refuse(item, error) if isinstance(item, Task) else item for item in chunk]
+
+    def refuse(self, task: Task, error: OutputError) -> Result:
+        """Return the failure of a task that cannot be recorded."""
+        del self.started[task.output]
+        return Result(task.input, task.output, "failed", error=error)
 
     def plan_group(self, group: list[Input]) -> Iterator[PlanItem]:
         """Yield the items of inputs whose outputs may get the same name."""
@@ -128,7 +154,7 @@ class Plan:
     def plan_input(self, item: Input, output: str) -> PlanItem:
         """Return the task of one input, or its Result if it needs no work."""
         try:
-            existing = read_file_state(output)
+            existing = self.read_output_state(item, output)
             if (
                 existing is not None
                 and self.job.run.if_exists != "overwrite"
@@ -136,6 +162,8 @@ class Plan:
             ):
                 return result
             return self.start_task(item, output, existing)
+        except StorageError:
+            raise  # every other input would fail too
         except RestoreError as error:
             return Result(item.path, output, "failed", error=error)
 
@@ -154,7 +182,7 @@ class Plan:
         if event["result"] != list(existing):
             why = "it was changed after it was restored; --overwrite replaces it"
             return Result(item.path, output, "skipped", notes=(why,))
-        if event["source"] != canonicalize_path(item.path) and os.path.exists(event["source"]):
+        if event["source"] != canonicalize_path(item.path) and exists(event["source"]):
             line = f"{item.path} would be written to {output}, which is the result of {event['source']}"
             raise OutputError(line, "-o with another folder, or --overwrite")
         return None
@@ -206,14 +234,39 @@ class Plan:
 
     def find_manifest(self, item: Input, output: str) -> tuple[Manifest | None, str]:
         """Return the manifest that records an output, if any, and the name of the output in it."""
-        folder = self.manifest_folder if self.manifest_folder is not None else item.root
-        if folder is None or is_remote(folder):  # remote files cannot be appended to: existing outputs count as done
+        folder = self.choose_manifest_folder(item)
+        if folder is None:
             return None, output
         if folder not in self.manifests:
-            run = self.job.run
-            manifest = Manifest(folder, self.pixel_options, self.is_current, run.shard, run.compare_by_hash)
-            self.manifests[folder] = manifest
+            self.manifests[folder] = self.open_manifest(folder)
         return self.manifests[folder], output.removeprefix(folder.rstrip("/") + "/")
+
+    def choose_manifest_folder(self, item: Input) -> str | None:
+        """Return the folder of the manifest that records an input: that of the outputs, or else of the inputs."""
+        return self.manifest_folder if self.manifest_folder is not None else item.root
+
+    def open_manifest(self, folder: str) -> Manifest:
+        """Return the manifest of a folder. Raises OutputError, StorageError."""
+        run = self.job.run
+        if not is_remote(folder):
+            return open_manifest(folder, self.pixel_options, self.is_current, run.shard, run.compare_by_hash)
+        from restore_cli.jobs.remote_manifest import open_remote_manifest
+
+        return open_remote_manifest(folder, self.pixel_options, self.is_current, run.shard)
+
+    def read_output_state(self, item: Input, output: str) -> FileState | None:
+        """Return the state of an output. For the inputs of a folder, a remote output folder is listed once.
+
+        Raises OutputError, StorageError.
+        """
+        folder = self.choose_manifest_folder(item)
+        if folder is None or item.root is None or self.naming.is_template or not is_remote(output):
+            return read_file_state(output)
+        if folder not in self.states:
+            from restore_cli.jobs.storage import find_states
+
+            self.states[folder] = find_states(folder)
+        return self.states[folder].get(output.removeprefix(folder.rstrip("/") + "/"))
 
     def is_current(self, event: Mapping[str, Any]) -> bool:
         """Whether the checkpoint of a result is still the catalogue's file of that name."""
@@ -225,6 +278,11 @@ class Plan:
             pairs = assign_outputs(group, self.naming, self.folder).pairs
             total += len(pairs) if shard is None else sum(in_shard(item, shard) for item, _ in pairs)
         return total
+
+    def publish(self) -> None:
+        """Make the lines of all manifests visible to other runs. Raises OutputError, StorageError."""
+        for manifest in self.manifests.values():
+            manifest.publish()
 
     def close(self) -> None:
         """Write all manifests to the disk."""
@@ -245,6 +303,11 @@ def read_file_state(path: str) -> FileState | None:
     if not stat.S_ISREG(facts.st_mode):
         refuse_special_file(Path(path))
     return facts.st_size, facts.st_mtime_ns
+
+
+def exists(path: str) -> bool:
+    """Whether a file exists, local or remote. Raises OutputError, StorageError."""
+    return read_file_state(path) is not None if is_remote(path) else os.path.exists(path)
 
 
 def names_folder(path: str) -> bool:

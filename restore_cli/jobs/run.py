@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from restore_cli.errors import NothingToDo, OutputError, RestoreError, UsageError
+from restore_cli.errors import NothingToDo, OutputError, RestoreError, StorageError, UsageError
 from restore_cli.image.codec import infer_format
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX, READ_ONLY_SUFFIXES, SUFFIX_BY_FORMAT
 from restore_cli.jobs.events import InputsCounted, OnEvent, ignore_event
@@ -40,7 +40,8 @@ def run_job(
     reports InputsCounted, for which all folders are read once more.
 
     Raises, before the first Result: UsageError for an invalid request. At any time: WeightsError, because without its
-    checkpoint no picture can be restored. At the end: NothingToDo if there is no input.
+    checkpoint no picture can be restored, and StorageError, after the pictures in progress have ended. At the end:
+    NothingToDo if there is no input.
     """
     check_executor(job)
     check_request(job.model)
@@ -52,10 +53,18 @@ def run_job(
             threading.Thread(target=report_count, args=(plan, on_event), daemon=True).start()
         halted = threading.Event()
         items = take_until(lambda: halted.is_set() or stopping(), plan.items())
-        for result in execute(items, lambda: choose_executor(job, models, stopping)):
+        refused: list[StorageError] = []
+        for result in execute(items, lambda: choose_executor(job, models, lambda: bool(refused) or stopping())):
+            if isinstance(result.error, StorageError):  # not the fault of this input
+                refused.append(result.error)
+                halted.set()
+                continue
             if job.run.fail_fast and result.status == "failed":
                 halted.set()
             yield record_result(plan, result)
+        if refused:
+            raise refused[0]
+        plan.publish()
         if not (plan.found or job.run.shard or job.run.watch or stopping()):  # another shard may have found some
             raise make_no_inputs_error(job, ignored)
 
@@ -114,7 +123,7 @@ def record_result(plan: Plan, result: Result) -> Result:
     """Return the Result after recording it in the manifest. If that fails, the Result gets a note."""
     try:
         plan.record(result)
-    except OutputError as error:
+    except (OutputError, StorageError) as error:
         result.notes = (*result.notes, f"restored, but not recorded in the manifest: {error}")
     return result
 

@@ -7,20 +7,34 @@ those of fsspec's own configuration.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from restore_cli.errors import ImageError, OutputError, UsageError
+from restore_cli.errors import INSTALL_EXTRA, ImageError, OutputError, RestoreError, UsageError
 from restore_cli.jobs.paths import FileState, IgnoredFiles, Input, make_natural_key
+from restore_cli.jobs.storage_errors import classify_error, make_request, read_error_code
 
-__all__ = ["download_file", "list_remote", "read_remote_state", "upload_file"]
+__all__ = [
+    "delete_files",
+    "download_file",
+    "download_folder",
+    "find_states",
+    "list_remote",
+    "read_remote_state",
+    "upload_file",
+]
 
 ATOMIC_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}
-"""object stores, where an uploaded file appears only when it is complete"""
+"""object stores, which have no folders, and where an uploaded file appears only when it is complete"""
+TAG_KEYS = ("ETag", "etag")
+"""keys under which object stores return a tag that is another one for other contents"""
 MODIFIED_KEYS = ("LastModified", "last_modified", "modified", "mtime", "modify", "updated")
 """keys under which file systems return the modification time"""
+Facts = Mapping[str, Any]
+"""what fsspec returns on a file"""
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
@@ -29,73 +43,145 @@ def open_filesystem(url: str) -> tuple[Any, str]:
 
     try:
         system, path = url_to_fs(url)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        hint = INSTALL_EXTRA.format("s3") if url.startswith(("s3:", "s3a:")) else None
+        raise UsageError(f"{url}: cannot be reached: {error}", hint) from None
+    except ValueError as error:
         raise UsageError(f"{url}: cannot be reached: {error}") from None
     except Exception as error:  # file systems raise their own errors
-        raise ImageError(f"{url}: cannot be reached: {describe_storage_error(error)}") from None
+        raise classify_error(error, url, "cannot be reached", ImageError) from None
     return system, path
 
 
-def list_remote(url: str, suffixes: Collection[str], recursive: bool, ignored: IgnoredFiles) -> list[Input]:
-    """Return the images of a remote folder in natural order, or one remote file. Raises ImageError."""
-    system, root = open_filesystem(url)
-    try:
-        facts = system.info(root)
-        if facts["type"] != "directory":
-            return [Input(url, url.rpartition("/")[2], None, facts.get("size") or -1, read_modified_ns(facts))]
-        below = system.find(root, maxdepth=None if recursive else 1, detail=True)
-    except Exception as error:  # file systems raise their own errors
-        raise ImageError(f"{url}: cannot be listed: {describe_storage_error(error)}") from None
-    found = []
-    for path, facts in below.items():
-        relative = path.removeprefix(root).lstrip("/")
+def list_remote(
+    url: str, suffixes: Collection[str], recursive: bool, ignored: IgnoredFiles, excluded: str | None = None
+) -> list[Input]:
+    """Return the images of a remote folder in natural order, or one remote file.
+
+    `excluded` is left out if it is a folder below this one. Raises ImageError, StorageError.
+    """
+    states = find_states(url, recursive, ImageError)
+    if "" in states:
+        return [Input(url, url.rpartition("/")[2], None, *states[""])]
+    if not states:
+        system, root = open_filesystem(url)
+        make_request(lambda: system.info(root), url, "cannot be listed", ImageError)
+    folder, found = url.rstrip("/"), []
+    inside = f"{excluded.rstrip('/')}/".removeprefix(f"{folder}/") if excluded is not None else "/"
+    for relative, state in states.items():
+        if inside and relative.startswith(inside):
+            continue
         if any(part.startswith(".") for part in relative.split("/")):
             ignored.hidden += 1
         elif Path(relative).suffix.lower() not in suffixes:
             ignored.others += 1
         else:
-            size = -1 if facts.get("size") is None else facts["size"]
-            found.append(Input(f"{url.rstrip('/')}/{relative}", relative, url, size, read_modified_ns(facts)))
+            found.append(Input(f"{folder}/{relative}", relative, url, *state))
     return sorted(found, key=lambda item: [make_natural_key(part) for part in item.relative.split("/")])
 
 
-def read_remote_state(url: str) -> FileState | None:
-    """Return (bytes, modification time in ns) of a remote file, None if it does not exist. Raises OutputError."""
-    system, path = open_filesystem(url)
-    try:
+def find_states(url: str, recursive: bool = True, kind: type[RestoreError] = OutputError) -> dict[str, FileState]:
+    """Return the state of each file below a folder by its relative path, or of the URL itself as "" if it is a file.
+
+    A folder of an object store takes one request for each 1000 files. Raises `kind`, StorageError.
+    """
+    system, root = open_filesystem(url)
+    depth = None if recursive else 1
+
+    def find() -> dict[str, Facts]:
         system.invalidate_cache()
-        facts = system.info(path)
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # file systems raise their own errors
-        raise OutputError(f"{url}: its state cannot be read: {describe_storage_error(error)}") from None
-    return facts.get("size") or 0, read_modified_ns(facts)
+        try:
+            below: dict[str, Facts]
+            if getattr(system, "async_impl", False):  # object stores, for which more requests cost more
+                below = system.find(root, maxdepth=depth, detail=True)
+            elif (facts := system.info(root))["type"] != "directory":
+                below = {root: facts}
+            else:  # without `on_error`, folders that cannot be listed would count as empty
+                below = system.find(root, maxdepth=depth, detail=True, on_error="raise")
+        except FileNotFoundError:
+            below = {}
+        system.invalidate_cache()  # which would hold as much memory as the answer
+        return below
+
+    below = make_request(find, url, "cannot be listed", kind)
+    files = {path: facts for path, facts in below.items() if not path.endswith("/")}  # which stand for empty folders
+    return {path.removeprefix(root).removeprefix("/"): read_state(facts) for path, facts in files.items()}
+
+
+def read_remote_state(url: str) -> FileState | None:
+    """Return the state of a remote file, None if it does not exist. Raises OutputError, StorageError."""
+    system, path = open_filesystem(url)
+
+    def read() -> FileState | None:
+        system.invalidate_cache()
+        try:
+            return read_state(system.info(path))
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # file systems raise their own errors
+            if read_error_code(error) in ("400", "403"):
+                system.ls(path)  # raises the reason, which the answer to a HEAD request does not contain
+            raise
+
+    return make_request(read, url, "its state cannot be read", OutputError)
+
+
+def read_state(facts: Facts) -> FileState:
+    """Return the size in bytes, -1 if it is not known, and the tag of the contents or else the modification time."""
+    size = facts.get("size")
+    tag = next((str(facts[name]).strip('"') for name in TAG_KEYS if facts.get(name)), "")
+    return -1 if size is None else size, tag or read_modified_ns(facts)
 
 
 def download_file(url: str, copy: Path) -> None:
-    """Download a URL to the file `copy`. Raises ImageError."""
+    """Download a URL to the file `copy`. Raises ImageError, StorageError."""
     system, path = open_filesystem(url)
-    try:
-        system.get_file(path, str(copy))
-    except Exception as error:  # file systems raise their own errors
-        raise ImageError(f"{url}: cannot be fetched: {describe_storage_error(error)}") from None
+    make_request(lambda: system.get_file(path, str(copy)), url, "cannot be fetched", ImageError)
+
+
+def download_folder(url: str, folder: Path) -> list[Path]:
+    """Download the files of a folder that has no sub-folders. Return the copies in the order of their names.
+
+    Raises OutputError, StorageError.
+    """
+    system, root = open_filesystem(url)
+    while True:
+        names = sorted(find_states(url))
+        copies, paths = [folder / name for name in names], [f"{root}/{name}" for name in names]
+        if not names:
+            return []
+        try:
+            get = partial(system.get, paths, [str(copy) for copy in copies])
+            make_request(get, url, "cannot be fetched", OutputError)
+            return copies
+        except OutputError:
+            if sorted(find_states(url)) == names:
+                raise  # otherwise another run has replaced its parts meanwhile
 
 
 def upload_file(path: Path, url: str) -> None:
-    """Upload a file under a temporary name and rename it when it is complete. Raises OutputError."""
+    """Upload a file under a temporary name and rename it when it is complete. Raises OutputError, StorageError."""
     system, target = open_filesystem(url)
-    folder, _, _ = target.rpartition("/")
     whole = not ATOMIC_PROTOCOLS.isdisjoint([system.protocol] if isinstance(system.protocol, str) else system.protocol)
-    part = target if whole else f"{folder}/.restore-{secrets.token_hex(8)}.part"
-    try:
+
+    def upload() -> None:
+        if whole:
+            system.put_file(str(path), target)
+            return
+        folder, _, _ = target.rpartition("/")
+        part = f"{folder}/.restore-{secrets.token_hex(8)}.part"
         if folder:
             make_folders(system, folder)
         system.put_file(str(path), part)
-        if not whole:
-            system.mv(part, target)
-    except Exception as error:  # file systems raise their own errors, and some cannot write
-        line = f"{url}: cannot be written: {describe_storage_error(error)}"
-        raise OutputError(line, "-o with another folder") from None
+        system.mv(part, target)
+
+    make_request(upload, url, "cannot be written", OutputError)
+
+
+def delete_files(url: str, names: Sequence[str]) -> None:
+    """Delete files of a folder. Raises OutputError, StorageError."""
+    system, root = open_filesystem(url)
+    make_request(lambda: system.rm([f"{root}/{name}" for name in names]), url, "cannot be deleted", OutputError)
 
 
 def make_folders(system: Any, folder: str) -> None:  # noqa: ANN401  # fsspec has no types
@@ -121,9 +207,3 @@ def read_modified_ns(facts: Mapping[str, Any]) -> int:
         return int(datetime.strptime(str(stamp)[:14], "%Y%m%d%H%M%S").replace(tzinfo=UTC).timestamp() * 1e9)
     except ValueError:
         return 0
-
-
-def describe_storage_error(error: Exception) -> str:
-    """Return the error as one line."""
-    lines = str(error).splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines[0] else type(error).__name__

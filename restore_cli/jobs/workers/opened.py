@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
-from restore_cli.errors import ImageError, OutputError, RestoreError
+from restore_cli.errors import ImageError, OutputError, RestoreError, StorageError
 from restore_cli.jobs.paths import is_remote
 from restore_cli.jobs.types import Result, Task
 from restore_cli.pipeline.file import FilePipeline
@@ -42,7 +42,7 @@ class LocalTask:
         self.discard()
         task = self.task
         message = error.message.replace(self.input, task.input).replace(self.output, task.output)
-        if not isinstance(error, ImageError | OutputError) and task.input not in message:
+        if not isinstance(error, ImageError | OutputError | StorageError) and task.input not in message:
             message = f"{task.input}: {message}"
         return Result(task.input, task.output, "failed", error=type(error)(message, hint=error.hint))
 
