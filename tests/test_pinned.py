@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from nearest_model import NearestModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,8 +18,8 @@ from restore_cli import pinned
 from restore_cli.models import network
 from restore_cli.models.network import Network
 from restore_cli.pinned import PinnedMemory
-from restore_cli.tiling import batches
-from restore_cli.tiling.batches import submit
+from restore_cli.tiling import host_copy
+from restore_cli.tiling.host_copy import copy_to_host
 
 CUDA = torch.device("cuda:0")
 ERRORS = ["CUDA error: out of memory", "CUDA error: invalid argument"]
@@ -76,27 +75,20 @@ class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's
 def gpu(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A simulated GPU, in a process that has not requested pinned memory yet."""
     memory = PinnedMemory()
-    monkeypatch.setattr(batches, "PINNED", memory)
+    monkeypatch.setattr(host_copy, "PINNED", memory)
     monkeypatch.setattr(network, "PINNED", memory)
     monkeypatch.setattr(torch, "empty", driver.empty(torch.empty))
     with FakeTensorMode(), Launches(driver):
         yield
 
 
-class OnGpu(NearestModel):
-    """A model whose results are on the GPU."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return super().__call__(x.to(CUDA))
-
-
 @pytest.mark.parametrize("message", ERRORS)
 def test_a_result_returns_through_plain_memory(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(0, message)
     with gpu(driver, monkeypatch):
-        pending = submit(OnGpu(), torch.empty(2, 3, 16, 16))
-        assert (pending.out.device.type, pending.out.shape, pending.event) == ("cpu", (2, 3, 32, 32), None)
-        submit(OnGpu(), torch.empty(2, 3, 16, 16))
+        for _ in range(2):
+            copy = copy_to_host(torch.empty(2, 3, 32, 32, device=CUDA))
+            assert (copy.out.device.type, copy.out.shape, copy.event) == ("cpu", (2, 3, 32, 32), None)
     assert driver.asked == [2 * 3 * 32 * 32 * 4]  # a refused size is not requested again
 
 

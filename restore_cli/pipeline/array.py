@@ -97,7 +97,8 @@ def restore_array(
         h, w, _ = pixels.shape
         channels, scale, top = picture.result_channels, model.contract.scale, 0
         out = np.empty((h * scale, w * scale, channels), pixels.dtype)
-        for block in quantise_rows(picture.restore(model, trace), pixels.dtype, picture.alpha, dither=False):
+        restored = picture.restore(model, trace, pixels.dtype)
+        for block in quantise_rows(restored, pixels.dtype, picture.alpha, dither=False):
             out[top : top + block.shape[0]] = block
             top += block.shape[0]
         return out

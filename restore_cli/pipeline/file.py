@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import ImageCms
 
 from restore_cli.atomic import make_folder
@@ -103,6 +105,19 @@ class FilePipeline:
         """Header of the first picture."""
         return self.pictures[0].header
 
+    def sample_type(self, picture: PicturePipeline) -> np.dtype[Any]:
+        """Return the dtype of the samples that are written for a picture.
+
+        Raises:
+            ImageError: the values do not fit integers.
+            OutputError: the format cannot hold the requested depth.
+        """
+        dtype = pick_sample_type(picture.output, picture.header, self.format)
+        if dtype.kind == "u" and (picture.low, picture.high) != (0.0, 1.0):
+            reason = f"its values range from {picture.low:g} to {picture.high:g}, but integer samples hold only 0 to 1"
+            raise ImageError(f"{picture.source.name}: {reason}", "--format tiff")
+        return dtype
+
     @property
     def side(self) -> int:
         """Longest side of all pictures, px."""
@@ -179,7 +194,7 @@ def make_provenance(model: Runner, task: str | None, strength: float) -> Provena
 
 def restore_pages(file: FilePipeline, model: Model, trace: Trace) -> Iterator[Iterator[Samples]]:
     """Yield the restored rows of each picture. They are computed when they are read."""
-    return (picture.restore(model, trace) for picture in file.pictures)
+    return (picture.restore(model, trace, file.sample_type(picture)) for picture in file.pictures)
 
 
 def write_file(
@@ -223,10 +238,7 @@ def make_stream(
 ) -> PixelStream:
     """Return a stream of the final rows of a picture. They are computed when they are read."""
     header, output = picture.header, picture.output
-    dtype = pick_sample_type(output, header, file.format)
-    if dtype.kind == "u" and (picture.low, picture.high) != (0.0, 1.0):
-        reason = f"its values range from {picture.low:g} to {picture.high:g}, but integer samples hold only 0 to 1"
-        raise ImageError(f"{picture.source.name}: {reason}", "--format tiff")
+    dtype = file.sample_type(picture)
     final = final_size(picture, scale)
     rows = resize_rows(rows, (header.width * scale, header.height * scale), final)
     blocks = quantise_rows(rows, dtype, picture.alpha, output.dither and dtype.itemsize == 1)

@@ -134,7 +134,7 @@ def stream_restored_rows(
 
     def restore_blocks() -> Iterator[Samples]:
         with stating_lack_of_memory("cpu", f"tiles of {tiling.tile} px"):
-            restored = picture.restore(model, Trace(tiling, on_tile=on_tile))
+            restored = picture.restore(model, Trace(tiling, on_tile=on_tile), dtype)
             for block in quantise_rows(restored, dtype, picture.alpha, dither=False):
                 yield block if axes == 3 else block[..., 0]
 

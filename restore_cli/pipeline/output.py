@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from restore_cli.errors import OutputError, UsageError
 from restore_cli.image.formats.capabilities import FORMAT_NAMES, WRITABLE_DEPTHS
@@ -22,6 +24,7 @@ __all__ = [
     "pick_sample_type",
     "quantise_rows",
     "resize_rows",
+    "round_on_device",
 ]
 
 ALPHA = ("model", "lanczos", "drop")
@@ -83,22 +86,31 @@ def resize_rows(blocks: Iterator[Samples], size: tuple[int, int], target: tuple[
 
 
 def quantise_rows(blocks: Iterator[Samples], dtype: np.dtype[Any], alpha: bool, dither: bool) -> Iterator[Samples]:
-    """Convert blocks of float32 rows to the dtype. Integers are clipped and rounded half to even, floats stay.
+    """Convert blocks of rows to the dtype. Floats are clipped and rounded half to even; rounded blocks and floats stay.
 
     `dither` adds triangular noise of one step to the colours before rounding. The noise is the same in every run.
     """
     peak = PEAK[str(dtype)]
     row = 0
     for block in blocks:
-        if dtype == np.float32:
-            yield block.astype(np.float32, copy=False)
+        if block.dtype == dtype or dtype == np.float32:
+            yield block.astype(dtype, copy=False)
             continue
         values = block * np.float32(peak)
         if dither:
             colours = values.shape[2] - alpha
             values[..., :colours] += triangular_noise(row, (*values.shape[:2], colours))
-        yield np.rint(values.clip(0, peak)).astype(dtype)
+        yield np.rint(np.clip(values, 0, peak, out=values), out=values).astype(dtype)
         row += block.shape[0]
+
+
+def round_on_device(pixels: Tensor, dtype: np.dtype[Any]) -> Tensor:
+    """Convert float32 pixels as `quantise_rows` does, on their device. 16 bits are the bits of int16 there.
+
+    Not every device has operators for uint16.
+    """
+    values = (pixels * PEAK[str(dtype)]).clamp_(0, PEAK[str(dtype)]).round_()
+    return values.to(torch.uint8) if dtype == np.uint8 else values.to(torch.int32).to(torch.int16)
 
 
 def triangular_noise(row: int, shape: tuple[int, ...]) -> Samples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from restore_cli.image.picture_source import PictureSource
 from restore_cli.image.reasons import NOT_FINITE
 from restore_cli.image.resize import Resizer
 from restore_cli.image.rows import RowBuffer, RowReader, read_blocks
-from restore_cli.pipeline.output import OutputOptions
+from restore_cli.pipeline.output import OutputOptions, quantise_rows, round_on_device
+from restore_cli.tiling.assembly import Finish, keep
 from restore_cli.tiling.engine import Trace, restore_rows
 
 __all__ = ["PicturePipeline", "is_opaque", "open_picture_pipeline"]
@@ -63,17 +65,34 @@ class PicturePipeline:
         """Return the rows as a model with this contract gets them."""
         return ModelRows(self, pick_channels(contract, self.header.channels), contract.scale)
 
-    def restore(self, model: Model, trace: Trace) -> Iterator[Samples]:
-        """Yield restored rows (n, width·scale, c) float32 in the colours of the source, alpha last, not yet clipped."""
+    def restore(self, model: Model, trace: Trace, dtype: np.dtype[Any]) -> Iterator[Samples]:
+        """Yield restored rows (n, width·scale, c) in the colours of the source, alpha last.
+
+        They are rounded to the dtype if only rounding is left to do; else they are float32 and not yet clipped.
+        """
         rows, alpha_trace = self.model_rows(model.contract), Trace(trace.tiling)
         alpha = self.make_alpha_reader(model, alpha_trace, rows) if self.alpha else None
-        for colours in self.to_source_colours(restore_rows(model, rows, trace), rows):
+        restored = restore_rows(model, rows, trace, self.finish(dtype))
+        for colours in self.to_source_colours(restored, rows):
             if alpha is None:
                 yield colours
             else:
-                yield np.concatenate([colours, self.blend(alpha(colours.shape[0]), rows.original_alpha)], 2)
+                opacity = iter([self.blend(alpha(colours.shape[0]), rows.original_alpha)])
+                yield np.concatenate([colours, *quantise_rows(opacity, colours.dtype, alpha=True, dither=False)], 2)
         trace.tiles += alpha_trace.tiles
         trace.fp32_tiles += alpha_trace.fp32_tiles
+
+    def finish(self, dtype: np.dtype[Any]) -> Finish:
+        """Return how pixels of the model are finished on its device: rounded to the dtype, or not at all.
+
+        Nothing is rounded if colours, sizes or values change afterwards, or if noise is added before.
+        """
+        output, keeps_profile = self.output, self.colour is not None and self.output.icc == "keep"
+        changes = keeps_profile or output.strength < 1 or output.resize is not None or output.dither
+        if dtype == np.float32 or changes or (self.low, self.high) != (0.0, 1.0):
+            return keep
+        channels = self.header.channels
+        return lambda pixels: round_on_device(to_channels(pixels, channels), dtype)
 
     def to_source_colours(self, restored: Iterable[Tensor], rows: ModelRows) -> Iterator[Samples]:
         """Convert blocks (c, n, width·scale) of the model to the colours of the source, (n, width·scale, c)."""
@@ -81,7 +100,12 @@ class PicturePipeline:
             yield self.convert_back(to_samples(block, self.header.channels), rows)
 
     def convert_back(self, pixels: Samples, rows: ModelRows) -> Samples:
-        """Convert the output of the model to the colours and the value range of the source, and blend it with that."""
+        """Convert the output of the model to the colours and the value range of the source, and blend it with that.
+
+        Pixels that were rounded on the device are finished.
+        """
+        if pixels.dtype != np.float32:
+            return pixels
         out_of_gamut = rows.out_of_gamut
         if self.colour is not None and out_of_gamut is not None:  # linear light can be added, encoded values cannot
             light = decode_srgb(pixels.clip(0, 1).astype(np.float64))
@@ -347,8 +371,12 @@ def scale_to_unit(rows: Samples, low: float, high: float) -> Samples:
     return values if (low, high) == (0.0, 1.0) else (values - np.float32(low)) / np.float32(high - low)
 
 
+def to_channels(block: Tensor, channels: int) -> Tensor:
+    """Convert three channels of (c, n, w) to one by their mean, if one is requested."""
+    return block if channels == block.shape[0] or channels > 1 else block.mean(0, keepdim=True)
+
+
 def to_samples(block: Tensor, channels: int) -> Samples:
-    """Convert (c, n, w) to (n, w, channels). Three channels become one by their mean."""
-    block = block if channels == block.shape[0] or channels > 1 else block.mean(0, keepdim=True)
-    out: Samples = block.permute(1, 2, 0).numpy()
-    return out
+    """Convert (c, n, w) to (n, w, channels). The bits of int16 are those of 16-bit samples."""
+    out: Samples = to_channels(block, channels).permute(1, 2, 0).numpy()
+    return out.view(np.uint16) if out.dtype == np.int16 else out

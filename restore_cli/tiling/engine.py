@@ -10,16 +10,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from restore_cli.contract import Contract, Model
+from restore_cli.contract import Model
+from restore_cli.tiling.assembly import Assembly, Finish, keep
 from restore_cli.tiling.batches import run_batches
-from restore_cli.tiling.blending import join
-from restore_cli.tiling.geometry import Axis, Tiling, padded_side, plan_axis, reflection_indices
+from restore_cli.tiling.geometry import Tiling, padded_side, plan_axis, reflection_indices
+from restore_cli.tiling.host_copy import copy_to_host
 
 __all__ = ["Rows", "Trace", "restore_batch", "restore_rows"]
-
-
-BLOCK_ROWS = 64
-"""Output rows per yielded block. Consumers copy each block, so this bounds their memory."""
 
 
 class Rows(Protocol):
@@ -50,10 +47,11 @@ class Trace:
     """called with the number of finished tiles of the current picture, and their total"""
 
 
-def restore_rows(model: Model, rows: Rows, trace: Trace) -> Iterator[Tensor]:
+def restore_rows(model: Model, rows: Rows, trace: Trace, finish: Finish = keep) -> Iterator[Tensor]:
     """Yield the restored picture as blocks of rows (c, n, w·scale) on the CPU, top to bottom, h·scale rows in all.
 
-    Holds one row of tiles at a time, and counts tiles in `trace`.
+    Tiles are joined and finished on the device of the model. Holds one row of tiles at a time, and counts tiles in
+    `trace`.
 
     Raises:
         RestoreError: the output of the model is not finite, even in float32.
@@ -70,29 +68,27 @@ def restore_rows(model: Model, rows: Rows, trace: Trace) -> Iterator[Tensor]:
             tiles = [strip[:, :, slice(*across.span(j))] for j in range(len(across.starts))]
             yield from stack_equal_tiles(tiles, tiling.batch)
 
-    def strips() -> Iterator[Tensor]:
-        row: list[Tensor] = []
-        done = 0
-        for batch, in_fp32 in run_batches(model, batches()):
-            done += len(batch)
-            trace.tiles += len(batch)
-            trace.fp32_tiles += len(in_fp32)
-            trace.on_tile(done, total)
-            row.extend(batch)
-            del batch
-            if len(row) == len(across.starts):
-                yield join_across(take_all(row), across, contract, rows.width)
-
-    left = rows.height * contract.scale
-    for block in join(strips(), down, contract.scale, dim=1):
-        if left > 0 and block.shape[1]:
-            yield from torch.split(block[:, :left], BLOCK_ROWS, 1)
-        left -= block.shape[1]
-        del block  # frees the memory for the next tiles
+    size = rows.height * contract.scale, rows.width * contract.scale
+    assembly, done = Assembly(down, across, contract.scale, size, finish), 0
+    for batch, in_fp32 in run_batches(model, batches()):
+        yield from assembly.collect()  # a GPU has copied these parts before it restored this batch
+        done += len(batch)
+        trace.tiles += len(batch)
+        trace.fp32_tiles += len(in_fp32)
+        trace.on_tile(done, total)
+        for tile in batch:
+            assembly.add(tile)
+        is_done = batch.device.type == "cpu"
+        del batch, tile  # frees the memory for the next tiles
+        if is_done:
+            yield from assembly.collect()
+    yield from assembly.collect()
 
 
-def restore_batch(model: Model, pictures: Sequence[Rows], tiling: Tiling) -> list[tuple[Tensor, Trace]]:
-    """Restore pictures of equal padded size, each a single tile, in one call of the model.
+def restore_batch(
+    model: Model, pictures: Sequence[Rows], tiling: Tiling, finishes: Sequence[Finish]
+) -> list[tuple[Tensor, Trace]]:
+    """Restore pictures of equal padded size, each a single tile, in one call of the model, and finish each.
 
     Returns (c, h·scale, w·scale) on the CPU and a Trace for each. Raises RestoreError as `restore_rows`.
     """
@@ -103,7 +99,8 @@ def restore_batch(model: Model, pictures: Sequence[Rows], tiling: Tiling) -> lis
     traces = [Trace(tiling, tiles=1, fp32_tiles=int(i in in_fp32)) for i in range(len(pictures))]
     sizes = [(rows.height * contract.scale, rows.width * contract.scale) for rows in pictures]
     cropped = [tile[:, :height, :width] for tile, (height, width) in zip(out, sizes, strict=True)]
-    return list(zip(cropped, traces, strict=True))
+    copies = [copy_to_host(finish(tile)) for tile, finish in zip(cropped, finishes, strict=True)]
+    return [(copy.take(), trace) for copy, trace in zip(copies, traces, strict=True)]
 
 
 def stack_equal_tiles(tiles: list[Tensor], most: int) -> Iterator[Tensor]:
@@ -112,18 +109,6 @@ def stack_equal_tiles(tiles: list[Tensor], most: int) -> Iterator[Tensor]:
         group = list(equal)
         for i in range(0, len(group), most):
             yield torch.stack(group[i : i + most])
-
-
-def take_all(row: list[Tensor]) -> list[Tensor]:
-    """Empty the list and return what it held, so that only the caller keeps the tiles alive."""
-    taken = row[:]
-    row.clear()
-    return taken
-
-
-def join_across(tiles: list[Tensor], across: Axis, contract: Contract, width: int) -> Tensor:
-    """Join the restored tiles of one row, each (c, n, tile·scale), to (c, n, width·scale)."""
-    return torch.cat(list(join(tiles, across, contract.scale, dim=2)), 2)[:, :, : width * contract.scale]
 
 
 def read_padded(rows: Rows, top: int, bottom: int, high: int, wide: int) -> Tensor:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from restore_cli.contract import Contract
 from restore_cli.tiling import batches
-from restore_cli.tiling.batches import PendingBatch, find_overflows, run_batches
+from restore_cli.tiling.batches import PendingBatch, are_finite, find_overflows, run_batches
+from restore_cli.tiling.host_copy import HostCopy
 
 
 class LoggingModel:
@@ -26,14 +27,14 @@ class LoggingModel:
 
 
 class LateEvent:
-    """The event of a device whose result is valid only after a wait."""
+    """The event of a device whose check is valid only after a wait."""
 
-    def __init__(self, log: list[str], out: Tensor, result: Tensor) -> None:
-        self.log, self.out, self.result = log, out, result
+    def __init__(self, log: list[str], finite: Tensor, result: Tensor) -> None:
+        self.log, self.finite, self.result = log, finite, result
 
     def synchronize(self) -> None:
         self.log.append(f"wait {int(self.result.flatten()[0]) // 2}")
-        self.out.copy_(self.result)
+        self.finite.copy_(are_finite(self.result))
 
 
 def make_batches(count: int) -> list[Tensor]:
@@ -46,8 +47,8 @@ def test_an_asynchronous_device_runs_one_batch_ahead(count: int, monkeypatch: py
 
     def submit(model: LoggingModel, tiles: Tensor) -> PendingBatch:
         result = model(tiles)
-        out = torch.full_like(result, float("nan"))
-        return PendingBatch(tiles, out, LateEvent(model.log, out, result))
+        finite = torch.zeros(len(tiles), dtype=torch.bool)
+        return PendingBatch(tiles, result, HostCopy(finite, LateEvent(model.log, finite, result)))
 
     monkeypatch.setattr(batches, "submit", submit)
     found = [out for out, _ in run_batches(model, make_batches(count))]
@@ -65,9 +66,9 @@ def test_order_is_kept_if_pinned_memory_is_sometimes_missing(monkeypatch: pytest
     def submit(model: LoggingModel, tiles: Tensor) -> PendingBatch:
         result = model(tiles)
         if int(tiles.flatten()[0]) % 3:
-            return PendingBatch(tiles, result, None)
-        out = torch.full_like(result, float("nan"))
-        return PendingBatch(tiles, out, LateEvent(model.log, out, result))
+            return PendingBatch(tiles, result, HostCopy(are_finite(result), None))
+        finite = torch.zeros(len(tiles), dtype=torch.bool)
+        return PendingBatch(tiles, result, HostCopy(finite, LateEvent(model.log, finite, result)))
 
     monkeypatch.setattr(batches, "submit", submit)
     found = [out for out, _ in run_batches(model, make_batches(8))]
@@ -84,6 +85,6 @@ def test_a_cpu_yields_each_batch_before_it_starts_the_next() -> None:
 @pytest.mark.parametrize("place", [0, 7, 8, 26])
 def test_a_single_value_that_is_not_finite_is_found(value: float, place: int) -> None:
     out = torch.rand(3, 3, 3, 3)
-    assert find_overflows(out) == []
+    assert find_overflows(are_finite(out)) == []
     out[1].flatten()[place] = value
-    assert find_overflows(out) == [1]
+    assert find_overflows(are_finite(out)) == [1]

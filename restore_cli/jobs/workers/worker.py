@@ -230,7 +230,9 @@ class Worker:
         pictures = [opened.pipeline.pictures[0] for opened in group]
         rows = [picture.model_rows(loaded.model.contract) for picture in pictures]
         try:
-            tiles = restore_batch(loaded.model, rows, loaded.tiling)
+            types = [opened.pipeline.sample_type(picture) for opened, picture in zip(group, pictures, strict=True)]
+            finishes = [picture.finish(dtype) for picture, dtype in zip(pictures, types, strict=True)]
+            tiles = restore_batch(loaded.model, rows, loaded.tiling, finishes)
         except Exception as error:
             if is_out_of_memory(error):
                 failed = sum(picture.header.width * picture.header.height for picture in pictures)
