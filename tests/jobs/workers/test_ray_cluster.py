@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from images import make_image, save_image
 from outputs import read_files, read_outcomes
+from s3_proxy import S3Proxy
+from s3_store import CREDENTIALS, Store
 
 from restore_cli.errors import INSTALL_EXTRA, UsageError
 from restore_cli.jobs.events import Event, PictureStarted
@@ -34,12 +36,14 @@ Row = Mapping[str, Any]
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[list[str]]:
-    """Return the address of a cluster of three nodes, and the process of each."""
+def nodes(s3_server: tuple[subprocess.Popen[str], S3Proxy]) -> Iterator[list[str]]:
+    """Return the address of a cluster of three nodes that can reach an S3 server, and the process of each."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
     command = [sys.executable, str(HERE / "ray_nodes.py"), "3"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=quiet()) as ray:
+    pipe, environment = subprocess.PIPE, {**quiet(), **CREDENTIALS, "AWS_ENDPOINT_URL": s3_server[1].url}
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as ray:
         assert ray.stdin is not None
         assert ray.stdout is not None
         yield ray.stdout.readline().split()
@@ -139,6 +143,23 @@ def test_a_batch_moves_to_a_cluster_survives_a_killed_node_and_moves_back(
     told = read_outcomes(job.output or "")
     assert all(what == ["done"] for name, what in told.items() if name != "a/broken.png")
     assert len(told) == COUNT
+
+
+def test_workers_of_a_cluster_use_a_bucket_with_a_manifest(
+    job: Job, photos: Path, nodes: list[str], drive: Callable[..., Iterator[Row]], store: Store, tmp_path: Path
+) -> None:
+    for path in sorted((photos / "a").glob("*.png"))[:6]:
+        store.put(f"in/{path.name}", path.read_bytes())
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / path.name).write_bytes(path.read_bytes())
+    list(run_job(replace(job, inputs=InputSpec((str(tmp_path / "in"),)))))
+    run = replace(job.run, cluster=nodes[0])
+    there = replace(job, inputs=InputSpec((f"{store.url}/in",)), output=f"{store.url}/clean", run=run)
+    assert [row["status"] for row in drive(there) if "status" in row] == ["done"] * 6
+    assert store.read("clean") == read_files(tmp_path / "out")
+    assert len(store.manifests("clean")) == 1
+    store.put("in/1.png", (photos / "b" / "2.png").read_bytes())
+    assert sorted(row["status"] for row in drive(there) if "status" in row) == ["done"] + ["skipped"] * 5
 
 
 def test_a_cluster_that_does_not_answer_is_an_error(job: Job) -> None:
