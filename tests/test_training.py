@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import restore_cli
 from restore_cli.errors import UsageError, WeightsError
 from restore_cli.evaluation.degrade import imresize
 from restore_cli.evaluation.metrics import psnr
@@ -25,9 +26,11 @@ from training.curve import draw
 from training.data import as_floats, make_batch, read_photos
 from training.degradations import Compression, Degradation, LowResolution, Noise
 from training.export import export
-from training.network import initialise, load_start
+from training.network import build, initialise, load_start
 from training.recipe import RECIPES
 from training.train import Plan, train
+
+WEIGHTS = Path(restore_cli.__file__).parent / "weights/bundled"
 
 TINY = RestormerConfig(3, 3, 8, (0, 1, 1, 1), 0, (1, 1, 1, 1), 2.0, False, False)
 
@@ -73,6 +76,24 @@ def test_a_gradient_that_explodes_changes_no_weight(
     monkeypatch.setattr("training.train.EXPLODED", 0.0)
     after = train(Plan(tiny, photos, tmp_path / "b", steps=4, stop=2)).network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 here")
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_gradient_in_bfloat16_points_where_the_exact_one_does(name: str) -> None:
+    recipe = RECIPES[name]
+    network = build(recipe).eval()
+    load_start(network, WEIGHTS / f"{name}.safetensors")
+    pixels = torch.from_numpy(as_floats(make_photo(0, recipe.patch))).permute(2, 0, 1)[None]
+
+    def find_gradient(bfloat16: bool) -> torch.Tensor:
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            network(pixels).float().square().mean().sqrt().backward()
+        return torch.cat([weight.grad.flatten() for weight in network.parameters() if weight.grad is not None])
+
+    exact, found = find_gradient(bfloat16=False), find_gradient(bfloat16=True)
+    assert float(exact @ found / (exact.norm() * found.norm())) > 0.99
 
 
 def test_an_export_is_half_precision_and_states_its_configuration(tiny: str, photos: Path, tmp_path: Path) -> None:

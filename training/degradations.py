@@ -142,17 +142,21 @@ class LowResolution:
         return as_floats(crop(small, y, x, self.patch)), as_floats(clean)
 
     def shrink(self, large: Bytes, side: int, random: np.random.Generator) -> Bytes:
-        """(side, side, 3) in one of three grades: clean, compressed, degraded twice."""
+        """(side, side, 3) in one of four grades: clean, compressed, noisy and compressed, degraded twice."""
         kind = random.random()
-        if kind < 0.85:
+        if kind < 0.9:
             plain = random.random() < 0.7
             small = imresize(large, Fraction(1, self.scale)) if plain else self.resample(large, side, random)
-            if kind < 0.06:
+            if kind < 0.05:
                 return small
-            noisy, highest = as_floats(small), 96
-            if random.random() < 0.5:
-                noisy, highest = add_some_noise(noisy, 14, random), int(random.choice((30, 96)))
-            return as_bytes(compress(noisy, random, 8, highest, mostly_420=True))
+            noisy, lowest, highest = as_floats(small), 8, 96
+            if kind < 0.4:  # strong noise and strong compression
+                noisy, highest = add_gaussian_noise(noisy, random.uniform(4, 14), random), 18
+            elif kind < 0.55:
+                noisy = add_some_noise(noisy, 14, random)
+            elif kind < 0.75:  # the usual quality of small images on the web
+                lowest, highest = 25, 80
+            return as_bytes(compress(noisy, random, lowest, highest, mostly_420=True))
         image = as_floats(large)
         image = degrade_once(image, random, blur=0.5 * self.scale, sigma=15, lowest=40)
         image = degrade_once(image, random, blur=0.2 * self.scale, sigma=8, lowest=60, size=side)
@@ -196,10 +200,15 @@ def add_some_noise(image: Floats, sigma: float, random: np.random.Generator) -> 
     """Add Gaussian noise of σ up to `sigma` / 255, or camera noise, with equal probability."""
     if random.random() < 0.5:
         return add_camera_noise(image.clip(0, 1), random)
+    return add_gaussian_noise(image, random.uniform(0, sigma), random)
+
+
+def add_gaussian_noise(image: Floats, sigma: float, random: np.random.Generator) -> Floats:
+    """Add Gaussian noise of σ / 255, in a third of the cases the same in all colours."""
     noise = random.standard_normal(image.shape, np.float32)
     if random.random() < 0.3:
-        noise = np.repeat(noise[..., :1], 3, -1)  # the same in all colours
-    return image + np.float32(random.uniform(0, sigma) / 255) * noise
+        noise = np.repeat(noise[..., :1], 3, -1)
+    return image + np.float32(sigma / 255) * noise
 
 
 def compress(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from restore_cli.errors import WeightsError
 from restore_cli.models.emt import EMT
 from restore_cli.models.load import COMPUTED_KEYS, drop_keys, find_state_dict, read_tensors
+from restore_cli.models.precision import FLOAT32
 from restore_cli.models.restormer import Restormer, TransformerBlock
 from restore_cli.weights.architectures import EMTConfig
 from training.recipe import Recipe
@@ -23,7 +25,20 @@ def build(recipe: Recipe) -> Restormer | EMT:
     config = recipe.config
     network = EMT(config) if isinstance(config, EMTConfig) else Restormer(config)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a sixth faster
+    for name in FLOAT32[type(network), None]:
+        module = network.get_submodule(name)
+        module.forward = partial(call_in_float32, module.forward)
     return network
+
+
+def call_in_float32(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return forward(x) in float32, also under autocast.
+
+    Around the body this makes residual blocks add up float32. In sums of bfloat16 most of the gradient is lost: for EMT
+    its cosine with the exact gradient is 0.42, with these sums 0.999.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return forward(x.float())
 
 
 def initialise(network: nn.Module, seed: int = 0) -> None:

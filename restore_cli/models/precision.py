@@ -10,7 +10,7 @@ from restore_cli.models.hat import HAT
 from restore_cli.models.restormer import Restormer
 from restore_cli.models.swinir import SwinIR
 
-__all__ = ["InFloat32", "InResidualDtype", "set_precision"]
+__all__ = ["FLOAT32", "InFloat32", "InResidualDtype", "set_precision"]
 
 FLOAT32: dict[tuple[type[nn.Module], str | None], tuple[str, ...]] = {
     (EMT, None): ("head", "tail"),
