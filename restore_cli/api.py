@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     InMemory = TypeVar("InMemory", NDArray[Any], Image, Tensor)
 
 __all__ = ["list_models", "load", "restore", "restore_file", "restore_stream"]
+
+LOG = logging.getLogger(__name__)
 
 OnTile = Callable[[int, int], None]
 """called with the number of finished tiles, and their total"""
@@ -59,6 +62,8 @@ def load(name: str | Path, device: str = "auto", precision: str = "auto") -> Net
         path = fetch(entry)
         model = load_entry(entry, path, place, dtype)
         model.checkpoint = Checkpoint(entry.name, path, entry.task)
+    for text in model.notes:
+        LOG.warning(text)
     return model
 
 

@@ -62,7 +62,10 @@ def test_every_package_that_is_imported_is_declared() -> None:
     tops -= {"triton", "tqdm"}  # imported where a build of PyTorch or its compiler has brought them
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     optional = project["optional-dependencies"]
-    lines = [*project["dependencies"], *(line for extra in ("heic", "cluster") for line in optional[extra])]
+    lines = [
+        *project["dependencies"],
+        *(line for extra in ("heic", "cluster", "spandrel", "spandrel-extra") for line in optional[extra]),
+    ]
     declared = {re.split(r"[^\w-]", line)[0] for line in lines}
     found = packages_distributions()
     undeclared = {top for top in tops if not declared & {name.replace("_", "-") for name in found.get(top, [top])}}

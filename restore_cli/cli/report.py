@@ -163,7 +163,8 @@ class Log:
 def describe_result(result: Result) -> str:
     """Return the model, the output size, the time and the notes of a Result."""
     width, height = result.size or (0, 0)
-    return "; ".join((f"{result.model}, {width}×{height} px, {result.seconds:.1f} s", *result.notes))
+    model = f"{result.model} ({result.architecture})" if result.architecture else result.model
+    return "; ".join((f"{model}, {width}×{height} px, {result.seconds:.1f} s", *result.notes))
 
 
 def result_to_json(result: Result) -> dict[str, Any]:
@@ -174,6 +175,7 @@ def result_to_json(result: Result) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "size": result.size,
         "model": result.model,
+        "architecture": result.architecture,
         "sha256": result.sha256,
         "tile": result.tile,
         "precision": result.precision,

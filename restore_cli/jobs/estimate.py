@@ -144,7 +144,7 @@ def measure_seconds(
     except RestoreError as error:
         return None, f"unknown: {error}"
     pixels = sum(count_processed_pixels(network, job.model, header) for header in headers)
-    return rate * pixels, f"one tile of {model} measured"
+    return rate * pixels, f"one tile of {models.describe(model)} measured"
 
 
 def average_past_seconds(manifests: Iterable[Path], model: str, tta: bool) -> float | None:

@@ -61,9 +61,11 @@ class ModelCache:
         return self.loaded[weights.name]
 
     def wrap(self, network: Network) -> Runner:
-        """Return the network as the options ask for it."""
+        """Return the network as the options ask for it, after reporting what users must know about it."""
         from restore_cli.models.self_ensemble import SelfEnsemble
 
+        for text in network.notes:
+            self.on_event(Note(text))
         return SelfEnsemble(network) if self.options.tta else network
 
     def choose_placement(self) -> tuple[torch.device, torch.dtype]:
@@ -82,6 +84,10 @@ class ModelCache:
                 self.on_event(Note(advice))
             self.entries[request] = taken, path
         return self.entries[request]
+
+    def describe(self, name: str) -> str:
+        """Return the name of a model that is loaded, for a checkpoint file with its architecture."""
+        return name if self.options.weights is None else f"{name} ({self.loaded[name].architecture})"
 
     def get_tiling(self, name: str, model: Runner, side: int) -> Tiling:
         """Return the tiling for a picture of `side` px: as requested, as it worked last, or as memory allows."""

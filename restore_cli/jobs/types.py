@@ -110,6 +110,8 @@ class Result:
     """done, skipped or failed"""
     model: str | None = None
     """name of the catalogue entry or the checkpoint file"""
+    architecture: str | None = None
+    """of a checkpoint file, None for a catalogue entry, which states it"""
     sha256: str | None = None
     """of the checkpoint file"""
     seconds: float = 0.0

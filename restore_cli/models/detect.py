@@ -18,10 +18,10 @@ State = Mapping[str, Tensor]
 FIRST_BLOCK = "layers.0.residual_group.blocks.0"
 
 
-def detect(state: State, metadata: Mapping[str, str], path: Path) -> tuple[str, dict[str, Any]]:
-    """Return (architecture, config) of a checkpoint. Metadata takes precedence over keys and shapes.
+def detect(state: State, metadata: Mapping[str, str], path: Path) -> tuple[str, dict[str, Any]] | None:
+    """Return (architecture, config) of a checkpoint, None if its tensors belong to none of the four families.
 
-    Raises WeightsError if the tensors belong to none of the four families, or fit several configurations.
+    Metadata takes precedence over keys and shapes. Raises WeightsError if the tensors fit several configurations.
     """
     if "architecture" in metadata and "config" in metadata:
         try:
@@ -40,10 +40,7 @@ def detect(state: State, metadata: Mapping[str, str], path: Path) -> tuple[str, 
                 return architecture, reader(state)
             except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
                 raise WeightsError(f"{path}: looks like {architecture}, but {explain(error)}") from None
-    first = next(iter(state))
-    raise WeightsError(
-        f"{path}: belongs to none of the four families: the first of its {len(state)} tensors is {first!r}"
-    )
+    return None
 
 
 def explain(error: Exception) -> str:

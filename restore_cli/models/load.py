@@ -18,13 +18,14 @@ from restore_cli.models.detect import detect
 from restore_cli.models.inference import optimize
 from restore_cli.models.network import ARCHITECTURES, Network
 from restore_cli.models.pickles import check_pickles
+from restore_cli.models.spandrel_model import build_spandrel_network
 from restore_cli.weights.entry import Entry
 
 __all__ = ["DEVICES", "PRECISIONS", "build_module", "load_entry", "load_file", "pick_device", "pick_precision"]
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
-STATE_KEYS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
+STATE_KEYS = ("params_ema", "params-ema", "params", "state_dict", "model_state_dict", "model", "net")
 """Keys under which training scripts keep the state dict in a file, averaged weights first."""
 
 COMPUTED_KEYS = (
@@ -116,18 +117,50 @@ def as_tuples(value: object) -> object:
 def load_entry(entry: Entry, path: Path, device: torch.device, precision: torch.dtype) -> Network:
     """Load the weights of `path` into the model of a catalogue entry. Raises WeightsError if they do not fit."""
     state = drop_keys(find_state_dict(read_tensors(path)[0], path, entry.key), entry.drop)
-    return build_network(entry.architecture, entry.config, state, path, device, precision)
+    if entry.architecture != "spandrel":
+        return build_network(entry.architecture, entry.config, state, path, device, precision)
+    network = load_spandrel(state, path, device, precision)
+    contract = network.contract
+    found = {"architecture": network.architecture, "scale": contract.scale, "channels": contract.channels}
+    if found != entry.config:
+        raise WeightsError(f"{path}: not the expected network {dict(entry.config)}: spandrel finds {found}")
+    return network
 
 
 def load_file(path: Path, device: torch.device, precision: torch.dtype) -> Network:
-    """Load any checkpoint of the four families. Its configuration comes from its metadata, or its keys and shapes.
+    """Load any checkpoint of the four families, or of an architecture of spandrel.
 
-    Raises WeightsError.
+    The configuration comes from its metadata, or its keys and shapes. Raises WeightsError.
     """
     content, metadata = read_tensors(path)
-    state = drop_keys(find_state_dict(content, path, None), COMPUTED_KEYS)
-    architecture, config = detect(state, metadata, path)
-    return build_network(architecture, config, state, path, device, precision)
+    tensors = find_state_dict(content, path, None)
+    state = drop_keys(tensors, COMPUTED_KEYS)
+    found = detect(state, metadata, path)
+    if found is None:
+        return load_spandrel(tensors, path, device, precision)
+    return build_network(*found, state, path, device, precision)
+
+
+def load_spandrel(state: Mapping[str, Tensor], path: Path, device: torch.device, precision: torch.dtype) -> Network:
+    """Let spandrel build the network of the tensors. It runs in float32 if it does not support the precision."""
+    with stating_lack_of_memory(str(device), f"the weights of {path}"):
+        check_stored_tensors(state, path)
+        module, terms = build_spandrel_network(convert_to_float32(state, path), path)
+        found = Network(module.to(device), device, precision if module.supports(precision) else torch.float32)
+    notes = [terms] if terms else []
+    if found.precision != precision:
+        notes.append(f"{path.name}: {found.architecture} does not support {dtype_name(precision)}: running in float32")
+    found.notes = tuple(notes)
+    return found
+
+
+def check_stored_tensors(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise WeightsError for tensors that are larger than the file, or of numbers that no network has."""
+    if sum(value.numel() for value in state.values()) > path.stat().st_size:
+        raise WeightsError(f"{path}: its tensors are larger than the file, which holds them in a shortened form")
+    for key, value in state.items():
+        if value.dtype not in (*FLOAT_DTYPES, torch.int32, torch.int64, torch.bool):
+            raise WeightsError(f"{path}: {key!r} holds {dtype_name(value.dtype)}, expected floating-point numbers")
 
 
 def build_network(
@@ -146,9 +179,7 @@ def build_network(
         raise WeightsError(f"{path}: {error.message}") from None
     check_tensors(module.state_dict(), state, path, architecture)
     with stating_lack_of_memory(str(device), f"the weights of {path}"):
-        weights = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-        check_finite(weights, path)
-        module.load_state_dict(weights, strict=True, assign=True)
+        module.load_state_dict(convert_to_float32(state, path), strict=True, assign=True)
         module.requires_grad_(False).eval()
         optimize(module)
         found = Network(module.to(device), device, precision)
@@ -157,11 +188,13 @@ def build_network(
     return found
 
 
-def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raise WeightsError with the name of the first tensor that has infinities or NaN, also after conversion."""
+def convert_to_float32(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the tensors, floating-point ones in float32. Raises WeightsError for the first with infinities or NaN."""
+    weights = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     for key, value in weights.items():
         if not torch.isfinite(value).all():
             raise WeightsError(f"{path}: {key!r} holds numbers that are not finite in float32")
+    return weights
 
 
 def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, architecture: str) -> None:

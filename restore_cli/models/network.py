@@ -23,6 +23,7 @@ from restore_cli.models.contracts import (
 from restore_cli.models.emt import EMT
 from restore_cli.models.hat import HAT
 from restore_cli.models.restormer import Restormer
+from restore_cli.models.spandrel_model import SpandrelNetwork
 from restore_cli.models.stored_precision import store_in_precision
 from restore_cli.models.swinir import SwinIR
 from restore_cli.pinned import PINNED
@@ -51,6 +52,7 @@ REPEATED_BLOCKS = (
     hat.OverlappingCrossAttention,
     restormer.TransformerBlock,
     swinir.TransformerLayer,
+    SpandrelNetwork,  # whole: its blocks are not known
 )
 """Modules that a network repeats. PyTorch's compiler compiles one of each kind."""
 
@@ -75,7 +77,9 @@ class Network:
         self, module: nn.Module, device: torch.device, precision: torch.dtype, repeats: Network | None = None
     ) -> None:
         self.float32_module, self.device = module, device
-        self.module = module if precision == torch.float32 else store_in_precision(module, precision, device)
+        known = not isinstance(module, SpandrelNetwork)  # others may compute with their weights
+        stored = precision != torch.float32 and known
+        self.module = store_in_precision(module, precision, device) if stored else module
         self.requested = self.precision = precision
         self.compiled_size: tuple[int, int] | None = None
         """(h, w) of the tiles whose blocks run compiled; None if no block does"""
@@ -84,15 +88,21 @@ class Network:
         """the half-precision network whose overflowed tiles this one runs again"""
         self.tiles, self.overflowed = 0, 0
         self.checkpoint: Checkpoint | None = None
+        self.notes: tuple[str, ...] = ()
+        """what users must know about it: its licence, or another precision than the requested one"""
 
     @property
     def contract(self) -> Contract:
         """What the tiling engine needs to know."""
+        if isinstance(self.module, SpandrelNetwork):
+            return self.module.contract
         return ARCHITECTURES[self.architecture][2](self.module.config)
 
     @property
     def architecture(self) -> str:
-        """Name of the architecture, a key of ARCHITECTURES."""
+        """Name of the architecture: a key of ARCHITECTURES, or a name of spandrel."""
+        if isinstance(self.module, SpandrelNetwork):
+            return self.module.architecture
         return next(name for name, (_, kind, _) in ARCHITECTURES.items() if isinstance(self.module, kind))
 
     @property

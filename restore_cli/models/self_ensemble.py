@@ -33,6 +33,11 @@ class SelfEnsemble:
         return replace(inner, activation_floats_per_px=inner.activation_floats_per_px + floats)
 
     @property
+    def architecture(self) -> str:
+        """Name of the architecture of the network."""
+        return self.network.architecture
+
+    @property
     def device(self) -> torch.device:
         """Device of the network."""
         return self.network.device

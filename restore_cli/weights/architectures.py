@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from restore_cli.weights.table import ANY_TEXT, NON_NEGATIVE
 
-__all__ = ["ARCHITECTURES", "EMTConfig", "HATConfig", "RestormerConfig", "SwinIRConfig"]
+__all__ = ["ARCHITECTURES", "EMTConfig", "HATConfig", "RestormerConfig", "SpandrelConfig", "SwinIRConfig"]
 
 Count = Annotated[int, NON_NEGATIVE]
 MaybeEmpty = Annotated[str, ANY_TEXT]
@@ -88,9 +88,20 @@ class EMTConfig:
     """sides (h, w) of the windows; each form gets an equal share of the channels"""
 
 
+@dataclass(frozen=True)
+class SpandrelConfig:
+    """A network of another architecture. spandrel reads its hyperparameters from the file, which must agree."""
+
+    architecture: str
+    """its name in spandrel, such as ESRGAN"""
+    scale: int
+    channels: int
+
+
 ARCHITECTURES: dict[str, type[Any]] = {
     "swinir": SwinIRConfig,
     "hat": HATConfig,
     "restormer": RestormerConfig,
     "emt": EMTConfig,
+    "spandrel": SpandrelConfig,
 }

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from restore_cli.errors import UsageError
 from restore_cli.models import network
 from restore_cli.models.load import build_module
-from restore_cli.weights.architectures import ARCHITECTURES
+from restore_cli.weights.architectures import ARCHITECTURES, SpandrelConfig
 from restore_cli.weights.catalogue import Request, read_catalogue
 from restore_cli.weights.entry import TASKS, Entry, HubSource, Source, UrlSource
 
@@ -121,7 +121,8 @@ def test_every_config_is_a_published_one_with_its_number_of_parameters() -> None
 
 
 def test_an_architecture_of_the_catalogue_is_one_of_the_networks() -> None:
-    assert {name: pair[0] for name, pair in network.ARCHITECTURES.items()} == ARCHITECTURES
+    ours = {name: pair[0] for name, pair in network.ARCHITECTURES.items()}
+    assert ours | {"spandrel": SpandrelConfig} == ARCHITECTURES
 
 
 @pytest.mark.parametrize("form", ["swinir_classical_x4", "hat_x4"])

@@ -312,6 +312,7 @@ class Worker:
             output=task.output,
             status="done",
             model=loaded.name,
+            architecture=None if self.job.model.weights is None else loaded.model.architecture,
             sha256=loaded.sha256,
             seconds=time.perf_counter() - start,
             size=size,
