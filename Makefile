@@ -7,7 +7,7 @@ BENCH ?= ../shared/bench
 PUBLISHED ?= ../shared/published
 WEIGHTS ?=
 
-.PHONY: demo test lint types tests gpu published results bench bench-gpu fmt clean
+.PHONY: demo test lint types tests tests-portable gpu published results bench bench-gpu fmt clean
 
 demo: $(VENV)/.installed
 	$(BIN)/restore sr examples/cat.png --overwrite
@@ -23,6 +23,9 @@ types: $(VENV)/.dev
 
 tests: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
+
+tests-portable: $(VENV)/.dev
+	PYTHONPATH=$(CURDIR)/tests/without_unix $(BIN)/python -m pytest -n 2
 
 gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_cuda.py -rs

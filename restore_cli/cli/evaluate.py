@@ -66,6 +66,9 @@ class Evaluation:
     tiles: str | None = option(
         "Compare the results of these tile sides with the untiled result: 64,128,256.", MEASUREMENT, "N,N"
     )
+    strength: float = option(
+        "Measure the result blended with the input: 1 is the restored image, 0 the input.", MEASUREMENT, "N", 1.0
+    )
     json: bool = flag("Print one JSON object per image, the means last.", REPORTING)
     csv: Path | None = option("Also write the rows to this file.", REPORTING, "FILE")
     overwrite: bool = flag("Replace the --csv file if it exists.", REPORTING)
@@ -139,6 +142,7 @@ def measure_images(options: Evaluation) -> Iterator[Row]:
         options.border,
         options.baseline,
         parse_sides(options.tiles),
+        options.strength,
     )
     live = can_draw() and not options.json
     downloads = Downloads(model.catalogue.find_entry, options.json, live)

@@ -77,6 +77,8 @@ class EvalOptions:
     """one of BASELINES; auto is bicubic for sr, otherwise input"""
     tiles: tuple[int, ...] = ()
     """tile sides to compare with the untiled result, in input pixels"""
+    strength: float = 1.0
+    """weight of the restored image in the result that is measured, 0..1; the rest is the input, enlarged for sr"""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,9 @@ def evaluate_case(case: Case, models: ModelCache, eval_options: EvalOptions) -> 
     given, reference = load_pair(case, request, eval_options, scale)
     tiling = models.get_tiling(name, model, max(given.shape[:2]))
     start = time.perf_counter()
-    restored, trace = restore_array(model, given, tiling, lambda done, total: models.on_event(TileDone(done, total)))
+    restored, trace = restore_array(
+        model, given, tiling, lambda done, total: models.on_event(TileDone(done, total)), strength=eval_options.strength
+    )
     seconds = time.perf_counter() - start
     if trace.tiling != tiling:
         models.tilings[name] = trace.tiling
@@ -246,6 +250,8 @@ def check_eval_options(request: Request, eval_options: EvalOptions) -> None:
         task != "denoise" or eval_options.input is not None or eval_options.sigma < 0
     ):
         raise UsageError(f"--sigma {eval_options.sigma:g}: expected 0 or more, for denoise without --input")
+    if not 0 <= eval_options.strength <= 1:
+        raise UsageError(f"--strength {eval_options.strength:g}: expected 0 to 1")
     if not 0 <= eval_options.seed < 2**32:
         raise UsageError(f"--seed {eval_options.seed}: expected 0 to {2**32 - 1}")
     if eval_options.input is not None:

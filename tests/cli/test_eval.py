@@ -51,6 +51,17 @@ def test_json_has_one_object_per_image_and_a_last_one(restore: Run, x2: Path) ->
     assert [(tile["tile"], tile["cut"]) for tile in (small, large)] == [(8, 2), (16, 2)]
 
 
+def test_strength_zero_measures_the_input(restore: Run, x1: Path) -> None:
+    save_image(Path("HR/a.png"), make_image(24, 32))
+    words = ("eval", "denoise", "--weights", x1, "--reference", "HR", "--noise", 25, "--json")
+    lines = [restore(*words, "--strength", share).out.splitlines()[-1] for share in (0, 0.5, 1)]
+    none, half, whole = (json.loads(line) for line in lines)
+    assert half["mean"]["psnr"] not in (none["mean"]["psnr"], whole["mean"]["psnr"])
+    assert none["mean"]["psnr"] == pytest.approx(none["baseline"]["psnr"], abs=0.01)
+    assert whole["mean"]["psnr"] == json.loads(restore(*words).out.splitlines()[-1])["mean"]["psnr"]
+    assert restore(*words, "--strength", 2).err == "restore: --strength 2: expected 0 to 1\n"
+
+
 @pytest.mark.usefixtures("folders")
 def test_csv_has_the_same_values_and_is_not_overwritten(restore: Run, x2: Path) -> None:
     asked = ["eval", "sr", "--weights", x2, "--reference", "hr", "--csv", "out.csv", "--json"]
