@@ -29,6 +29,8 @@ class Case:
     name: str
     architecture: str
     config: Config
+    side: int = 256
+    """of the tile on a CPU, px: OpenVINO needs many minutes to convert the largest networks for 256 px"""
 
 
 CASES = (
@@ -38,8 +40,8 @@ CASES = (
         "swinir",
         SwinIRConfig(4, 3, 60, (6,) * 4, (6,) * 4, 8, 2, "pixelshuffledirect", "1conv", 1.0),
     ),
-    Case("SwinIR-M ×4", "swinir", SwinIRConfig(4, 3, 180, (6,) * 6, (6,) * 6, 8, 2, "pixelshuffle", "1conv", 1.0)),
-    Case("HAT ×4", "hat", HATConfig(4, 180, (6,) * 6, (6,) * 6, 16, 3, 30, 0.01, 0.5, 2)),
+    Case("SwinIR-M ×4", "swinir", SwinIRConfig(4, 3, 180, (6,) * 6, (6,) * 6, 8, 2, "pixelshuffle", "1conv", 1.0), 128),
+    Case("HAT ×4", "hat", HATConfig(4, 180, (6,) * 6, (6,) * 6, 16, 3, 30, 0.01, 0.5, 2), 64),
     Case("Restormer", "restormer", RestormerConfig(3, 3, 48, (4, 6, 6, 8), 4, (1, 2, 4, 8), 2.66, True, False)),
     Case("lite", "restormer", RestormerConfig(3, 3, 24, (0, 5, 4, 2), 0, (1, 2, 4, 8), 2.66, False, False)),
 )

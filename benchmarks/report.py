@@ -88,7 +88,7 @@ def format_openvino_row(line: dict[str, Any]) -> str:
         f"**{statistics.median(b / a for a, b in zip(ours, theirs, strict=True)):.2f}**",
         f"{line['agreement']:.0f} / {peer['agreement']:.0f}",
         f"{line['memory']['ours'] / 2**20:.0f} / {peer['memory'] / 2**20:.0f}",
-        f"{peer['conversion']:.0f}, {peer['preparation']:.0f}",
+        f"{'–' if peer['conversion'] is None else format(peer['conversion'], '.0f')}, {peer['preparation']:.0f}",
     ]
     return f"| {' | '.join(cells)} |\n"
 

@@ -1,11 +1,12 @@
 """Compares the speed of the models with that of their peers: `make bench`, `make bench-gpu`.
 
-    python -m benchmarks.speed [--device cpu] [--side 256] [--rounds 3] [--only NAME …]
+    python -m benchmarks.speed [--device cpu] [--side 256] [--rounds 3] [--only NAME …] [--converted FOLDER]
 
 Our model, the peer's module in PyTorch and, on a CPU, the same module in OpenVINO restore one tile in turn, so a slow
 minute affects all. Results are medians over the rounds. Each contestant runs in its own process, so the process
 settings of one do not affect another. The limit is the fastest product of two 2048² matrices of the same dtype that a
-library makes in the same run. FLOP are counted on the peer.
+library makes in the same run. FLOP are counted on the peer. Networks that OpenVINO has converted stay in --converted,
+and the next run reads them there.
 """
 
 from __future__ import annotations
@@ -45,7 +46,6 @@ PLAIN = ", plain attention"
 """Added to the name of a dtype if our model runs without the kernel of models/ops/triton_attention.py."""
 OPENVINO = "OpenVINO "
 """Put before the name of a dtype if OpenVINO runs the peer's module."""
-MODEL = "model.xml"
 
 Call = Callable[[Tensor], Tensor]
 
@@ -77,11 +77,21 @@ class Line:
 class ContestantProcess:
     """A contestant in its own process. The constructor returns after its first call."""
 
-    def __init__(self, case: Case, who: str, device: torch.device, side: int, reference: Path) -> None:
+    def __init__(self, case: Case, who: str, device: torch.device, side: int, reference: Path, converted: Path) -> None:
         command = [sys.executable, "-m", "benchmarks.speed", "--only", case.name, "--device", str(device)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            [*command, "--side", str(side), "--work", who, "--reference", str(reference)],
+            [
+                *command,
+                "--side",
+                str(side),
+                "--work",
+                who,
+                "--reference",
+                str(reference),
+                "--converted",
+                str(converted),
+            ],
             stdin=pipe,
             stdout=pipe,
             text=True,
@@ -112,19 +122,26 @@ def main() -> None:
     """Measure, and write the JSON file and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--side", type=int, default=256, help="of the square tile, px")
+    parser.add_argument("--side", type=int, help="of the square tile, px. Default: that of each case")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="names of models")
+    parser.add_argument("--converted", type=Path, help="keep OpenVINO's networks in this folder")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     device = torch.device(given.device)
     cases = [case for case in CASES if case.name in given.only or not given.only]
     if given.work:
-        serve(cases[0], given.work, device, given.side, given.reference)
+        serve(cases[0], given.work, device, given.side, given.reference, given.converted)
         return
     limits = {dtype: measure_limit(device, dtype) for dtype in list_precisions(device)}
-    lines = [line for case in cases for line in measure_case(case, device, given.side, given.rounds, limits)]
+    with tempfile.TemporaryDirectory(prefix="restore-bench-") as folder:
+        converted = given.converted or Path(folder)
+        lines = [
+            line
+            for case in cases
+            for line in measure_case(case, device, given.side or case.side, given.rounds, limits, converted)
+        ]
     when = datetime.now(UTC)
     run: dict[str, object] = {"when": when.isoformat("T", "minutes"), "machine": describe_machine(device)}
     run |= {"limits": {str(dtype): value for dtype, value in limits.items()}}
@@ -143,7 +160,7 @@ def list_precisions(device: torch.device) -> list[torch.dtype]:
 
 
 def measure_case(
-    case: Case, device: torch.device, side: int, rounds: int, limits: dict[torch.dtype, float]
+    case: Case, device: torch.device, side: int, rounds: int, limits: dict[torch.dtype, float], converted: Path
 ) -> list[Line]:
     """Measure one case in every precision: first the peer, which counts FLOP, then the rounds of all in turn."""
     other, x = Peer(build_peer(case, make_weights(case), device), device), make_image(side).to(device)
@@ -151,14 +168,15 @@ def measure_case(
         reference = other(x)
     names = list_contestants(device, limits)
     rivals = [OPENVINO + name for name in names] if device.type == "cpu" else []
+    model, conversion = converted / f"{case.name}-{side}.xml", None
+    if rivals and not model.exists():
+        start = time.perf_counter()
+        convert(other.module, x, model)
+        conversion = time.perf_counter() - start
     with tempfile.TemporaryDirectory(prefix="restore-bench-") as folder:
         file = Path(folder) / "reference.pt"
         torch.save(reference.cpu(), file)
-        start = time.perf_counter()
-        if rivals:
-            convert(other.module, x, file.with_name(MODEL))
-        conversion = time.perf_counter() - start
-        workers = {who: ContestantProcess(case, who, device, side, file) for who in ("peer", *names, *rivals)}
+        workers = {who: ContestantProcess(case, who, device, side, file, model) for who in ("peer", *names, *rivals)}
         for _ in range(rounds):
             for worker in workers.values():
                 worker.time_call()
@@ -175,7 +193,7 @@ def make_line(
     workers: dict[str, ContestantProcess],
     flop: int,
     limits: dict[torch.dtype, float],
-    conversion: float,
+    conversion: float | None,
 ) -> Line:
     """Return the line of one of our contestants."""
     ours, peer, openvino = workers[name], workers["peer"], workers.get(OPENVINO + name)
@@ -213,7 +231,7 @@ def build_contestant(case: Case, state: dict[str, Tensor], device: torch.device,
     return call
 
 
-def serve(case: Case, who: str, device: torch.device, side: int, reference: Path) -> None:
+def serve(case: Case, who: str, device: torch.device, side: int, reference: Path, converted: Path) -> None:
     """Run in a ContestantProcess: print the facts of the first call, then the seconds of a call per line of input."""
     if who != "peer" and not who.startswith(OPENVINO):  # as the command does; the others keep their defaults
         keep_freed_memory()
@@ -224,7 +242,7 @@ def serve(case: Case, who: str, device: torch.device, side: int, reference: Path
     if who == "peer":
         call = split_batch(Peer(build_peer(case, state, device), device))
     elif who.startswith(OPENVINO):
-        call = compile_file(reference.with_name(MODEL), to_dtype(who), torch.get_num_threads())
+        call = compile_file(converted, to_dtype(who), torch.get_num_threads())
     else:
         call = build_contestant(case, state, device, who)
     out = call(together)
