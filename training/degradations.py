@@ -150,11 +150,11 @@ class LowResolution:
             if kind < 0.05:
                 return small
             noisy, lowest, highest = as_floats(small), 8, 96
-            if kind < 0.4:  # strong noise and strong compression
+            if kind < 0.5:  # strong noise and strong compression
                 noisy, highest = add_gaussian_noise(noisy, random.uniform(4, 14), random), 18
-            elif kind < 0.55:
+            elif kind < 0.6:
                 noisy = add_some_noise(noisy, 14, random)
-            elif kind < 0.75:  # the usual quality of small images on the web
+            elif kind < 0.8:  # the usual quality of small images on the web
                 lowest, highest = 25, 80
             return as_bytes(compress(noisy, random, lowest, highest, mostly_420=True))
         image = as_floats(large)
