@@ -25,6 +25,7 @@ __all__ = [
     "quantise_rows",
     "resize_rows",
     "round_on_device",
+    "round_pixels",
 ]
 
 ALPHA = ("model", "lanczos", "drop")
@@ -100,15 +101,29 @@ def quantise_rows(blocks: Iterator[Samples], dtype: np.dtype[Any], alpha: bool, 
         if dither:
             colours = values.shape[2] - alpha
             values[..., :colours] += triangular_noise(row, (*values.shape[:2], colours))
-        yield np.rint(np.clip(values, 0, peak, out=values), out=values).astype(dtype)
+        yield round_half_to_even(values, dtype)
         row += block.shape[0]
 
 
-def round_on_device(pixels: Tensor, dtype: np.dtype[Any]) -> Tensor:
-    """Convert float32 pixels as `quantise_rows` does, on their device. 16 bits are the bits of int16 there.
+def round_half_to_even(values: Samples, dtype: np.dtype[Any]) -> Samples:
+    """Clip values to the range of an integer type and round them. The values are overwritten."""
+    rounded: Samples = np.rint(np.clip(values, 0, PEAK[str(dtype)], out=values), out=values).astype(dtype)
+    return rounded
 
-    Not every device has operators for uint16.
+
+def round_pixels(pixels: Tensor, dtype: np.dtype[Any]) -> Tensor:
+    """Convert float32 pixels as `quantise_rows` does, on their device. The bits of uint16 are returned as int16.
+
+    On a CPU this is done by numpy: PyTorch would start threads for each step, which wait for each other on busy cores.
     """
+    if pixels.device.type != "cpu":
+        return round_on_device(pixels, dtype)
+    rounded = round_half_to_even(pixels.numpy() * np.float32(PEAK[str(dtype)]), dtype)
+    return torch.from_numpy(rounded if dtype == np.uint8 else rounded.view(np.int16))
+
+
+def round_on_device(pixels: Tensor, dtype: np.dtype[Any]) -> Tensor:
+    """Convert float32 pixels as `quantise_rows` does. Not every device has uint16: its bits are returned as int16."""
     values = (pixels * PEAK[str(dtype)]).clamp_(0, PEAK[str(dtype)]).round_()
     return values.to(torch.uint8) if dtype == np.uint8 else values.to(torch.int32).to(torch.int16)
 

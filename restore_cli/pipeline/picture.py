@@ -20,7 +20,7 @@ from restore_cli.image.picture_source import PictureSource
 from restore_cli.image.reasons import NOT_FINITE
 from restore_cli.image.resize import Resizer
 from restore_cli.image.rows import RowBuffer, RowReader, read_blocks
-from restore_cli.pipeline.output import OutputOptions, quantise_rows, round_on_device
+from restore_cli.pipeline.output import OutputOptions, quantise_rows, round_pixels
 from restore_cli.tiling.assembly import Finish, keep
 from restore_cli.tiling.engine import Trace, restore_rows
 
@@ -92,7 +92,7 @@ class PicturePipeline:
         if dtype == np.float32 or changes or (self.low, self.high) != (0.0, 1.0):
             return keep
         channels = self.header.channels
-        return lambda pixels: round_on_device(to_channels(pixels, channels), dtype)
+        return lambda pixels: round_pixels(to_channels(pixels, channels), dtype)
 
     def to_source_colours(self, restored: Iterable[Tensor], rows: ModelRows) -> Iterator[Samples]:
         """Convert blocks (c, n, width·scale) of the model to the colours of the source, (n, width·scale, c)."""
