@@ -123,5 +123,5 @@ def test_one_constant_holds_the_hint_for_extras() -> None:
     code = {path: text for path, text in SAID.items() if path.suffix == ".py"}
     assert [str(path) for path, text in code.items() if "pip install" in text] == ["restore_cli/errors.py"]
     extras = {name for text in code.values() for name in re.findall(r'INSTALL_EXTRA\.format\("(\w+)"\)', text)}
-    assert extras == {"cluster", "heic", "s3"}
+    assert extras == {"cluster", "heic", "jxl", "s3", "spandrel"}
     assert extras <= set(PROJECT["optional-dependencies"])

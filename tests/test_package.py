@@ -64,7 +64,7 @@ def test_every_package_that_is_imported_is_declared() -> None:
     optional = project["optional-dependencies"]
     lines = [
         *project["dependencies"],
-        *(line for extra in ("heic", "cluster", "spandrel", "spandrel-extra") for line in optional[extra]),
+        *(line for extra in ("heic", "jxl", "cluster", "spandrel", "spandrel-extra") for line in optional[extra]),
     ]
     declared = {re.split(r"[^\w-]", line)[0] for line in lines}
     found = packages_distributions()

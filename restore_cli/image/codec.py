@@ -11,7 +11,8 @@ from typing import IO
 import numpy as np
 
 from restore_cli.atomic import atomic_write
-from restore_cli.errors import ImageError, OutputError
+from restore_cli.errors import INSTALL_EXTRA, ImageError, OutputError
+from restore_cli.image.formats import jxl
 from restore_cli.image.formats.capabilities import (
     ALPHA_FORMATS,
     FORMAT_BY_SUFFIX,
@@ -29,7 +30,16 @@ from restore_cli.image.source import MAX_PIXELS, open_source
 from restore_cli.image.stream import PixelStream, stream_picture
 from restore_cli.image.writers import EncoderError, EncoderOptions, drop_unsupported, write_pages
 
-__all__ = ["check_output", "decode", "decode_finite", "encode", "infer_format", "probe", "write_streams"]
+__all__ = [
+    "check_encoder",
+    "check_output",
+    "decode",
+    "decode_finite",
+    "encode",
+    "infer_format",
+    "probe",
+    "write_streams",
+]
 
 
 def decode(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Picture:
@@ -62,8 +72,8 @@ def probe(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Header:
 def encode(picture: Picture, path: Path, *, format: str | None = None, options: EncoderOptions | None = None) -> None:
     """Write a picture to `path` atomically, as `format` (a key of WRITABLE_DEPTHS) or as the suffix of `path` says.
 
-    PNG, TIFF (deflate), BMP and WebP are lossless. JPEG has quality 95 and AVIF 90, both without colour subsampling.
-    Raises: OutputError.
+    PNG, TIFF (deflate), BMP, WebP and JPEG XL are lossless. JPEG has quality 95 and AVIF 90, both without colour
+    subsampling. Raises: OutputError.
     """
     format = format or infer_format(path)
     if format not in WRITABLE_DEPTHS:
@@ -110,8 +120,15 @@ def infer_format(path: Path) -> str:
     raise OutputError(line, f"-o {shlex.quote(str(path))}.png")
 
 
+def check_encoder(path: Path, format: str) -> None:
+    """Check that the package that writes `format` is installed. Raises: OutputError."""
+    if format == "JXL" and not jxl.is_installed():
+        raise OutputError(f"{path}: writing JPEG XL needs an optional package", INSTALL_EXTRA.format("jxl"))
+
+
 def check_output(stream: PixelStream, path: Path, format: str, count: int = 1) -> None:
-    """Check that `format` can store `count` pages like `stream`. Raises: OutputError."""
+    """Check that `format` can be written and can store `count` pages like `stream`. Raises: OutputError."""
+    check_encoder(path, format)
     as_tiff = f"-o {shlex.quote(str(path.with_suffix('.tif')))}"
     as_png = f"-o {shlex.quote(str(path.with_suffix('.png')))}"
     name, size = FORMAT_NAMES[format], f"{stream.width}×{stream.height} px"

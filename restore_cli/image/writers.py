@@ -1,7 +1,7 @@
 """Writers of all formats: streams of rows and metadata to a file.
 
 Samples are (h, w, c), c = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha. PNG and TIFF are written row by row.
-The other formats are written by Pillow, which needs the whole picture in memory, in 8 bits.
+JPEG XL needs the whole picture in memory. So does Pillow, which writes the other formats in 8 bits.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from restore_cli.image.formats import jxl
 from restore_cli.image.formats.capabilities import FORMAT_NAMES
 from restore_cli.image.formats.pillow import pillow_settings
 from restore_cli.image.formats.png import write_png
@@ -25,7 +26,7 @@ from restore_cli.image.metadata.collect import (
     fit_profile,
 )
 from restore_cli.image.metadata.exif import add_resolution
-from restore_cli.image.picture import Metadata, Pixels
+from restore_cli.image.picture import Metadata, Pixels, Samples
 from restore_cli.image.reasons import join_lines
 from restore_cli.image.stream import PixelStream
 
@@ -84,6 +85,12 @@ def write_pages(
         write_tiff(pages, sink, first.nbytes * count)
     elif format == "PNG" and count == 1:
         write_png(next(pages), sink)
+    elif format == "JXL":
+        page = next(pages)
+        try:
+            sink.write(jxl.encode(join_rows(page), page.metadata))
+        except (RuntimeError, ValueError) as error:
+            raise EncoderError(join_lines(error)) from error
     else:
         arrays, metadata = zip(*[(join_rows(page), page.metadata) for page in pages], strict=True)
         try:
@@ -101,9 +108,9 @@ class EncoderError(Exception):
     """A library cannot encode the picture."""
 
 
-def join_rows(page: PixelStream) -> Pixels:
-    """Return all rows of a page as one 8-bit array, (h, w, c)."""
-    out = np.empty((page.height, page.width, page.channels), np.uint8)
+def join_rows(page: PixelStream) -> Samples:
+    """Return all rows of a page as one array, (h, w, c)."""
+    out: Samples = np.empty((page.height, page.width, page.channels), page.dtype)
     top = 0
     for block in page.blocks:
         out[top : top + block.shape[0]] = block

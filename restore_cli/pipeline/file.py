@@ -14,7 +14,7 @@ from PIL import ImageCms
 from restore_cli.atomic import make_folder
 from restore_cli.contract import Model
 from restore_cli.errors import ImageError, OutputError, UsageError
-from restore_cli.image.codec import infer_format, write_streams
+from restore_cli.image.codec import check_encoder, infer_format, write_streams
 from restore_cli.image.formats.capabilities import ALPHA_FORMATS, FORMAT_NAMES, MULTI_FRAME_FORMATS
 from restore_cli.image.metadata.collect import update_size
 from restore_cli.image.metadata.provenance import Provenance, add_provenance, strip_metadata
@@ -131,6 +131,7 @@ def open_file_pipeline(sources: list[PictureSource], path: Path, format: str, op
         ImageError: the range is not finite, or the colours cannot be converted.
         OutputError: the picture has transparency that the format cannot hold.
     """
+    check_encoder(path, format)
     output = drop_opaque_alpha(sources, path, format, options.output)
     pictures = tuple(open_picture_pipeline(source, keep_colours(source, format, output)) for source in sources)
     return FilePipeline(path, format, pictures, make_encoder_options(sources[0].header, options))

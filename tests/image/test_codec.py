@@ -390,7 +390,7 @@ def test_pillow_settings_are_restored_after_decoding(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
 def test_transparency_is_not_dropped_silently(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
-    with pytest.raises(OutputError, match=r"cannot store transparency; PNG, WebP, TIFF, AVIF can.*out\.png"):
+    with pytest.raises(OutputError, match=r"cannot store transparency; PNG, WebP, TIFF, AVIF, JPEG XL can.*out\.png"):
         encode(random_picture(3, 3, 3, alpha=True), path)
     assert not path.exists()
     opaque = Picture(smooth(), np.full((24, 32), 255, np.uint8))

@@ -11,10 +11,11 @@ from typing import IO
 import numpy as np
 from PIL import ImageFile, JpegImagePlugin
 
-from restore_cli.image.formats import heic, vips
+from restore_cli.image.formats import heic, jxl, vips
 from restore_cli.image.formats.capabilities import FORMAT_NAMES
 from restore_cli.image.formats.gif import scan_gif
 from restore_cli.image.formats.jpeg import check_progressive_length, count_stereo_frames, estimate_quality
+from restore_cli.image.formats.jxl_header import read_header
 from restore_cli.image.formats.patched import Patch
 from restore_cli.image.formats.pillow import PLUGINS, apply_orientation, match_channels, pillow_settings, read_array
 from restore_cli.image.formats.png import scan_png
@@ -199,6 +200,23 @@ def open_heic(request: OpenRequest) -> Opened:
     return header, add_nclx(metadata, data), open_rows
 
 
+def open_jxl(request: OpenRequest) -> Opened:
+    """Open a JPEG XL file. The whole picture is held in memory."""
+    data = request.file.read_bytes() if isinstance(request.file, Path) else request.file
+    stated = read_header(data)
+    request.check_frame(1)
+    request.check_size(stated.width, stated.height)
+    channels, metadata = jxl.read_metadata(data)
+    header = Header("JXL", stated.width, stated.height, channels, stated.alpha, depth=stated.depth)
+
+    def open_rows() -> FetchRows:
+        samples = jxl.read_samples(data, stated, channels)
+        samples = unpremultiply(samples) if stated.premultiplied else samples
+        return lambda top, bottom: samples[top:bottom]
+
+    return header, metadata, open_rows
+
+
 def open_gif(request: OpenRequest) -> Opened:
     """Open one frame of a GIF as it is displayed, drawn over the frames before it."""
     structure = scan_gif(request.stream)
@@ -253,6 +271,7 @@ OPENERS: dict[str, Callable[[OpenRequest], Opened]] = {
     "AVIF": open_avif,
     "HEIC": open_heic,
     "GIF": open_gif,
+    "JXL": open_jxl,
 }
 """Formats that Pillow alone cannot read without loss."""
 

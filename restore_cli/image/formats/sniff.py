@@ -16,8 +16,6 @@ _SUPPORTED = "supported formats: " + ", ".join(FORMAT_NAMES.values())
 _UNSUPPORTED = {
     b"8BPS": "Photoshop",
     b"%PDF": "PDF",
-    b"\x00\x00\x00\x0cJXL ": "JPEG XL",
-    b"\xff\x0a": "JPEG XL",
     b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
     b"\x76\x2f\x31\x01": "OpenEXR",
 }
@@ -40,6 +38,8 @@ def detect_format(head: bytes) -> str:
         return "BMP"
     if head.startswith((b"GIF87a", b"GIF89a")):
         return "GIF"
+    if head.startswith((b"\x00\x00\x00\x0cJXL ", b"\xff\x0a")):
+        return "JXL"
     if head[4:8] == b"ftyp":
         brands = [head[at : at + 4] for at in (8, *range(16, 32, 4))]  # the major brand, then compatible ones
         generic = brands[0] in (b"mif1", b"msf1")
