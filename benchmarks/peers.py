@@ -10,14 +10,18 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from restore_cli import weights
 from restore_cli.models.emt import EMT
 from restore_cli.models.load import build_module, build_network
 from restore_cli.models.network import Network
 from restore_cli.weights.architectures import EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
 
 __all__ = ["CASES", "Case", "build_ours", "build_peer", "make_weights"]
+
+PUBLISHED_EMT = Path(weights.__file__).parent / "bundled/emt-x4.safetensors"
 
 Config = EMTConfig | HATConfig | RestormerConfig | SwinIRConfig
 
@@ -48,17 +52,21 @@ CASES = (
 
 
 def make_weights(case: Case) -> dict[str, Tensor]:
-    """Return random weights, the same in each call, with which rounding errors do not grow from layer to layer.
+    """Return EMT's published weights, or for the other networks random ones, the same in each call.
 
-    Bias tables get random values instead of zeros. EMT does not scale its scores, so its queries are made small.
+    With these random weights rounding errors do not grow from layer to layer. Bias tables get random values instead of
+    zeros. With random weights EMT, which does not scale its scores, would have scores that no photograph causes.
     """
+    if isinstance(case.config, EMTConfig):
+        return {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in load_file(PUBLISHED_EMT).items()
+        }
     torch.manual_seed(0)
     state = build_module(case.architecture, asdict(case.config)).state_dict()
     for key, value in state.items():
         if "bias_table" in key:
             state[key] = torch.randn_like(value) / 4
-        elif ".attn.0.weight" in key:
-            state[key] = value / 32
     return state
 
 
