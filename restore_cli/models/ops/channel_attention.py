@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn import functional as F
 
 __all__ = ["channel_cosines"]
 
@@ -20,9 +19,19 @@ def channel_cosines(qk: Tensor, heads: int) -> Tensor:
     """
     split = "b n (t heads c) -> t b heads n c"
     if qk.dtype == torch.float16:
-        q, k = rearrange(F.normalize(qk, dim=1), split, t=2, heads=heads)
+        q, k = rearrange(normalise(qk), split, t=2, heads=heads)
         return q.mT @ k
     q, k = rearrange(qk, split, t=2, heads=heads)
     squares = (qk * qk).sum(1, keepdim=True, dtype=torch.float32)  # F.normalize takes four times as long
     lengths = rearrange(squares.clamp_min(MIN_SQUARED_NORM).sqrt(), split, t=2, heads=heads)
     return q.mT @ k / (lengths[0].mT * lengths[1])
+
+
+def normalise(qk: Tensor) -> Tensor:
+    """Divide each channel by its norm over all px, (b, n, c) -> (b, n, c), in float32 without a copy in float32.
+
+    Under autocast, F.normalize would write one, and a second one for the result.
+    """
+    with torch.autocast(qk.device.type, enabled=False):
+        norms = torch.linalg.vector_norm(qk, dim=1, keepdim=True, dtype=torch.float32)
+        return torch.div(qk, norms.clamp_min(MIN_SQUARED_NORM**0.5), out=torch.empty_like(qk))
