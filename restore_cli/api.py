@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from restore_cli.limits import MAX_PIXELS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
@@ -140,7 +142,7 @@ def restore_file(
     icc: str = "keep",
     jpeg_quality: int | None = None,
     strip: bool = False,
-    max_pixels: int = 2_000_000_000,
+    max_pixels: int = MAX_PIXELS,
     tile: int | None = None,
     overlap: int | None = None,
     memory: int | None = None,

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "restore_cli"
 DOC = ROOT / "docs" / "architecture.md"
 START, END = "<!-- rooms: made by python tests/architecture.py -->\n", "<!-- end of rooms -->\n"
 
-GROUND = ("errors", "contract", "atomic", "pinned", "shared_context", "special_files", "system")
+GROUND = ("errors", "limits", "contract", "atomic", "pinned", "shared_context", "special_files", "system")
 LAW = {
     "ground": (),
     "weights": ("ground",),

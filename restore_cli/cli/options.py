@@ -10,6 +10,8 @@ from typing import Annotated, Any, TypeGuard, TypeVar, get_type_hints
 
 from typer import Argument, Option
 
+from restore_cli.limits import MAX_PIXELS
+
 __all__ = ["OF_TASK", "InputFlags", "ModelFlags", "Options", "OutputFlags", "RunFlags", "command", "list_options"]
 
 Taken = TypeVar("Taken")
@@ -119,7 +121,7 @@ class InputFlags:
     follow_links: bool = flag("Search linked folders too, each folder once.", INPUT)
     frame: int | None = option("Restore only this frame or page, counted from 1. Default: all.", INPUT, "N")
     max_pixels: int = option(
-        "Refuse images of more pixels, and a --resize to more. Default: 2 billion.", INPUT, "N", 2_000_000_000
+        "Refuse images of more pixels, and a --resize to more. Default: 2 billion.", INPUT, "N", MAX_PIXELS
     )
 
 

@@ -26,9 +26,10 @@ from restore_cli.image.formats.capabilities import (
 from restore_cli.image.picture import Header, Picture
 from restore_cli.image.reasons import NOT_FINITE
 from restore_cli.image.rows import read_blocks
-from restore_cli.image.source import MAX_PIXELS, open_source
+from restore_cli.image.source import open_source
 from restore_cli.image.stream import PixelStream, stream_picture
 from restore_cli.image.writers import EncoderError, EncoderOptions, drop_unsupported, write_pages
+from restore_cli.limits import MAX_PIXELS
 
 __all__ = [
     "check_encoder",

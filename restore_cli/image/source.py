@@ -26,10 +26,9 @@ from restore_cli.image.reasons import (
     suggest_command,
 )
 from restore_cli.image.rows import FetchRows
+from restore_cli.limits import MAX_PIXELS
 
-__all__ = ["MAX_PIXELS", "open_source"]
-
-MAX_PIXELS = 2_000_000_000
+__all__ = ["open_source"]
 
 
 def open_source(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> PictureSource:

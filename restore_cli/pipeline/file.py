@@ -21,9 +21,10 @@ from restore_cli.image.metadata.provenance import Provenance, add_provenance, st
 from restore_cli.image.picture import Header, Metadata, Samples
 from restore_cli.image.picture_source import PictureSource
 from restore_cli.image.resize import compute_size
-from restore_cli.image.source import MAX_PIXELS, open_source
+from restore_cli.image.source import open_source
 from restore_cli.image.stream import PixelStream
 from restore_cli.image.writers import EncoderOptions, can_hold_profile
+from restore_cli.limits import MAX_PIXELS
 from restore_cli.models.self_ensemble import Runner, SelfEnsemble
 from restore_cli.pipeline.array import OnTile, retry_with_smaller_tiling
 from restore_cli.pipeline.output import OutputOptions, check_final_size, pick_sample_type, quantise_rows, resize_rows
