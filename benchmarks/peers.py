@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -17,6 +14,7 @@ from restore_cli import weights
 from restore_cli.models.emt import EMT
 from restore_cli.models.load import build_module, build_network
 from restore_cli.models.network import Network
+from restore_cli.models.spandrel_model import import_spandrel
 from restore_cli.weights.architectures import EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
 
 __all__ = ["CASES", "Case", "build_ours", "build_peer", "make_weights"]
@@ -88,7 +86,7 @@ def build_peer(case: Case, state: dict[str, Tensor], device: torch.device) -> nn
 
 def build_spandrel_model(config: Config) -> nn.Module:
     """Return spandrel's module for our configuration, before its weights are loaded."""
-    add_torchvision_placeholder()
+    import_spandrel()
     if isinstance(config, RestormerConfig):
         path = "spandrel_extra_arches.architectures.Restormer.__arch.restormer_arch"
         return construct(path, "Restormer", convert_restormer_config(config))
@@ -137,11 +135,3 @@ def convert_restormer_config(config: RestormerConfig) -> dict[str, object]:
         "LayerNorm_type": "WithBias" if config.norm_bias else "BiasFree",
         "dual_pixel_task": config.dual_pixel,
     }
-
-
-def add_torchvision_placeholder() -> None:
-    """Replace the three functions that spandrel imports for other families, so that torchvision is not needed."""
-    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
-        sys.modules.setdefault(name, ModuleType(name))
-    functional: Any = sys.modules["torchvision.transforms.functional"]
-    functional.InterpolationMode = functional.rotate = functional.normalize = None

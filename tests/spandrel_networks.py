@@ -38,10 +38,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "DRCT": construct(
         "DRCT", "DRCT", embed_dim=24, depths=(2, 2), num_heads=(2, 2), upscale=2, upsampler="pixelshuffle", gc=8
     ),
+    "FDAT": construct("FDAT", "FDAT", embed_dim=24, num_groups=1, depth_per_group=2, num_heads=2, mid_dim=16, scale=2),
+    "HAT": construct("HAT", "HAT", embed_dim=24, depths=(2,), num_heads=(2,), window_size=8, squeeze_factor=6),
 }
 """By the name of the architecture. RealPLKSR is a variant of PLKSR."""
 
-SCALES = {"ESRGAN": 4, "SPAN": 2, "PLKSR": 2, "DAT": 2, "NAFNet": 1, "DRCT": 2}
+SCALES = {"ESRGAN": 4, "SPAN": 2, "PLKSR": 2, "DAT": 2, "NAFNet": 1, "DRCT": 2, "FDAT": 2, "HAT": 1}
 
 
 def make_foreign_checkpoint(

@@ -41,6 +41,9 @@ COMPUTED_KEYS = (
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Dtypes that weights may have in a file."""
 
+COUNTER_DTYPES = (torch.bool, torch.uint8, torch.int32, torch.int64)
+"""Dtypes of indices, counters and versions that networks of spandrel keep beside their weights."""
+
 MAX_CONFIG_SUM = 4096
 """Largest sum of the integers in a configuration: ten times that of the largest published one."""
 
@@ -135,10 +138,17 @@ def load_file(path: Path, device: torch.device, precision: torch.dtype) -> Netwo
     content, metadata = read_tensors(path)
     tensors = find_state_dict(content, path, None)
     state = drop_keys(tensors, COMPUTED_KEYS)
-    found = detect(state, metadata, path)
-    if found is None:
+    try:
+        if (found := detect(state, metadata, path)) is not None:
+            return build_network(*found, state, path, device, precision)
+    except WeightsError as error:
+        refused = error
+    else:
         return load_spandrel(tensors, path, device, precision)
-    return build_network(*found, state, path, device, precision)
+    try:  # it may be a variant of a family that restore does not have
+        return load_spandrel(tensors, path, device, precision)
+    except WeightsError:
+        raise refused from None
 
 
 def load_spandrel(state: Mapping[str, Tensor], path: Path, device: torch.device, precision: torch.dtype) -> Network:
@@ -159,7 +169,7 @@ def check_stored_tensors(state: Mapping[str, Tensor], path: Path) -> None:
     if sum(value.numel() for value in state.values()) > path.stat().st_size:
         raise WeightsError(f"{path}: its tensors are larger than the file, which holds them in a shortened form")
     for key, value in state.items():
-        if value.dtype not in (*FLOAT_DTYPES, torch.int32, torch.int64, torch.bool):
+        if value.dtype not in (*FLOAT_DTYPES, *COUNTER_DTYPES):
             raise WeightsError(f"{path}: {key!r} holds {dtype_name(value.dtype)}, expected floating-point numbers")
 
 

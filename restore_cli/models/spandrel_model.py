@@ -20,7 +20,7 @@ from restore_cli.errors import INSTALL_EXTRA, WeightsError, is_out_of_memory
 from restore_cli.models.allocations import AllocationLimit, PeakMeter
 from restore_cli.shared_context import NO_WARNINGS
 
-__all__ = ["SpandrelNetwork", "build_spandrel_network"]
+__all__ = ["SpandrelNetwork", "build_spandrel_network", "import_spandrel"]
 
 OVERLAP = 32
 """Overlap of tiles, input px. How far the network sees is not known."""
@@ -30,6 +30,9 @@ GRID = 32
 
 PROBE = 64
 """Side of the tile whose memory is measured, px."""
+
+KERNEL_MEMORY = 2.5
+"""Memory that a network takes over that of its tensors. Kernels copy inputs and outputs into layouts of their own."""
 
 MAX_INDEX = 4096
 """Largest number in the name of a tensor. spandrel counts up to it, also where tensors are missing."""
@@ -131,8 +134,8 @@ def build_spandrel_network(state: Mapping[str, Tensor], path: Path) -> tuple[Spa
     if descriptor.architecture.id not in registry.restricted:
         return network, None
     return network, (
-        f"{path.name}: the code of {network.architecture} is part of spandrel_extra_arches, under a licence that "
-        "restricts its use (non-commercial or copyleft): read it first"
+        f"{path.name}: the code of {network.architecture} comes from spandrel_extra_arches, "
+        "under a non-commercial or copyleft licence"
     )
 
 
@@ -222,4 +225,4 @@ def measure_activations(network: SpandrelNetwork, path: Path) -> None:
     expected = (1, network.channels, side * network.scale, side * network.scale)
     if found != expected:
         raise WeightsError(f"{path}: {network.architecture} returns {tuple(found)} for ×{network.scale}")
-    network.activation_floats_per_px = ceil(meter.peak / 4 / side**2)
+    network.activation_floats_per_px = ceil(KERNEL_MEMORY * meter.peak / 4 / side**2)

@@ -291,7 +291,7 @@ def test_the_terms_of_restricted_architectures_are_shown(restore: Run, monkeypat
     save_image(Path("in.png"), make_image(12, 10))
     ran = restore("sr", "--weights", "net.pth", "in.png")
     assert ran.code == 0
-    assert "net.pth: the code of SPAN is part of spandrel_extra_arches" in ran.err
+    assert "net.pth: the code of SPAN comes from spandrel_extra_arches, under a non-commercial" in ran.err
 
 
 def test_a_catalogue_entry_may_name_such_a_file(tmp_path: Path) -> None:
@@ -308,3 +308,11 @@ def test_a_catalogue_entry_may_name_such_a_file(tmp_path: Path) -> None:
         else:
             with pytest.raises(WeightsError, match="not the expected network"):
                 load_entry(entry, tmp_path / "net.pth", CPU, torch.float32)
+
+
+def test_variants_of_a_family_that_restore_does_not_have_are_built_by_spandrel(tmp_path: Path) -> None:
+    """HAT without an upsampler is one. If spandrel refuses a file too, the error is that of the family."""
+    path = make_foreign_checkpoint(tmp_path / "net.pth", "HAT")
+    assert load_file(path, CPU, torch.float32).contract.scale == 1
+    make_foreign_checkpoint(path, "HAT", lambda state: state.update({"norm.bias": torch.zeros(1)}))
+    assert "looks like hat, but has no tensor 'upsample.0.weight'" in refuse(path)
