@@ -80,7 +80,8 @@ def describe_estimate(found: Estimate, stats: RunStats) -> list[str]:
     """Return the estimate as lines of text."""
     reckoned = f", reckoned from {found.probed} of them" if found.probed < found.count else ""
     counts = f"{stats.skipped} skipped, {stats.failed} failed{describe_ignored(stats.ignored)}"
-    lines = [f"would restore {count_pictures(stats.planned)}, {format_megapixels(found.pixels)}{reckoned}; {counts}"]
+    amount = f", {format_megapixels(found.pixels)}{reckoned}" if found.probed or not found.count else ""
+    lines = [f"would restore {count_pictures(stats.planned)}{amount}; {counts}"]
     if found.unreadable:
         lines.append(f"{found.unreadable} of {found.probed} headers cannot be read: these images will fail")
     for entry in found.missing:

@@ -15,6 +15,7 @@ from restore_cli.errors import RestoreError, UsageError, stating_lack_of_memory
 from restore_cli.image.codec import probe
 from restore_cli.image.picture import Header
 from restore_cli.jobs.model_cache import ModelCache, complete_request
+from restore_cli.jobs.paths import is_remote
 from restore_cli.jobs.types import Job, ModelOptions, Result, Task
 from restore_cli.pipeline.output import check_final_size
 from restore_cli.weights.entry import Entry
@@ -71,13 +72,16 @@ class Estimate:
 
 def estimate_run(job: Job, models: ModelCache, sample: InputSample, manifests: Iterable[Path]) -> Estimate:
     """Return the estimate. Reads headers and manifests, and runs a tile through the model if no manifest has times."""
-    headers, refused = read_headers(sample.kept, job)
-    share = sample.count / len(sample.kept) if sample.kept else 1.0
+    local = [task for task in sample.kept if not is_remote(task.input)]  # the others would have to be downloaded
+    headers, refused = read_headers(local, job)
+    share = sample.count / len(local) if local else 1.0
     entries = [select_entry(job.model, header) for header in headers]
     names = [entry.name if entry else str(job.model.weights and job.model.weights.name) for entry in entries]
     needed = {entry.name: entry for entry in entries if entry is not None}
     missing = tuple(entry for entry in needed.values() if locate(entry) is None)
     seconds, basis = None, "nothing would be restored"
+    if len(local) < len(sample.kept):
+        basis = "unknown, because remote images are not read for an estimate"
     if headers:
         usual = Counter(names).most_common(1)[0][0]
         if rate := average_past_seconds(manifests, usual, job.model.tta):
@@ -90,9 +94,9 @@ def estimate_run(job: Job, models: ModelCache, sample: InputSample, manifests: I
             seconds, basis = measure_seconds(job, models, headers, usual, headers[names.index(usual)])
     return Estimate(
         count=sample.count,
-        probed=len(sample.kept),
+        probed=len(local),
         pixels=round(share * sum(map(count_pixels, headers))),
-        unreadable=len(sample.kept) - len(headers) - len(refused),
+        unreadable=len(local) - len(headers) - len(refused),
         refused=refused,
         missing=missing,
         seconds=None if seconds is None else seconds * share,

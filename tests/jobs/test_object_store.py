@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import signal
 import subprocess
@@ -216,7 +217,11 @@ def test_a_killed_run_continues(batch: Batch) -> None:
         return None
 
     store.proxy.fault = watch
-    with subprocess.Popen([sys.executable, "-m", "restore_cli", *words], stderr=subprocess.DEVNULL) as process:
+    command, environment = (
+        [sys.executable, "-m", "restore_cli", *words],
+        {**os.environ, "TMPDIR": str(batch.local.parent)},
+    )
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as process:
         reached.wait(60)
         process.send_signal(signal.SIGKILL)
     store.proxy.reset()
@@ -263,6 +268,15 @@ def test_listed_inputs_are_compared_too(batch: Batch) -> None:
     assert len(done(batch.restore(*words))) == 4
     batch.put("03.bmp", draw(103))
     assert done(batch.restore(*words)) == ["03.bmp"]
+
+
+def test_a_dry_run_downloads_no_image(batch: Batch) -> None:
+    ran = batch.run("--dry-run")
+    assert ran.code == 0, ran.err
+    assert "would restore 4 pictures; 0 skipped" in ran.err
+    assert "cannot be read" not in ran.err
+    assert "time: unknown, because remote images are not read for an estimate" in ran.err
+    assert {request.is_list or request.method == "HEAD" for request in batch.store.proxy.requests} == {True}
 
 
 def test_a_bucket_that_does_not_exist_is_not_made(batch: Batch) -> None:
