@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -95,6 +96,11 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     proxy: S3Proxy
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Print nothing on connections that end early: a client was killed, or the server has stopped."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class Handler(BaseHTTPRequestHandler):
