@@ -236,7 +236,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(restore: Run, x1: Path, pho
     assert "would restore 4 pictures" in ran.err
     assert "1 of 4 headers cannot be read" in ran.err
     ran = restore("denoise", "--weights", x1, "photos", "-o", "new", "--dry-run")
-    assert f"one tile of {x1.name} measured" in ran.err
+    assert f"one tile of {x1.name} (swinir) measured" in ran.err
 
 
 def test_a_dry_run_estimates_from_earlier_runs_and_lists_downloads(restore: Run, x1: Path, photos: list[str]) -> None:
