@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ from restore_cli.models.precision import InFloat32
 from restore_cli.pinned import PinnedMemory
 from restore_cli.pipeline.array import choose_tiling, default_tiling, restore_array
 from restore_cli.pipeline.memory import fit_tiling
+from restore_cli.pipeline.output import round_pixels
+from restore_cli.tiling.geometry import Tiling
 from restore_cli.weights.catalogue import Request, read_catalogue
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
@@ -231,3 +234,27 @@ def test_a_run_succeeds_on_a_gpu_that_another_process_has_filled(share: float, t
         out, _ = restore_array(net, pixels, tiling)
         other.communicate(b"\n")
     assert psnr(out, expected) > 40
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16], ids=lambda dtype: dtype.__name__)
+def test_pixels_are_rounded_as_on_a_cpu(dtype: type[np.integer[Any]]) -> None:
+    peak = np.iinfo(dtype).max
+    values = (np.arange(2 * peak + 3, dtype=np.float32) / 2 - 1)[None, :, None] / np.float32(peak)
+    expected = round_pixels(torch.from_numpy(values), np.dtype(dtype))
+    assert torch.equal(round_pixels(torch.from_numpy(values).to(CUDA), np.dtype(dtype)).cpu(), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16], ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("channels", [3, 4])
+def test_tiles_that_a_gpu_joins_and_rounds_are_those_of_a_cpu(
+    dtype: type[np.integer[Any]], channels: int, tmp_path: Path
+) -> None:
+    pixels = make_image(150, 130, channels).astype(dtype) * (np.iinfo(dtype).max // 255)
+    path = make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
+    found, expected = (
+        restore_array(load_file(path, device, torch.float32), pixels, Tiling(64, 16, batch=2))[0]
+        for device in (CUDA, CPU)
+    )
+    assert found.dtype == dtype
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= np.iinfo(dtype).max // 255
+    assert psnr(found, expected) > 55
