@@ -59,6 +59,6 @@ def _emt(scale: int) -> EMTConfig:
 RECIPES = {
     "lite-denoise": Recipe("denoise", _UNET, patch=96, batch=4, rate=5e-4, minutes=95),
     "lite-dejpeg": Recipe("dejpeg", _UNET, patch=96, batch=4, rate=5e-4, minutes=60),
-    "lite-real-x4": Recipe("sr", _emt(4), patch=64, batch=2, rate=2e-4, minutes=110),
+    "lite-real-x4": Recipe("sr", _emt(4), patch=32, batch=8, rate=2e-4, minutes=65),
     "lite-real-x2": Recipe("sr", _emt(2), patch=64, batch=2, rate=1e-4, minutes=40),
 }
