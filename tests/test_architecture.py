@@ -1,8 +1,13 @@
-"""The import law: every module imports only from rooms below its own, lazily too, and there is no cycle."""
+"""The import law: every module imports only from rooms below its own, lazily too, and there is no cycle.
+
+No two modules define a function or a class of the same name.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
+from collections import Counter
 
 import pytest
 from architecture import DOC, LAW, MODULES, find_cycle, insert_table, read_imports, room_of
@@ -27,6 +32,12 @@ def test_rooms_are_ordered() -> None:
 
 def test_no_modules_import_each_other_in_a_cycle() -> None:
     assert find_cycle() == []
+
+
+def test_a_name_means_one_thing() -> None:
+    nodes = [node for path in MODULES.values() for node in ast.parse(path.read_text(encoding="utf-8")).body]
+    names = Counter(node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_the_page_on_architecture_shows_the_rooms_as_they_are() -> None:

@@ -88,7 +88,7 @@ def write_pages(
     elif format == "JXL":
         page = next(pages)
         try:
-            sink.write(jxl.encode(join_rows(page), page.metadata))
+            sink.write(jxl.encode_jxl(join_rows(page), page.metadata))
         except (RuntimeError, ValueError) as error:
             raise EncoderError(join_lines(error)) from error
     else:

@@ -14,7 +14,7 @@ from restore_cli.image.reasons import UnsupportedImage
 if TYPE_CHECKING:
     from pillow_heif import HeifFile, HeifImage
 
-__all__ = ["read_pictures", "read_samples"]
+__all__ = ["read_heic_samples", "read_pictures"]
 
 
 def read_pictures(data: bytes) -> HeifFile:
@@ -26,7 +26,7 @@ def read_pictures(data: bytes) -> HeifFile:
     return pillow_heif.open_heif(data, convert_hdr_to_8bit=False, hdr_to_16bit=False)
 
 
-def read_samples(image: HeifImage) -> Samples:
+def read_heic_samples(image: HeifImage) -> Samples:
     """Decode a picture to (h, w, c), alpha last: 8 bits as stored, 10 and 12 bits scaled to 16."""
     samples: Samples = np.atleast_3d(np.asarray(image))
     return np.array(samples) if samples.dtype == np.uint8 else widen_to_16_bits(samples, image.info["bit_depth"])

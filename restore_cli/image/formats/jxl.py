@@ -17,7 +17,7 @@ from restore_cli.image.reasons import UnreadableImage, UnsupportedImage
 if TYPE_CHECKING:
     from restore_cli.image.formats.jxl_header import JxlHeader
 
-__all__ = ["encode", "is_installed", "read_metadata", "read_samples"]
+__all__ = ["decode_jxl", "encode_jxl", "is_installed", "read_metadata"]
 
 SAMPLE_TYPES = {8: np.uint8, 16: np.uint16, 32: np.float32}
 OFFSET_BYTES = 4
@@ -51,7 +51,7 @@ def read_metadata(data: bytes) -> tuple[int, Metadata]:
     return channels, build_metadata(icc, exif, found.xmp, None, {}, None)[1]
 
 
-def read_samples(data: bytes, header: JxlHeader, channels: int) -> Samples:
+def decode_jxl(data: bytes, header: JxlHeader, channels: int) -> Samples:
     """Decode to (h, w, c), alpha last: up to 8 bits to uint8, up to 16 to uint16, floating point to float32."""
     shape = (header.height, header.width, channels + header.alpha)
     samples: Samples = np.empty(shape, SAMPLE_TYPES[header.depth])
@@ -62,7 +62,7 @@ def read_samples(data: bytes, header: JxlHeader, channels: int) -> Samples:
     return samples
 
 
-def encode(samples: Samples, metadata: Metadata) -> bytes:
+def encode_jxl(samples: Samples, metadata: Metadata) -> bytes:
     """Return a lossless file of (h, w, c) uint8, uint16 or float32, alpha last."""
     library, channels = load_library(), samples.shape[2]
     icc = fit_profile(metadata.icc, channels)

@@ -193,7 +193,7 @@ def open_heic(request: OpenRequest) -> Opened:
 
     def open_rows() -> FetchRows:
         picture = heic.read_pictures(data)[frame]
-        samples = heic.read_samples(picture)
+        samples = heic.read_heic_samples(picture)
         samples = unpremultiply(samples) if picture.premultiplied_alpha else samples
         return lambda top, bottom: samples[top:bottom]
 
@@ -210,7 +210,7 @@ def open_jxl(request: OpenRequest) -> Opened:
     header = Header("JXL", stated.width, stated.height, channels, stated.alpha, depth=stated.depth)
 
     def open_rows() -> FetchRows:
-        samples = jxl.read_samples(data, stated, channels)
+        samples = jxl.decode_jxl(data, stated, channels)
         samples = unpremultiply(samples) if stated.premultiplied else samples
         return lambda top, bottom: samples[top:bottom]
 

@@ -19,7 +19,7 @@ def channel_cosines(qk: Tensor, heads: int) -> Tensor:
     """
     split = "b n (t heads c) -> t b heads n c"
     if qk.dtype == torch.float16:
-        q, k = rearrange(normalise(qk), split, t=2, heads=heads)
+        q, k = rearrange(normalise_channels(qk), split, t=2, heads=heads)
         return q.mT @ k
     q, k = rearrange(qk, split, t=2, heads=heads)
     squares = (qk * qk).sum(1, keepdim=True, dtype=torch.float32)  # F.normalize takes four times as long
@@ -27,7 +27,7 @@ def channel_cosines(qk: Tensor, heads: int) -> Tensor:
     return q.mT @ k / (lengths[0].mT * lengths[1])
 
 
-def normalise(qk: Tensor) -> Tensor:
+def normalise_channels(qk: Tensor) -> Tensor:
     """Divide each channel by its norm over all px, (b, n, c) -> (b, n, c), in float32 without a copy in float32.
 
     Under autocast, F.normalize would write one, and a second one for the result.
