@@ -14,6 +14,7 @@ class NearestModel:
     """Enlarges each px to a square. Runs out of memory beyond `most` numbers and in the calls of `faults`."""
 
     fp32_fallback = None
+    architecture = "nearest"
     device, precision = torch.device("cpu"), torch.float32
 
     def __init__(
