@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -108,6 +108,7 @@ class Result:
     output: str
     status: str
     """done, skipped or failed"""
+    _: KW_ONLY
     model: str | None = None
     """name of the catalogue entry or the checkpoint file"""
     architecture: str | None = None

@@ -128,6 +128,7 @@ def build_spandrel_network(state: Mapping[str, Tensor], path: Path) -> tuple[Spa
             raise WeightsError(f"{path}: belongs to {families}: {first}") from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise WeightsError(f"{path}: spandrel cannot build its network: {reason}") from None
+    check_kinds(descriptor.model.state_dict(), state, path)
     check_descriptor(descriptor, path)
     network = SpandrelNetwork(descriptor).requires_grad_(False).eval()
     measure_activations(network, path)
@@ -198,6 +199,14 @@ def check_names(state: Mapping[str, Tensor], path: Path) -> None:
     for name in state:
         if any(len(digits) > 9 or int(digits) > MAX_INDEX for digits in re.findall(r"\d+", name)):
             raise WeightsError(f"{path}: {name[:100]!r} has a number above {MAX_INDEX}, so no network has this tensor")
+
+
+def check_kinds(loaded: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise WeightsError if the network has a float where the file has an integer or a truth value, or the reverse."""
+    for name in loaded.keys() & state.keys():
+        if loaded[name].is_floating_point() != state[name].is_floating_point():
+            kinds = f"{state[name].dtype} instead of {loaded[name].dtype}".replace("torch.", "")
+            raise WeightsError(f"{path}: {name[:100]!r} has another kind of number: {kinds}")
 
 
 def check_descriptor(descriptor: Any, path: Path) -> None:  # noqa: ANN401

@@ -19,7 +19,8 @@ from restore_cli.models.network import Network
 from restore_cli.models.ops import attention
 
 ROOT = Path(__file__).parents[2]
-KEYS = ["input", "output", "status", "seconds", "size", "model", "sha256", "tile", "precision", "notes", "error"]
+KEYS = ["input", "output", "status", "seconds", "size", "model", "architecture", "sha256", "tile", "precision"]
+KEYS += ["notes", "error"]
 
 
 @pytest.fixture

@@ -215,7 +215,8 @@ class Dispatcher:
         if self.job.run.keep_times and not (is_remote(task.input) or is_remote(task.output)):
             copy_times(task.input, task.output)
         model, sha256 = worker.models.get(task.input, (None, None))
-        return Result(task.input, task.output, "done", model, sha256, notes=("its worker died when it was written",))
+        notes = ("its worker died when it was written",)
+        return Result(task.input, task.output, "done", model=model, sha256=sha256, notes=notes)
 
 
 def assign(worker: WorkerHandle, task: Task) -> None:
