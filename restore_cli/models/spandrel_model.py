@@ -162,7 +162,7 @@ def load_registry(problem: str) -> Registry:
 def import_spandrel() -> Any:  # noqa: ANN401
     """Import spandrel, without torchvision if that is missing or was built for another PyTorch.
 
-    spandrel imports three functions of torchvision for two networks, of faces and of inpainting. restore runs neither.
+    spandrel needs torchvision only for one network of faces and one of inpainting. restore refuses both.
     """
     try:
         import spandrel

@@ -63,13 +63,18 @@ def test_no_call_on_a_gpu_converts_weights(name: str, dtype: torch.dtype, monkey
     assert converted(recorded, half.module) == []
 
 
+def make_tile(network: Network) -> Tensor:
+    """Return (1, c, h, w) of two tile multiples per side."""
+    side = 2 * network.contract.tile_multiple
+    return torch.rand(1, network.contract.channels, side, side)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_no_call_on_a_cpu_converts_weights(name: str, dtype: torch.dtype) -> None:
     network = build(name, dtype)
-    side = 2 * network.contract.tile_multiple
     with CallRecorder() as recorded:
-        network(torch.rand(1, network.contract.channels, side, side))
+        network(make_tile(network))
     assert len(recorded.calls) > 100
     assert converted(recorded, network.module) == []
 
@@ -78,8 +83,7 @@ def test_no_call_on_a_cpu_converts_weights(name: str, dtype: torch.dtype) -> Non
 @pytest.mark.parametrize("name", NAMES)
 def test_stored_weights_give_the_same_image_to_the_bit(name: str, dtype: torch.dtype) -> None:
     network = build(name, dtype)
-    side = 2 * network.contract.tile_multiple
-    x = torch.rand(1, network.contract.channels, side, side)
+    x = make_tile(network)
     found = network(x)
     network.module = network.float32_module
     assert torch.equal(found, network(x))
