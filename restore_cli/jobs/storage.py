@@ -140,13 +140,14 @@ def download_file(url: str, copy: Path) -> None:
 
 
 def download_folder(url: str, folder: Path) -> list[Path]:
-    """Download the files of a folder that has no sub-folders. Return the copies in the order of their names.
+    """Download the files of a folder, without its sub-folders. Return the copies in the order of their names.
 
-    Raises OutputError, StorageError.
+    Other users of the store may choose the names. Names with separators are skipped: their copies could replace files
+    outside of `folder`. Raises OutputError, StorageError.
     """
     system, root = open_filesystem(url)
     while True:
-        names = sorted(find_states(url))
+        names = list_bare_names(url)
         copies, paths = [folder / name for name in names], [f"{root}/{name}" for name in names]
         if not names:
             return []
@@ -155,8 +156,16 @@ def download_folder(url: str, folder: Path) -> list[Path]:
             make_request(get, url, "cannot be fetched", OutputError)
             return copies
         except OutputError:
-            if sorted(find_states(url)) == names:
+            if list_bare_names(url) == names:
                 raise  # otherwise another run has replaced its parts meanwhile
+
+
+def list_bare_names(url: str) -> list[str]:
+    """Return the sorted names of the files of a folder. Those with a slash or a backslash are left out.
+
+    Raises OutputError, StorageError.
+    """
+    return sorted(name for name in find_states(url) if name not in ("", ".", "..") and not {"/", "\\"} & set(name))
 
 
 def upload_file(path: Path, url: str) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Barrier
 
+import fsspec
 import pytest
 from images import make_image, save_image
 from outputs import read_files
@@ -18,7 +19,7 @@ from outputs import read_files
 from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.jobs.paths import IgnoredFiles, InputSpec
 from restore_cli.jobs.run import run_job
-from restore_cli.jobs.storage import list_remote, read_modified_ns, read_remote_state, upload_file
+from restore_cli.jobs.storage import download_folder, list_remote, read_modified_ns, read_remote_state, upload_file
 from restore_cli.jobs.types import Job, ModelOptions, RunOptions
 from restore_cli.weights.catalogue import Catalogue, Request, read_catalogue
 
@@ -154,3 +155,17 @@ def test_a_folder_that_cannot_be_made_is_one_line(server: str, home: Path, tmp_p
     (home / "file").write_text("no folder")
     with pytest.raises(OutputError, match="cannot be written"):
         upload_file(tmp_path / "a.txt", f"{server}/file/below/a.txt")
+
+
+@pytest.mark.parametrize("name", ["../../outside.jsonl", "..\\outside.jsonl", "below/inside.jsonl", ".."])
+def test_names_of_a_store_lead_to_no_file_outside_of_the_folder(name: str, tmp_path: Path) -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/clean/manifest/000001.jsonl", b"{}")
+    store.store[f"/clean/manifest/{name}"] = store.store["/clean/manifest/000001.jsonl"]  # as a bucket may have it
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    try:
+        assert download_folder("memory://clean/manifest", folder) == [folder / "000001.jsonl"]
+    finally:
+        store.store.clear()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [folder / "000001.jsonl"]
