@@ -34,7 +34,8 @@ class LocalTask:
         if is_remote(self.input):
             from restore_cli.jobs.storage import download_file
 
-            self.input = str(self.temporary / self.input.rpartition("/")[2])
+            self.input = str(self.temporary / "in" / self.input.rpartition("/")[2])
+            Path(self.input).parent.mkdir()
             download_file(self.task.input, Path(self.input))
 
     def make_failure(self, error: RestoreError) -> Result:

@@ -131,9 +131,15 @@ class Worker:
         return True
 
     def discard_waiting(self, waiting: Waiting) -> None:
-        """Release the memory of pictures that will not be restored, so that waiting threads can end."""
-        for item in waiting:
-            if isinstance(item, Future) and not item.cancel() and isinstance(opened := item.result(), OpenedTask):
+        """Release the memory of pictures that will not be restored, so that waiting threads can end.
+
+        Cancelling begins at the end of the queue: a cancelled task does not pass its turn on, and a thread that takes a
+        later task would wait for that turn forever.
+        """
+        tasks = [item for item in waiting if isinstance(item, Future)]
+        begun = [task for task in reversed(tasks) if not task.cancel()]
+        for task in reversed(begun):
+            if task.exception() is None and isinstance(opened := task.result(), OpenedTask):
                 opened.local.discard()
                 self.budget.release(opened.held_bytes)
 
@@ -183,6 +189,7 @@ class Worker:
             together = self.restore_together(group, loaded) if len(group) > 1 else []
             return together or [self.restore_alone(each, loaded) for each in group]
         except WeightsError:
+            opened.local.discard()
             raise
         except RestoreError as error:
             return [completed(opened.local.make_failure(error))]
