@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import BinaryIO
 
 from restore_cli.errors import OutputError
@@ -19,6 +20,7 @@ __all__ = [
     "atomic_write",
     "describe_refusal",
     "make_folder",
+    "make_temporary_folder",
     "sweep",
     "sync_folder",
 ]
@@ -154,6 +156,15 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"{folder}: is a file, not a folder", "choose another folder with -o") from error
     except OSError as error:
         raise describe_refusal(folder, error) from error
+
+
+def make_temporary_folder() -> Path:
+    """Make a folder in TMPDIR, or where the system keeps temporary files. Raises OutputError."""
+    try:
+        return Path(mkdtemp(prefix="restore-"))
+    except OSError as error:
+        line = f"temporary files cannot be written: {error.strerror or error}"
+        raise OutputError(line, "TMPDIR=/a/larger/disk") from error
 
 
 def describe_refusal(path: Path, error: OSError) -> OutputError:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from restore_cli.atomic import make_temporary_folder
 from restore_cli.cli.console import translate_write_errors
 from restore_cli.cli.inputs import STANDARD, is_one_file
 from restore_cli.cli.options import Options
@@ -107,7 +107,7 @@ def replace_streams(job: Job, options: Options, cleanups: list[Callable[[], None
     if not incoming and not outgoing:
         yield Streams(job)
         return
-    folder = Path(tempfile.mkdtemp(prefix="restore-")).resolve()
+    folder = make_temporary_folder().resolve()
     clear = partial(shutil.rmtree, folder, ignore_errors=True)
     cleanups.append(clear)
     try:

@@ -102,10 +102,14 @@ def make_natural_key(text: str) -> str:
     return f"{folded}\0{text}"
 
 
-def copy_times(source: str, path: str) -> None:
-    """Set the times of a file to those of another file."""
-    facts = os.stat(source)
-    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+def copy_times(source: str, path: str) -> tuple[str, ...]:
+    """Set the times of a file to those of another file. Return a note if that fails, because `path` is complete."""
+    try:
+        facts = os.stat(source)
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    except OSError as error:
+        return (f"its time is not that of the input: {error.strerror}",)
+    return ()
 
 
 def canonicalize_path(path: str) -> str:

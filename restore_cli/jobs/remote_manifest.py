@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
+from restore_cli.atomic import make_temporary_folder
 from restore_cli.errors import RestoreError
 from restore_cli.jobs.manifest import Manifest
 from restore_cli.jobs.storage import delete_files, download_folder, upload_file
@@ -85,7 +85,7 @@ def open_remote_manifest(
     shard: tuple[int, int] | None = None,
 ) -> RemoteManifest:
     """Return the manifest of a remote folder. Raises OutputError, StorageError."""
-    temporary = Path(mkdtemp(prefix="restore-"))
+    temporary = make_temporary_folder()
     try:
         return RemoteManifest(f"{folder.rstrip('/')}/{FOLDER}", temporary, options, is_current, shard)
     except BaseException:

@@ -168,6 +168,17 @@ def test_times_are_kept_on_request(job: Job) -> None:
     assert set(statuses(replace(job, run=replace(job.run, keep_times=True))).values()) == {"skipped"}
 
 
+def test_times_that_cannot_be_kept_are_a_note(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, ns: tuple[int, int]) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.utime", refuse)
+    results = list(run_job(replace(job, run=replace(job.run, keep_times=True))))
+    assert [(result.status, result.notes[-1]) for result in results] == [
+        ("done", "its time is not that of the input: Operation not permitted")
+    ] * 6
+
+
 def test_stopping_starts_no_more_tasks(job: Job) -> None:
     results: list[Result] = []
     for i in range(10, 60):

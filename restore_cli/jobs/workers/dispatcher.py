@@ -212,10 +212,10 @@ class Dispatcher:
                 return None
         except RestoreError:  # the server does not answer
             return None
-        if self.job.run.keep_times and not (is_remote(task.input) or is_remote(task.output)):
-            copy_times(task.input, task.output)
-        model, sha256 = worker.models.get(task.input, (None, None))
         notes = ("its worker died when it was written",)
+        if self.job.run.keep_times and not (is_remote(task.input) or is_remote(task.output)):
+            notes += copy_times(task.input, task.output)
+        model, sha256 = worker.models.get(task.input, (None, None))
         return Result(task.input, task.output, "done", model=model, sha256=sha256, notes=notes)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 
+from restore_cli.atomic import make_temporary_folder
 from restore_cli.errors import ImageError, OutputError, RestoreError, StorageError
 from restore_cli.jobs.paths import is_remote
 from restore_cli.jobs.types import Result, Task
@@ -25,10 +25,10 @@ class LocalTask:
         """folder of the copies"""
 
     def download(self) -> None:
-        """Download a remote input, and choose a local path for a remote output. Raises ImageError."""
+        """Download a remote input, and choose a local path for a remote output. Raises ImageError, OutputError."""
         if not (is_remote(self.input) or is_remote(self.output)):
             return
-        self.temporary = Path(mkdtemp(prefix="restore-"))
+        self.temporary = make_temporary_folder()
         if is_remote(self.output):
             self.output = str(self.temporary / "out" / self.output.rpartition("/")[2])
         if is_remote(self.input):

@@ -307,7 +307,7 @@ class Worker:
             note = Provenance(job.model.request.task, loaded.name, loaded.sha256, scale, job.model.tta, strength)
             with stating_lack_of_memory("cpu", "its result"):
                 size, left_out = write_file(pipeline, pages, scale, note)
-            self.deliver(task, pipeline.path)
+            left_out += self.deliver(task, pipeline.path)
         except RestoreError as error:
             return opened.local.make_failure(error)
         finally:
@@ -329,14 +329,15 @@ class Worker:
             notes=(*describe_fallbacks(trace, loaded.tiling), *left_out, *self.advise_on_compression(opened, loaded)),
         )
 
-    def deliver(self, task: Task, path: Path) -> None:
-        """Upload a remote output, or give a local one the times of its input. Raises OutputError."""
+    def deliver(self, task: Task, path: Path) -> tuple[str, ...]:
+        """Upload a remote output, or give a local one the times of its input. Return notes. Raises OutputError."""
         if is_remote(task.output):
             from restore_cli.jobs.storage import upload_file
 
             upload_file(path, task.output)
         elif self.job.run.keep_times and not is_remote(task.input):
-            copy_times(task.input, task.output)
+            return copy_times(task.input, task.output)
+        return ()
 
     def advise_on_compression(self, opened: OpenedTask, loaded: LoadedModel) -> Iterator[str]:
         """Yield a note if a compressed image was enlarged by a model of the catalogue for clean images."""

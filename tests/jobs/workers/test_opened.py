@@ -9,6 +9,7 @@ import fsspec
 import pytest
 
 from restore_cli.atomic import make_folder
+from restore_cli.errors import OutputError
 from restore_cli.jobs.types import Task
 from restore_cli.jobs.workers.opened import LocalTask
 
@@ -31,3 +32,9 @@ def test_the_copy_of_an_input_leaves_room_for_its_output(name: str, store: fsspe
     local.discard()
     assert local.temporary is not None
     assert not local.temporary.exists()
+
+
+def test_a_full_temporary_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(OutputError, match="temporary files cannot be written: No such file or directory"):
+        LocalTask(Task("memory://photos/a.png", "a.png")).download()
