@@ -72,6 +72,7 @@ def build_run_options(flags: RunFlags, outputs: OutputFlags) -> RunOptions:
         if_exists=choose_if_exists(flags),
         compare_by_hash=flags.hash,
         keep_times=outputs.keep_times,
+        compare=outputs.compare,
         fail_fast=flags.fail_fast,
         watch=flags.watch,
         cluster=flags.cluster,

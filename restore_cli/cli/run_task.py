@@ -24,7 +24,7 @@ from restore_cli.errors import OutputError, RestoreError
 from restore_cli.jobs.events import Event, OnEvent, PictureFinished, StopRequested
 from restore_cli.jobs.naming import name_sheet
 from restore_cli.jobs.run import run_job
-from restore_cli.jobs.types import Job, Result
+from restore_cli.jobs.types import Job, Result, RunOptions
 
 __all__ = ["run_task"]
 
@@ -65,7 +65,7 @@ def run_and_report(job: Job, options: Options) -> None:
             results = run_job(
                 stream.job, stream.rename_events(on_event), lambda: stop.requested, stats.ignored, count_inputs
             )
-            report_results(map(stream.deliver, results), on_event, stats, options)
+            report_results(map(stream.deliver, results), on_event, stats, job.run)
     except KeyboardInterrupt:
         stop.requested = True
     except (RestoreError, PipeClosed) as error:
@@ -79,11 +79,11 @@ def run_and_report(job: Job, options: Options) -> None:
         raise typer.Exit(stats.code)
 
 
-def report_results(results: Iterable[Result], on_event: OnEvent, stats: RunStats, options: Options) -> None:
+def report_results(results: Iterable[Result], on_event: OnEvent, stats: RunStats, run: RunOptions) -> None:
     """Count and report each Result. A report that cannot be written does not end the run."""
     for result in results:
-        if options.output.compare and result.status == "done":
-            write_sheet(result, options.run.overwrite)
+        if run.compare and result.status == "done":
+            write_sheet(result, run.if_exists == "overwrite")
         stats.add(result)
         try:
             on_event(PictureFinished(result))

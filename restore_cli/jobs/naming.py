@@ -31,6 +31,8 @@ class Naming:
     output: str | None
     forced_suffix: str | None = None
     """the suffix of the format that --format names"""
+    sheets: bool = False
+    """whether each output gets a sheet that compares it with its input"""
 
     @property
     def is_template(self) -> bool:
@@ -80,7 +82,8 @@ def assign_outputs(inputs: Sequence[Input], naming: Naming, folder: str | None) 
     """Assign an output to each input. Inputs that are the output or the comparison sheet of another input are left out.
 
     If two outputs would get the same name, the input whose suffix differs keeps it in the name: photo.jpg.png.
-    If the names are still equal, the later input is refused. So are inputs that would overwrite an input.
+    If the names are still equal, the later input is refused. So is an input whose output or sheet would overwrite an
+    input, or whose sheet would overwrite the output of another input.
     """
     plain = [name_output(item, naming, folder, whole_name=False) for item in inputs]
     shared = Counter(plain)
@@ -99,7 +102,8 @@ def assign_outputs(inputs: Sequence[Input], naming: Naming, folder: str | None) 
         pairs = list(zip(inputs, plain, strict=True))
         sources = {canonicalize_path(item.path) for item in inputs}
     targets = {canonicalize_path(path) for _, path in pairs}
-    if len(targets) == len(pairs) and sources.isdisjoint(targets):
+    sheets = {canonicalize_path(name_sheet(path)) for _, path in pairs} if naming.sheets else set()
+    if len(targets) == len(pairs) and sources.isdisjoint(targets) and sheets.isdisjoint(sources | targets):
         return Assignment(pairs, [])
     return separate_conflicts(pairs, sources, naming)
 
@@ -107,9 +111,10 @@ def assign_outputs(inputs: Sequence[Input], naming: Naming, folder: str | None) 
 def separate_conflicts(pairs: list[tuple[Input, str]], sources: set[str], naming: Naming) -> Assignment:
     """Return the pairs without conflict, and the others with the reason."""
     first: dict[str, Input] = {}
+    targets = {canonicalize_path(path) for _, path in pairs}
     refused = []
     for item, path in pairs:
-        target = canonicalize_path(path)
+        target, sheet = canonicalize_path(path), name_sheet(path)
         other = first.setdefault(target, item)
         if target in sources:
             line = f"{item.path} would be written to {path}, which is an input"
@@ -118,6 +123,9 @@ def separate_conflicts(pairs: list[tuple[Input, str]], sources: set[str], naming
             hint = "put {stem} into the template" if naming.is_template else "restore them one after the other"
             line = f"{other.path} and {item.path} would both be written to {path}"
             refused.append((item, path, UsageError(line, hint=hint)))
+        elif naming.sheets and canonicalize_path(sheet) in sources | targets:
+            line = f"the sheet of {item.path} would be written to {sheet}, which is an input or another output"
+            refused.append((item, path, UsageError(line, hint="without --compare, or -o with another name")))
     out = {item.path for item, _, _ in refused}
     return Assignment([pair for pair in pairs if pair[0].path not in out], refused)
 

@@ -114,7 +114,13 @@ def execute(items: Iterator[PlanItem], make_executor: Callable[[], Executor]) ->
 def check_remote(job: Job) -> None:
     """Raise UsageError for options that work with local files only, if a path is remote."""
     paths = [path for path in (*job.inputs.paths, *(job.inputs.listed or ()), job.output or "") if is_remote(path)]
-    local_only = {"--watch": job.run.watch, "--hash": job.run.compare_by_hash, "--keep-times": job.run.keep_times}
+    run = job.run
+    local_only = {
+        "--watch": run.watch,
+        "--hash": run.compare_by_hash,
+        "--keep-times": run.keep_times,
+        "--compare": run.compare,
+    }
     if paths and (option := next((name for name, given in local_only.items() if given), None)):
         raise UsageError(f"{option} works with local files only, and {paths[0]} is remote")
 
@@ -145,4 +151,4 @@ def make_plan(job: Job, models: ModelCache, ignored: IgnoredFiles, dry_run: bool
         here = ModelCache(replace(job.model, device="cpu"), models.on_event) if job.uses_other_processes else models
         model, scale = job.model.weights.stem, here.get_custom(job.model.weights).contract.scale
         sha256 = here.sha256(job.model.weights.name)
-    return Plan(job, Naming(task, model, scale, job.output, forced), sha256, ignored, dry_run)
+    return Plan(job, Naming(task, model, scale, job.output, forced, job.run.compare), sha256, ignored, dry_run)

@@ -59,6 +59,8 @@ class RunOptions:
     """whether inputs are compared by sha256 instead of modification time"""
     keep_times: bool = False
     """whether outputs get the modification time of their inputs"""
+    compare: bool = False
+    """whether each output gets a sheet that compares it with its input"""
     fail_fast: bool = False
     """whether to stop after the first failure"""
     watch: bool = False

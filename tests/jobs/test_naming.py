@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,21 @@ def test_an_input_is_never_overwritten() -> None:
     pairs, refused = assign_outputs(inputs("a.png", "b.png"), wanted, "photos/")
     assert not pairs
     assert "which is an input" in str(refused[0][2])
+
+
+@pytest.mark.parametrize(
+    ("output", "found", "kept"),
+    [
+        ("out/a.png", ["a.png"], ["a.png"]),
+        ("photos/a.png", ["a_compare.png"], []),
+        ("out/", ["a.png", "a_compare.png"], ["a_compare.png"]),
+        ("out/", ["a.jpg", "a.jpg_compare.png"], ["a.jpg_compare.png"]),
+    ],
+)
+def test_a_sheet_overwrites_neither_an_input_nor_an_output(output: str, found: list[str], kept: list[str]) -> None:
+    wanted = naming(output, "denoise")
+    folder = wanted.find_folder(several=len(found) > 1)
+    assert len(assign_outputs(inputs(*found), wanted, folder).pairs) == len(found)
+    pairs, refused = assign_outputs(inputs(*found), replace(wanted, sheets=True), folder)
+    assert [item.relative for item, _ in pairs] == kept
+    assert all("the sheet of" in error.message for _, _, error in refused)

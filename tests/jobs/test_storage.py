@@ -122,7 +122,8 @@ def test_modification_times_of_all_formats(facts: dict[str, object], stamp: int)
 
 
 @pytest.mark.parametrize(
-    "options", [RunOptions(watch=True), RunOptions(compare_by_hash=True), RunOptions(keep_times=True)]
+    "options",
+    [RunOptions(watch=True), RunOptions(compare_by_hash=True), RunOptions(keep_times=True), RunOptions(compare=True)],
 )
 def test_options_for_local_files_refuse_remote_ones(options: RunOptions) -> None:
     job = Job(
