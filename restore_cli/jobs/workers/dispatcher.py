@@ -98,7 +98,8 @@ class Dispatcher:
                 wait = STOP_CHECK_SECONDS
                 if more:
                     more, wait = yield from self.assign_tasks(items)
-                self.assign_quarantined()
+                if not self.stopping():
+                    self.assign_quarantined()
                 yield from self.handle_messages(wait)
         finally:
             self.backend.close(self.workers)
