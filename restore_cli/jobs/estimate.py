@@ -154,7 +154,8 @@ def measure_seconds(
 def average_past_seconds(manifests: Iterable[Path], model: str, tta: bool) -> float | None:
     """Return the seconds per pixel of the last images restored in this way, None if there are none."""
     events = (event for path in manifests for event in read_recent_events(path) if event.get("model") == model)
-    done = deque((e for e in events if e.get("pixels") and e.get("tta", False) == tta), maxlen=200)
+    timed = (event for event in events if event.get("pixels") and "seconds" in event)
+    done = deque((event for event in timed if event.get("tta", False) == tta), maxlen=200)
     pixels = sum(event["pixels"] for event in done)
     return sum(event["seconds"] for event in done) / pixels if pixels else None
 

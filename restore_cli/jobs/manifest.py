@@ -39,6 +39,9 @@ MANIFEST_NAME = f"{STEM}.jsonl"
 STARTED, FAILED = 1, 0
 """fingerprints of outputs that are not finished"""
 
+DONE_KEYS = frozenset(("input", "source", "bytes", "modified", "options", "model", "checkpoint", "result"))
+"""keys of a line with the status "done", as far as they are read"""
+
 
 def compute_fingerprint(relative: str, size: int, stamp: int | str, options: str) -> int:
     """Return a number for an input and the options, valid in this process. `stamp`: mtime in ns, tag or sha256."""
@@ -73,7 +76,7 @@ class Manifest:
         keys, fingerprints, places = array("Q"), array("Q"), array("Q")
         for number, path in enumerate(self.files):
             for place, event in parse_lines(path):
-                if "status" not in event:
+                if not is_record(event):
                     continue
                 keys.append(hash_path(event["output"]))
                 fingerprints.append(self.fingerprint_event(event))
@@ -183,6 +186,12 @@ def parse_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             if isinstance(event, dict):
                 yield place, event
             place += len(line)
+
+
+def is_record(event: Mapping[str, Any]) -> bool:
+    """Whether a line records an output. The other lines have the options of a run, or were not written by restore."""
+    output, status = event.get("output"), event.get("status")
+    return isinstance(output, str) and isinstance(status, str) and (status != "done" or event.keys() >= DONE_KEYS)
 
 
 def hash_path(output: str) -> int:

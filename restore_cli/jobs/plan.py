@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from restore_cli.atomic import sweep
 from restore_cli.errors import OutputError, RestoreError, StorageError
-from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX, READ_ONLY_SUFFIXES
+from restore_cli.image.formats.capabilities import READABLE_SUFFIXES
 from restore_cli.jobs.discovery import Search
 from restore_cli.jobs.manifest import FAILED, STARTED, Manifest, compute_fingerprint, digest_options, open_manifest
 from restore_cli.jobs.naming import Naming, assign_outputs
@@ -88,7 +88,7 @@ class Plan:
 
     def make_search(self, ignored: IgnoredFiles) -> Search:
         """Return a search for the inputs that leaves out the folder of the outputs."""
-        return Search(self.job.inputs, (*FORMAT_BY_SUFFIX, *READ_ONLY_SUFFIXES), ignored, self.folder)
+        return Search(self.job.inputs, READABLE_SUFFIXES, ignored, self.folder)
 
     def items(self) -> Iterator[PlanItem]:
         """Yield tasks, and Results of inputs that need no work. Folders that cannot be read come last, as failures.
@@ -273,10 +273,12 @@ class Plan:
         return event["checkpoint"] in (self.published.get(event["model"]), None) or event["model"] not in self.published
 
     def count_inputs(self) -> int:
+        """Return the number of inputs of this shard. Those that are refused count, because they have Results."""
         total, shard = 0, self.job.run.shard
         for group in self.make_search(IgnoredFiles()).find_groups():
-            pairs = assign_outputs(group, self.naming, self.folder).pairs
-            total += len(pairs) if shard is None else sum(in_shard(item, shard) for item, _ in pairs)
+            named = assign_outputs(group, self.naming, self.folder)
+            inputs = [pair[0] for pair in named.pairs] + [refusal[0] for refusal in named.refused]
+            total += len(inputs) if shard is None else sum(in_shard(item, shard) for item in inputs)
         return total
 
     def publish(self) -> None:
@@ -312,7 +314,7 @@ def exists(path: str) -> bool:
 
 def names_folder(path: str) -> bool:
     """Whether a path is a folder. For a URL the suffix decides."""
-    return os.path.splitext(path)[1].lower() not in FORMAT_BY_SUFFIX if is_remote(path) else os.path.isdir(path)
+    return os.path.splitext(path)[1].lower() not in READABLE_SUFFIXES if is_remote(path) else os.path.isdir(path)
 
 
 def in_shard(item: Input, shard: tuple[int, int]) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from restore_cli.errors import NothingToDo, OutputError, RestoreError, StorageError, UsageError
 from restore_cli.image.codec import infer_format
-from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX, READ_ONLY_SUFFIXES, SUFFIX_BY_FORMAT
+from restore_cli.image.formats.capabilities import READ_ONLY_SUFFIXES, READABLE_SUFFIXES, SUFFIX_BY_FORMAT
 from restore_cli.jobs.events import InputsCounted, OnEvent, ignore_event
 from restore_cli.jobs.model_cache import ModelCache, check_request
 from restore_cli.jobs.naming import Naming
@@ -84,7 +84,7 @@ def plan_dry_run(job: Job, models: ModelCache) -> Plan:
 def make_no_inputs_error(job: Job, ignored: IgnoredFiles) -> NothingToDo:
     """Return the error for a run without inputs."""
     names = ", ".join(job.inputs.paths) or "the list"
-    line = f"no image in {names}: none of its files ends in {' '.join(FORMAT_BY_SUFFIX)}"
+    line = f"no image in {names}: none of its files ends in {' '.join(READABLE_SUFFIXES)}"
     if not ignored.linked_folders:
         return NothingToDo(line)
     return NothingToDo(f"{line}; linked folders were not followed: {ignored.linked_folders}", hint="--follow-links")

@@ -14,8 +14,9 @@ import pytest
 from images import make_image, save_image
 
 from restore_cli.jobs.manifest import MANIFEST_NAME
+from restore_cli.jobs.model_cache import ModelCache
 from restore_cli.jobs.paths import InputSpec
-from restore_cli.jobs.run import run_job
+from restore_cli.jobs.run import plan_dry_run, run_job
 from restore_cli.jobs.types import Job, ModelOptions, Result
 from restore_cli.weights.catalogue import Request, read_catalogue
 
@@ -117,6 +118,19 @@ def test_the_result_of_another_input_is_not_replaced(job: Job) -> None:
     (result,) = run_job(replace(job, inputs=InputSpec(("others",))))
     assert result.error is not None
     assert "which is the result of" in str(result.error)
+
+
+def test_lines_that_restore_did_not_write_are_ignored(job: Job) -> None:
+    statuses(job)
+    with Path("out", MANIFEST_NAME).open("a") as file:
+        file.write('{"status":"done","output":"0.png"}\n{"status":"begun"}\n{"status":"done","output":[]}\n[]\n')
+    assert statuses(job) == dict.fromkeys(ALL, "skipped")
+
+
+def test_the_count_includes_inputs_that_are_refused(job: Job) -> None:
+    plan = plan_dry_run(replace(job, output="photos"), ModelCache(job.model))
+    assert [result.status for result in plan.items() if isinstance(result, Result)] == ["failed"] * 6
+    assert plan.count_inputs() == plan.found == 6
 
 
 def test_skip_existing_checks_only_names(job: Job) -> None:

@@ -18,6 +18,7 @@ from outputs import read_files
 
 from restore_cli.errors import ImageError, OutputError, UsageError
 from restore_cli.jobs.paths import IgnoredFiles, InputSpec
+from restore_cli.jobs.plan import names_folder
 from restore_cli.jobs.run import run_job
 from restore_cli.jobs.storage import download_folder, list_remote, read_modified_ns, read_remote_state, upload_file
 from restore_cli.jobs.types import Job, ModelOptions, RunOptions
@@ -134,6 +135,12 @@ def test_options_for_local_files_refuse_remote_ones(options: RunOptions) -> None
     )
     with pytest.raises(UsageError, match=r"works with local files only, and ftp://.* is remote"):
         next(run_job(job))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.GIF", "a.heic"])
+def test_a_remote_image_is_no_folder(name: str) -> None:
+    assert not names_folder(f"s3://photos/{name}")
+    assert names_folder("s3://photos/2026")
 
 
 def test_concurrent_uploads_into_a_new_folder(server: str, home: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ __all__ = [
     "MAX_SAMPLE_BYTES",
     "MAX_SIDE",
     "MULTI_FRAME_FORMATS",
+    "READABLE_SUFFIXES",
     "READ_ONLY_SUFFIXES",
     "SUFFIX_BY_FORMAT",
     "WRITABLE_DEPTHS",
@@ -32,6 +33,8 @@ SUFFIXES = {
 FORMAT_BY_SUFFIX = {suffix: format for format, suffixes in SUFFIXES.items() for suffix in suffixes}
 SUFFIX_BY_FORMAT = {format: suffixes[0] for format, suffixes in SUFFIXES.items()}
 READ_ONLY_SUFFIXES = (".heic", ".heif", ".gif")
+READABLE_SUFFIXES = (*FORMAT_BY_SUFFIX, *READ_ONLY_SUFFIXES)
+"""The suffixes of the files that are inputs when a folder is searched."""
 
 # What the writers support.
 ALPHA_FORMATS = ("PNG", "WEBP", "TIFF", "AVIF", "JXL")
