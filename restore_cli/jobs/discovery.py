@@ -25,7 +25,7 @@ from restore_cli.jobs.paths import (
     strip_root,
 )
 
-__all__ = ["Search", "collect_inputs"]
+__all__ = ["Search", "collect_inputs", "is_inside"]
 
 REQUESTS = 16
 """requests for the state of listed files that run at the same time"""

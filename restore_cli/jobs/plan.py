@@ -7,6 +7,7 @@ import stat
 import time
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from restore_cli.atomic import sweep
 from restore_cli.errors import OutputError, RestoreError, StorageError
 from restore_cli.image.formats.capabilities import READABLE_SUFFIXES
-from restore_cli.jobs.discovery import Search
+from restore_cli.jobs.discovery import Search, is_inside
 from restore_cli.jobs.manifest import FAILED, STARTED, Manifest, compute_fingerprint, digest_options, open_manifest
 from restore_cli.jobs.naming import Naming, assign_outputs
 from restore_cli.jobs.paths import FileState, IgnoredFiles, Input, canonicalize_path, is_remote
@@ -68,6 +69,10 @@ class Plan:
         self.folder = self.naming.find_folder(several=self.by_folder or self.has_several_inputs)
         self.manifest_folder = self.find_manifest_folder()
         self.watcher = StableFileWatcher() if self.job.run.watch else None
+        self.group: list[Input] = []
+        """the inputs that are planned now"""
+        self.real_inputs: frozenset[str] | None = None
+        """their paths without links, once they are needed"""
 
     @property
     def has_several_inputs(self) -> bool:
@@ -133,6 +138,7 @@ class Plan:
 
     def plan_group(self, group: list[Input]) -> Iterator[PlanItem]:
         """Yield the items of inputs whose outputs may get the same name."""
+        self.group, self.real_inputs = group, None
         named = assign_outputs(group, self.naming, self.folder)
         if named.refused and not self.by_folder:
             raise named.refused[0][2]
@@ -189,8 +195,8 @@ class Plan:
 
     def start_task(self, item: Input, output: str, existing: FileState | None) -> Task:
         """Return the task and record that it has started. Raises OutputError."""
-        if existing is not None and os.path.exists(item.path) and os.path.samefile(item.path, output):
-            raise OutputError(f"{output}: is a link to the input", "-o with another folder")
+        if existing is not None and not is_remote(output) and self.leads_to_input(item, output):
+            raise OutputError(f"{output}: is a link to an input", "-o with another folder")
         manifest, name = self.find_manifest(item, output)
         if self.dry_run:
             return Task(item.path, output, existing)
@@ -201,6 +207,27 @@ class Plan:
             self.swept.add(folder)
             sweep(Path(folder))
         return Task(item.path, output, existing)
+
+    def leads_to_input(self, item: Input, output: str) -> bool:
+        """Whether an existing output is an input, of this task or of another one, because of links.
+
+        The inputs of a folder are not all known at the same time, so every file in it counts, except the outputs.
+        """
+        with suppress(OSError):  # the input is remote, or one of the files was removed
+            if os.path.samefile(item.path, output):
+                return True
+        is_link, real = os.path.islink(output), os.path.realpath(output)
+        if not self.by_folder:
+            return is_link and real in self.find_real_inputs()
+        folder = os.path.dirname(real)
+        is_own = self.folder is None or is_inside(folder, os.path.realpath(self.folder))
+        return is_inside(folder, os.path.realpath(self.job.inputs.paths[0])) and (is_link or not is_own)
+
+    def find_real_inputs(self) -> frozenset[str]:
+        """Return the paths of the inputs without links."""
+        if self.real_inputs is None:
+            self.real_inputs = frozenset(os.path.realpath(item.path) for item in self.group)
+        return self.real_inputs
 
     def record(self, result: Result) -> None:
         """Record the Result of a task. Raises OutputError."""

@@ -133,6 +133,43 @@ def test_the_count_includes_inputs_that_are_refused(job: Job) -> None:
     assert plan.count_inputs() == plan.found == 6
 
 
+def make_link(path: str, target: str) -> None:
+    Path(path).parent.mkdir(exist_ok=True)
+    Path(path).symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "link", "target"),
+    [
+        (("photos",), "out", "out/0.png", "../photos/2.png"),
+        (("photos",), "out", "out/sub", "../photos"),
+        (("photos",), "photos/out", "photos/out/0.png", "../2.png"),
+        (("photos",), None, "photos/0_denoise.png", "2.png"),
+        (("photos/0.png", "photos/2.png"), "out", "out/0.png", "../photos/2.png"),
+        (("photos/0.png", "photos/2.png"), "out/{stem}.png", "out/0.png", "../photos/2.png"),
+    ],
+)
+def test_a_link_leads_to_no_input(
+    inputs: tuple[str, ...], output: str | None, link: str, target: str, job: Job
+) -> None:
+    save_image(Path("photos/1.png"), make_image(9, 9, seed=7))  # out/sub/1.png would be this one
+    before = contents("photos")
+    make_link(link, target)
+    overwriting = replace(job.run, if_exists="overwrite")
+    results = list(run_job(replace(job, inputs=InputSpec(inputs), output=output, run=overwriting)))
+    assert contents("photos").items() >= before.items()
+    assert "is a link to an input" in " ".join(str(result.error) for result in results)
+    assert "done" in {result.status for result in results}
+
+
+def test_results_may_be_links_to_other_places(job: Job) -> None:
+    Path("elsewhere").mkdir()
+    Path("elsewhere/old.png").write_bytes(b"old")
+    make_link("out/0.png", "../elsewhere/old.png")
+    assert set(statuses(replace(job, run=replace(job.run, if_exists="overwrite"))).values()) == {"done"}
+    assert Path("elsewhere/old.png").read_bytes() != b"old"
+
+
 def test_skip_existing_checks_only_names(job: Job) -> None:
     Path("out").mkdir()
     Path("out/0.png").touch()

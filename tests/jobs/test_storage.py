@@ -137,6 +137,14 @@ def test_options_for_local_files_refuse_remote_ones(options: RunOptions) -> None
         next(run_job(job))
 
 
+def test_a_result_in_a_store_is_replaced(job: Job) -> None:
+    there = replace(job, output="memory://clean", run=RunOptions(if_exists="overwrite"))
+    try:
+        assert [[result.status for result in run_job(there)].count("done") for _ in range(2)] == [4, 4]
+    finally:
+        fsspec.filesystem("memory").store.clear()
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.GIF", "a.heic"])
 def test_a_remote_image_is_no_folder(name: str) -> None:
     assert not names_folder(f"s3://photos/{name}")
