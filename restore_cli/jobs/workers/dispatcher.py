@@ -213,7 +213,7 @@ class Dispatcher:
                 return None
         except RestoreError:  # the server does not answer
             return None
-        notes = ("its worker died when it was written",)
+        notes: tuple[str, ...] = ("its worker died when it was written",)
         if self.job.run.keep_times and not (is_remote(task.input) or is_remote(task.output)):
             notes += copy_times(task.input, task.output)
         model, sha256 = worker.models.get(task.input, (None, None))

@@ -47,10 +47,8 @@ class Backend:
 def test_a_quarantined_task_does_not_start_after_a_request_to_stop() -> None:
     done = PictureFinished(Result("2.png", "out/2.png", "done"))
     ready = [(number, Ready()) for number in range(3)]
-    backend, stopped = Backend(ready, [], [(0, Died("killed"))], [], [(1, done)]), []
-
-    def stop() -> bool:
-        return bool(stopped)
+    backend = Backend(ready, [], [(0, Died("killed"))], [], [(1, done)])
+    stopped: list[bool] = []
 
     def tasks() -> Iterator[Task]:
         yield Task("1.png", "out/1.png")
@@ -58,6 +56,6 @@ def test_a_quarantined_task_does_not_start_after_a_request_to_stop() -> None:
         stopped.append(True)
 
     job = Job(ModelOptions(Request("denoise"), Catalogue((), {})))
-    results = list(Dispatcher(backend, job, ignore_event, stop).results(tasks()))
+    results = list(Dispatcher(backend, job, ignore_event, lambda: bool(stopped)).results(tasks()))
     assert [result.input for result in results] == ["2.png"]
     assert [handle.inputs for handle in backend.handles] == [["1.png"], ["2.png"], []]
