@@ -181,7 +181,7 @@ def make_runner(model: Network, tta: bool) -> Runner:
 
 
 def make_chooser(model: Runner, tile: int | None, overlap: int | None, memory: int | None) -> ChooseTiling:
-    """Return a function that returns the tiling for a picture whose longest side is given, px."""
+    """Return a function that returns the tiling for an image whose longest side is given, px."""
     from restore_cli.pipeline.array import choose_tiling
 
     return partial(choose_tiling, model, model.device, tile=tile, overlap=overlap, memory=memory)

@@ -164,7 +164,7 @@ class Downloads:
                     self.bar.stop()
                     self.bar = None
             case SourceFailed(name, reason):
-                if not self.quiet and (line := f"{name}: passed over {reason}") not in self.told:
+                if not self.quiet and (line := f"{name}: no download from {reason}") not in self.told:
                     self.told.add(line)
                     note(line)
 

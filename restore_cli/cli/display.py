@@ -39,7 +39,7 @@ class Display:
         self.tiles = (0, 0)
         self.model = ""
         self.started: float | None = None
-        """time at which the first picture started"""
+        """time at which the first image started"""
 
     def handle(self, event: Event) -> None:
         """Take over what the next drawing shows."""
@@ -61,7 +61,7 @@ class Display:
                 self.is_stopping = True
 
     def handle_alone(self, event: Event) -> None:
-        """Do as `handle`, but show only the picture that started last. For runs that report no finished pictures."""
+        """Do as `handle`, but show only the image that started last. For runs that do not report finished images."""
         if isinstance(event, PictureStarted):
             self.in_flight.clear()
             self.started, self.count = None, 1
@@ -88,7 +88,7 @@ class Display:
         return Text(f"{done}/{total}" if total else f"{done}"), make_progress_bar(done, total), Text(ends)
 
     def make_picture_row(self, names: list[str]) -> Row:
-        """Return the picture that started last with its tiles, and how many others are being written."""
+        """Return the image that started last with its tiles, and how many others are being written."""
         done, total = self.tiles
         others = f" +{len(names) - 1}" if len(names) > 1 else ""
         name = shorten(escape_controls(names[-1]), err.width // 2 - len(others)) + others

@@ -11,7 +11,7 @@ import typer
 from restore_cli.cli.console import complain, note, say, say_json
 from restore_cli.cli.options import Options
 from restore_cli.cli.report import result_to_json, stats_to_json
-from restore_cli.cli.run_stats import RunStats, count_pictures, describe_ignored, format_duration, format_megapixels
+from restore_cli.cli.run_stats import RunStats, count_images, describe_ignored, format_duration, format_megapixels
 from restore_cli.jobs.estimate import Estimate, InputSample, estimate_run
 from restore_cli.jobs.model_cache import ModelCache
 from restore_cli.jobs.run import make_no_inputs_error, plan_dry_run
@@ -78,10 +78,10 @@ def print_item(item: Task | Result, options: Options) -> None:
 
 def describe_estimate(found: Estimate, stats: RunStats) -> list[str]:
     """Return the estimate as lines of text."""
-    reckoned = f", reckoned from {found.probed} of them" if found.probed < found.count else ""
+    extrapolated = f", extrapolated from {found.probed} of them" if found.probed < found.count else ""
     counts = f"{stats.skipped} skipped, {stats.failed} failed{describe_ignored(stats.ignored)}"
-    amount = f", {format_megapixels(found.pixels)}{reckoned}" if found.probed or not found.count else ""
-    lines = [f"would restore {count_pictures(stats.planned)}{amount}; {counts}"]
+    amount = f", {format_megapixels(found.pixels)}{extrapolated}" if found.probed or not found.count else ""
+    lines = [f"would restore {count_images(stats.planned)}{amount}; {counts}"]
     if found.unreadable:
         lines.append(f"{found.unreadable} of {found.probed} headers cannot be read: these images will fail")
     for entry in found.missing:

@@ -49,7 +49,7 @@ class Streams:
         return replace(result, input=shown, output=target, error=error)
 
     def rename_events(self, on_event: OnEvent) -> OnEvent:
-        """Return a function that reports events with - as the path of the picture from standard input."""
+        """Return a function that reports events with - as the path of the image from standard input."""
 
         def rename(event: Event) -> None:
             if isinstance(event, PictureStarted):

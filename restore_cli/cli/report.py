@@ -14,7 +14,7 @@ from typing import Any, Protocol, TextIO
 
 from restore_cli.cli.console import PipeClosed, complain, escape_controls, note, say_json
 from restore_cli.cli.own_files import refuse_other_content
-from restore_cli.cli.run_stats import MAX_LISTED_ERRORS, RunStats, count_pictures
+from restore_cli.cli.run_stats import MAX_LISTED_ERRORS, RunStats, count_images
 from restore_cli.errors import OutputError
 from restore_cli.jobs.events import Event, Note, PictureFinished, StopRequested
 from restore_cli.jobs.types import Result
@@ -46,7 +46,7 @@ class Lines:
             case PictureFinished(result):
                 self.write_result(result)
             case StopRequested(count):  # also if quiet, because the user waits for an answer
-                note(f"stopping: finishing {count_pictures(count)}; Ctrl-C again stops at once")
+                note(f"stopping: finishing {count_images(count)}; Ctrl-C again stops at once")
             case Note(text) if not self.quiet:
                 note(text)
 
@@ -138,7 +138,7 @@ class Log:
             case PictureFinished(result):
                 self.write_result(result)
             case StopRequested(count):
-                self.write("stopping", f"finishing {count_pictures(count)}")
+                self.write("stopping", f"finishing {count_images(count)}")
             case Note(text):
                 self.write("note", text)
 

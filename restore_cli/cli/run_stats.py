@@ -12,7 +12,7 @@ from restore_cli.jobs.types import Result, RunOptions
 __all__ = [
     "MAX_LISTED_ERRORS",
     "RunStats",
-    "count_pictures",
+    "count_images",
     "describe_ignored",
     "format_duration",
     "format_megapixels",
@@ -63,9 +63,7 @@ class RunStats:
         if run.watch:
             self.ended = self.unprinted
         elif stopped:
-            self.ended = Interrupted(
-                f"interrupted after {count_pictures(self.done)}", "the same command again continues"
-            )
+            self.ended = Interrupted(f"interrupted after {count_images(self.done)}", "the same command again continues")
         elif not self.total and run.shard is not None:
             self.ended = NothingToDo(f"nothing to do: no input belongs to shard {run.shard[0]}/{run.shard[1]}")
         elif not self.done and not self.failed:
@@ -94,7 +92,7 @@ class RunStats:
         return 0
 
     def __str__(self) -> str:
-        counts = f"{count_pictures(self.total)}: {self.done} done, {self.skipped} skipped, {self.failed} failed"
+        counts = f"{count_images(self.total)}: {self.done} done, {self.skipped} skipped, {self.failed} failed"
         speed = f"{format_megapixels(self.pixels)} in {format_duration(self.seconds)}"
         return f"{counts}{describe_ignored(self.ignored)}; {speed}"
 
@@ -103,7 +101,7 @@ def describe_ignored(ignored: IgnoredFiles) -> str:
     """Return what was found and is not an input as text that follows the counts."""
     found, links = "", ignored.linked_folders
     if ignored.hidden or ignored.others:
-        found = f"; {ignored.hidden} hidden, {ignored.others} others passed over"
+        found = f"; ignored: {ignored.hidden} hidden, {ignored.others} other files"
     if links:
         found += f"; {links} linked folder{'' if links == 1 else 's'} not followed (--follow-links)"
     return found
@@ -124,5 +122,5 @@ def format_duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def count_pictures(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count} pictures"
+def count_images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"

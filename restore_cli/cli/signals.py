@@ -1,4 +1,4 @@
-"""Signals: the first one finishes the images in flight, the second one ends the process at once."""
+"""Signals: after the first one the images in progress are finished, the second one ends the process at once."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def count_pixels(header: Header) -> int:
 
 
 def select_entry(options: ModelOptions, header: Header) -> Entry | None:
-    """Return the checkpoint for a picture, None if --weights names a file or none fits. Offline: one on this disk."""
+    """Return the checkpoint for an image, None if --weights names a file or none fits. Offline, prefer one on disk."""
     if options.weights is not None:
         return None
     try:

@@ -76,7 +76,7 @@ class PictureFinished:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The user asked to stop. The run ends when the pictures in flight are finished."""
+    """The user asked to stop. The run ends when the images in progress are finished."""
 
     in_flight: int
 

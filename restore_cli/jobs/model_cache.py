@@ -40,7 +40,7 @@ class ModelCache:
     """models for which PyTorch's compiler has been tried"""
 
     def get(self, header: Header) -> tuple[str, Runner]:
-        """Return the name and the model for a picture with this header. The first use fetches and loads the model."""
+        """Return the name and the model for an image with this header. The first use fetches and loads the model."""
         if self.options.weights is not None:
             return self.options.weights.name, self.get_custom(self.options.weights)
         from restore_cli.models.load import load_entry
@@ -90,7 +90,7 @@ class ModelCache:
         return name if self.options.weights is None else f"{name} ({self.loaded[name].architecture})"
 
     def get_tiling(self, name: str, model: Runner, side: int) -> Tiling:
-        """Return the tiling for a picture of `side` px: as requested, as it worked last, or as memory allows."""
+        """Return the tiling for an image of `side` px: as requested, as it worked last, or as memory allows."""
         from restore_cli.pipeline.array import choose_tiling
 
         options = self.options
@@ -109,7 +109,7 @@ class ModelCache:
         return self.tilings[name]
 
     def compile(self, name: str, model: Runner, tiling: Tiling) -> None:
-        """Try PyTorch's compiler for full tiles. Smaller pictures run without it."""
+        """Try PyTorch's compiler for full tiles. Smaller images run without it."""
         from restore_cli.models.compile import compile_if_faster
         from restore_cli.models.self_ensemble import SelfEnsemble
         from restore_cli.weights.store import get_cache_dir, refuse_unsafe_cache
@@ -182,7 +182,7 @@ def suggest_for_compressed(catalogue: Catalogue, name: str) -> str | None:
 
 
 def complete_request(request: Request, header: Header) -> Request:
-    """Return the request for one picture: gray or colour, and for JPEG repair the quality of the file."""
+    """Return the request for one image: gray or colour, and for JPEG repair the quality of the file."""
     quality = request.quality
     if request.task == "dejpeg" and quality is None:
         quality = header.jpeg_quality

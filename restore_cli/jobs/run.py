@@ -40,7 +40,7 @@ def run_job(
     reports InputsCounted, for which all folders are read once more.
 
     Raises, before the first Result: UsageError for an invalid request. At any time: WeightsError, because without its
-    checkpoint no picture can be restored, and StorageError, after the pictures in progress have ended. At the end:
+    checkpoint no image can be restored, and StorageError, after the images in progress have ended. At the end:
     NothingToDo if there is no input.
     """
     check_executor(job)

@@ -135,14 +135,14 @@ PlanItem = Task | Result | None
 
 
 Stopping = Callable[[], bool]
-"""tells whether to start no more tasks"""
+"""returns whether to start no more tasks"""
 
 
 class Executor(Protocol):
     """Restores tasks: with threads of this process, with several processes, or on a cluster."""
 
-    def results(self, steps: Iterator[PlanItem]) -> Iterator[Result]:
+    def results(self, items: Iterator[PlanItem]) -> Iterator[Result]:
         """Yield one Result for each Task and each Result of `items`, which are taken a few at a time.
 
-        Raises WeightsError: without its checkpoint no picture can be restored.
+        Raises WeightsError, because without its checkpoint no image can be restored.
         """

@@ -81,7 +81,7 @@ def test_skipped_inputs_are_counted_and_listed_if_they_were_named(restore: Run, 
     assert restore("denoise", "--weights", x1, "photos", "-o", "out").code == 0
     ran = restore("denoise", "--weights", x1, "photos", "-o", "out")
     assert ran.out == ""
-    assert ran.err.splitlines()[0].startswith("4 pictures: 0 done, 4 skipped, 0 failed; 1 hidden, 1 others passed over")
+    assert ran.err.splitlines()[0].startswith("4 images: 0 done, 4 skipped, 0 failed; ignored: 1 hidden, 1 other files")
     ran = restore("denoise", "--weights", x1, *photos[:2], "-o", "out")
     assert [line.partition(" → ")[0] for line in ran.err.splitlines()[:2]] == photos[:2]
 
@@ -106,7 +106,7 @@ def test_the_log_is_appended_to_and_has_every_event(restore: Run, x1: Path, phot
     assert words.count("done") == words.count("skipped") == len(photos)
     assert lines[0][2].startswith("restore denoise --weights")
     assert all(time.endswith("Z") for time, _, _ in lines)
-    assert "exit code 1; 5 pictures: 0 done, 4 skipped, 1 failed" in lines[-1][2]
+    assert "exit code 1; 5 images: 0 done, 4 skipped, 1 failed" in lines[-1][2]
 
 
 def test_a_list_of_files(restore: Run, x1: Path, photos: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +234,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(restore: Run, x1: Path, pho
     assert f"{photos[0]}: skipped: out/a.png" in ran.out
     for name in photos[1:]:
         assert f"{name} → {name.replace('photos', 'out')}\n" in ran.out
-    assert "would restore 4 pictures" in ran.err
+    assert "would restore 4 images" in ran.err
     assert "1 of 4 headers cannot be read" in ran.err
     ran = restore("denoise", "--weights", x1, "photos", "-o", "new", "--dry-run")
     assert f"one tile of {x1.name} (swinir) measured" in ran.err

@@ -158,7 +158,7 @@ def test_the_display_is_drawn_unless_the_terminal_forbids_it(
     assert text.rpartition("\x1b[?25")[2].startswith("h") or not live  # and shown again
     assert live or "\x1b" not in text
     assert "in/a [x].png → out/a [x].png  (x1.safetensors (swinir), 40×40 px" in text
-    assert "2 pictures: 2 done, 0 skipped, 0 failed" in text
+    assert "2 images: 2 done, 0 skipped, 0 failed" in text
 
 
 def read(terminal: int) -> str:

@@ -88,7 +88,7 @@ def test_hat_from_an_empty_cache_to_a_written_image(tmp_path: Path, device: str)
         first = restore(tmp_path, hub, *command)
         assert first.returncode == 0, first.stderr
         assert "in.png → in_sr4.png  (hat-x4, 112×80 px" in first.stdout
-        assert first.stderr.count("hat-x4: passed over hub nobody/nothing: HTTP 401, access refused") == 1
+        assert first.stderr.count("hat-x4: no download from hub nobody/nothing: HTTP 401, access refused") == 1
         assert "fetching hat-x4" in first.stderr
         assert "terms that a person should read" in first.stderr
         with Image.open(tmp_path / "in_sr4.png") as image:
@@ -114,6 +114,6 @@ def test_if_every_source_fails_each_has_a_line_and_the_error_lists_them(tmp_path
     ]
     assert (ran.returncode, ran.stdout) == (4, "")
     assert ran.stderr.splitlines() == [
-        *(f"hat-x4: passed over {reason}" for reason in reasons[:-1]),
+        *(f"hat-x4: no download from {reason}" for reason in reasons[:-1]),
         f"restore: hat-x4 cannot be fetched: {'; '.join(reasons)} (try: restore models pull hat-x4, later)",
     ]

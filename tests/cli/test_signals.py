@@ -67,7 +67,7 @@ def test_the_first_signal_finishes_images_in_flight_and_the_same_command_continu
         process.send_signal(number)
         out, err = process.communicate()
     assert process.returncode == 130, err
-    assert "stopping: finishing 1 picture; Ctrl-C again stops at once" in err or "stopping: finishing 2 pictures" in err
+    assert "stopping: finishing 1 image; Ctrl-C again stops at once" in err or "stopping: finishing 2 images" in err
     assert err.splitlines()[-1].startswith("restore: interrupted after")
     assert "the same command again continues" in err
     done = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
@@ -80,7 +80,7 @@ def test_the_first_signal_finishes_images_in_flight_and_the_same_command_continu
     with running(*command, cwd=tmp_path) as process:
         _, err = process.communicate()
     assert process.returncode == 0
-    assert f"8 pictures: {8 - len(done)} done, {len(done)} skipped, 0 failed" in err
+    assert f"8 images: {8 - len(done)} done, {len(done)} skipped, 0 failed" in err
 
 
 def test_a_second_signal_ends_at_once_and_leaves_nothing(tmp_path: Path, x1: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_second_signal_ends_at_once_and_leaves_nothing(tmp_path: Path, x1: Pat
         wait_until(process, lambda: partial_files(tmp_path))
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
-        assert process.stderr.readline().startswith("stopping: finishing 1 picture")
+        assert process.stderr.readline().startswith("stopping: finishing 1 image")
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate()
     assert process.returncode == 130
@@ -103,7 +103,7 @@ def test_a_second_lost_session_ends_at_once_and_leaves_nothing(tmp_path: Path, x
         wait_until(process, lambda: partial_files(tmp_path))
         process.send_signal(signal.SIGHUP)
         assert process.stderr is not None
-        assert process.stderr.readline().startswith("stopping: finishing 1 picture")
+        assert process.stderr.readline().startswith("stopping: finishing 1 image")
         process.send_signal(signal.SIGHUP)
         process.communicate()
     assert process.returncode == 130
@@ -193,7 +193,7 @@ def test_without_images_in_flight_the_first_signal_ends_the_run(
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate()
     assert process.returncode == 130
-    assert err == "restore: interrupted after 0 pictures (try: the same command again continues)\n"
+    assert err == "restore: interrupted after 0 images (try: the same command again continues)\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -159,7 +159,7 @@ def test_bad_images_are_named_and_the_others_restored(restore: Run, x1: Path) ->
     reasons = {"b.png": "not an image", "c.jpg": "damaged", "d.png": "empty"}
     for name, word in reasons.items():
         assert any(name in line and word in line for line in lines), (name, ran.err)
-    assert lines[-1].startswith("7 pictures: 4 done, 0 skipped, 3 failed; ")
+    assert lines[-1].startswith("7 images: 4 done, 0 skipped, 3 failed; ")
     assert sorted(path.name for path in Path("out").iterdir()) == [MANIFEST_NAME, "a.png", "e.png", "f.png", "g.jpg"]
 
 

@@ -259,7 +259,7 @@ def test_odd_keys_and_outputs_below_the_inputs(batch: Batch) -> None:
     assert set(store.read("in/out")) == {*odd, *(f"{number:02d}.bmp" for number in range(4))}
     again = batch.restore(*words)
     assert again.code == 3
-    assert again.err.splitlines()[0].startswith("7 pictures: 0 done, 7 skipped, 0 failed; 0.00 MP")
+    assert again.err.splitlines()[0].startswith("7 images: 0 done, 7 skipped, 0 failed; 0.00 MP")
 
 
 def test_listed_inputs_are_compared_too(batch: Batch) -> None:
@@ -273,7 +273,7 @@ def test_listed_inputs_are_compared_too(batch: Batch) -> None:
 def test_a_dry_run_downloads_no_image(batch: Batch) -> None:
     ran = batch.run("--dry-run")
     assert ran.code == 0, ran.err
-    assert "would restore 4 pictures; 0 skipped" in ran.err
+    assert "would restore 4 images; 0 skipped" in ran.err
     assert "cannot be read" not in ran.err
     assert "time: unknown, because remote images are not read for an estimate" in ran.err
     assert {request.is_list or request.method == "HEAD" for request in batch.store.proxy.requests} == {True}

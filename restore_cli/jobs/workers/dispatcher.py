@@ -87,7 +87,7 @@ class Dispatcher:
         """outputs of all tasks on which a worker died"""
         self.notes: set[str] = set()
         self.last_started: WorkerHandle | None = None
-        """the worker that started a picture last: only its tiles are reported"""
+        """the worker that started an image last: only its tiles are reported"""
 
     def results(self, items: Iterator[PlanItem]) -> Iterator[Result]:
         """Yield one Result for each item, in the order in which they finish. Raises RestoreError."""
@@ -163,7 +163,7 @@ class Dispatcher:
         return result
 
     def forward(self, worker: WorkerHandle, event: Event) -> None:
-        """Report a worker's event: each note once, and tiles only of the picture that started last."""
+        """Report a worker's event: each note once, and tiles only of the image that started last."""
         match event:
             case PictureStarted(path):
                 self.last_started, worker.current_input = worker, path
@@ -199,7 +199,7 @@ class Dispatcher:
         restart = failed_starts < self.backend.max_failed_starts
         if restart or self.workers:
             then = "another takes its place" if restart else f"{len(self.workers)} left"
-            self.on_event(Note(f"{worker.name} died with {len(worker.tasks)} pictures, {reason}: {then}"))
+            self.on_event(Note(f"{worker.name} died with {len(worker.tasks)} images, {reason}: {then}"))
         if restart:
             self.workers.append(self.backend.restart(worker, failed_starts))
         elif not self.workers:

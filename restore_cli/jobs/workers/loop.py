@@ -56,7 +56,7 @@ class WorkerLoop:
         self.last_report = 0.0
 
     def run(self) -> None:
-        """Restore tasks until the process ends. An error that is not about one picture is sent and ends the loop."""
+        """Restore tasks until the process ends. An error that is not about one image is sent and ends the loop."""
         try:
             import torch
 

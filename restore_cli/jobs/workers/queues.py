@@ -72,7 +72,7 @@ class RowQueue:
 
 
 class MemoryBudget:
-    """Memory for decoded pictures, granted in the order of their turns."""
+    """Memory for decoded images, granted in the order of their turns."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.used, self.turn = capacity, 0, 0

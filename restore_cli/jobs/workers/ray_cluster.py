@@ -53,7 +53,7 @@ class RayWorker:
         threading.Thread(target=self.loop.run, daemon=True).start()
 
     def exchange(self, tasks: list[Task]) -> list[Message]:
-        """Take tasks, and return messages: as soon as a picture is finished, or after HEARTBEAT_SECONDS."""
+        """Take tasks, and return messages: as soon as an image is finished, or after HEARTBEAT_SECONDS."""
         for task in tasks:
             self.loop.tasks.put(task)
         ready: list[Message] = []

@@ -1,4 +1,4 @@
-"""An executor on one device: threads decode the next pictures and encode the last ones while the device restores."""
+"""An executor on one device: threads decode the next images and encode the last ones while the device restores."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from restore_cli.tiling.geometry import Tiling, padded_side
 __all__ = ["Worker"]
 
 MAX_OPENED = 8
-"""pictures that are opened ahead"""
+"""images that are opened ahead"""
 MAX_DECODED_BYTES = 1 << 28
-"""bytes of pictures that are decoded ahead; larger pictures are decoded while they are restored"""
+"""bytes of images that are decoded ahead; larger images are decoded while they are restored"""
 ROW_QUEUE_BYTES = 1 << 25
-"""bytes of restored rows of one picture that wait to be encoded"""
+"""bytes of restored rows of one image that wait to be encoded"""
 MAX_BATCH = 16
-"""small pictures in one batch on an accelerator; on a CPU batches are not faster"""
+"""small images in one batch on an accelerator; on a CPU batches are not faster"""
 POLL_SECONDS = 0.1
 """time between two checks if there is nothing to do"""
 
@@ -52,7 +52,7 @@ Waiting = deque[Result | Future[OpenedTask | Result]]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """The model for a group of pictures, and its tiling."""
+    """The model for a group of images, and its tiling."""
 
     name: str
     model: Runner
@@ -65,7 +65,7 @@ class LoadedModel:
         return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.model.precision]
 
     def single_tile_size(self, pipeline: FilePipeline) -> tuple[int, int] | None:
-        """Return the padded (height, width) of a picture of one tile without alpha, else None."""
+        """Return the padded (height, width) of an image that is one tile without alpha, else None."""
         header, contract = pipeline.header, self.model.contract
         sides = padded_side(header.height, contract), padded_side(header.width, contract)
         whole = len(pipeline.pictures) == 1 and not header.alpha and max(sides) <= self.tiling.tile
@@ -81,7 +81,7 @@ class Worker:
     """Restores tasks on one device."""
 
     def __init__(self, job: Job, models: ModelCache, stopping: Callable[[], bool] = lambda: False) -> None:
-        """`stopping` tells whether to start no more pictures."""
+        """`stopping` returns whether to start no more images."""
         self.job, self.models, self.on_event, self.stopping = job, models, models.on_event, stopping
         self.current_model = ""
         self.budget = MemoryBudget(MAX_DECODED_BYTES)
@@ -89,7 +89,7 @@ class Worker:
         self.may_advise = job.model.request.task == "sr" and job.model.weights is None
         """whether to look for compression: what a checkpoint file was trained for is not known"""
         self.pixel_limits: dict[str, int] = {}
-        """most pixels of small pictures in a batch, by model, after twice as many have run out of memory"""
+        """most pixels of small images in a batch, by model, after twice as many have run out of memory"""
 
     def results(self, items: Iterator[PlanItem]) -> Iterator[Result]:
         """Yield one Result for each item, in order. Raises WeightsError."""
@@ -131,7 +131,7 @@ class Worker:
         return True
 
     def discard_waiting(self, waiting: Waiting) -> None:
-        """Release the memory of pictures that will not be restored, so that waiting threads can end.
+        """Release the memory of images that will not be restored, so that waiting threads can end.
 
         Cancelling begins at the end of the queue: a cancelled task does not pass its turn on, and a thread that takes a
         later task would wait for that turn forever.
@@ -170,7 +170,7 @@ class Worker:
                 self.budget.acquire(turn, 0)
 
     def restore_next(self, waiting: Waiting) -> list[Future[Result]]:
-        """Restore the next picture, and those after it that fit into the same batch. Raises WeightsError.
+        """Restore the next image, and those after it that fit into the same batch. Raises WeightsError.
 
         They are encoded at the same time.
         """
@@ -198,7 +198,7 @@ class Worker:
                 self.budget.release(each.held_bytes)
 
     def load_model(self, pipeline: FilePipeline) -> LoadedModel:
-        """Return the model for a picture. Raises RestoreError."""
+        """Return the model for an image. Raises RestoreError."""
         name, model = self.models.get(pipeline.header)
         tiling = self.models.get_tiling(name, model, pipeline.side)
         loaded = LoadedModel(name, model, self.models.sha256(name), tiling)
@@ -208,11 +208,11 @@ class Worker:
         return loaded
 
     def report_tiles(self, done: int, total: int) -> None:
-        """Report finished tiles of the current picture."""
+        """Report finished tiles of the current image."""
         self.on_event(TileDone(done, total))
 
     def take_matching(self, pipeline: FilePipeline, waiting: Waiting, loaded: LoadedModel) -> Iterator[OpenedTask]:
-        """Take the next decoded pictures that can share a batch: single tiles of equal size and model."""
+        """Take the next decoded images that can share a batch: single tiles of equal size and model."""
         most = self.job.model.batch or (1 if loaded.model.device.type == "cpu" else MAX_BATCH)
         if sides := loaded.single_tile_size(pipeline):
             most = min(most, min(loaded.pixels, self.pixel_limits.get(loaded.name, loaded.pixels)) // prod(sides))
@@ -232,7 +232,7 @@ class Worker:
             yield other
 
     def restore_together(self, group: list[OpenedTask], loaded: LoadedModel) -> list[Future[Result]]:
-        """Restore small pictures of equal padded size in one batch. Return nothing if that fails."""
+        """Restore small images of equal padded size in one batch. Return nothing if that fails."""
         start = time.perf_counter()
         pictures = [opened.pipeline.pictures[0] for opened in group]
         rows = [picture.model_rows(loaded.model.contract) for picture in pictures]
@@ -246,7 +246,7 @@ class Worker:
                 self.pixel_limits[loaded.name] = failed // 2
             elif not isinstance(error, RestoreError):
                 raise
-            return []  # each is restored alone, which shows the picture that fails
+            return []  # each is restored alone, which shows the image that fails
         self.report_tiles(len(group), len(group))
         return [
             self.encoders.submit(

@@ -133,7 +133,7 @@ def test_a_batch_moves_to_a_cluster_survives_a_killed_node_and_moves_back(
     assert statuses["skipped"] >= here - 1
     died = [note for note in notes if "died" in note]
     assert len(died) == 1
-    said = re.fullmatch(r"worker . of the cluster died with (\d+) pictures, .*: another takes its place", died[0])
+    said = re.fullmatch(r"worker . of the cluster died with (\d+) images, .*: another takes its place", died[0])
     assert said
     assert 1 <= int(said[1]) <= MAX_TASKS
 
