@@ -25,7 +25,6 @@ __all__ = [
     "sync_folder",
 ]
 
-# What is said for each reason, and the next step; any other reason is said in the system's words.
 _REASONS: dict[int, tuple[str, str]] = {
     errno.ENOSPC: ("no space left on its disk", "free some space, or choose another folder with -o"),
     errno.EDQUOT: ("the disk quota is used up", "free some space, or choose another folder with -o"),
@@ -37,18 +36,20 @@ _REASONS: dict[int, tuple[str, str]] = {
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another path with -o"),
     errno.EISDIR: ("is a folder", "name a file with -o"),
 }
-# Reasons that come from the disk and not from what else the body of the `with` may do (read, download).
+"""The text and the hint for each error number. For others, the text is that of the system."""
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""Error numbers of the disk that is written to. Others may come from other work in the block, such as a download."""
 _PARTS: set[Path] = set()
-"""temporary files that this process is writing"""
+"""The temporary files that this process is writing."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Gives a binary file; when the block ends without an error, and not before, `path` is that file, synced to disk.
+    """Yield a temporary binary file that replaces `path` when the block ends without an error.
 
-    After an error nothing is left and an old `path` is untouched. A kill leaves at most a hidden `.restore-*.part`.
-    A link is written through; what is not an ordinary file (a folder, a device) is refused. Raises OutputError.
+    The file is synced to disk first. After an error, the temporary file is removed and an old file at `path` stays. A
+    kill leaves at most a hidden `.restore-*.part`. If `path` is a link, the file that it leads to is replaced. A folder
+    or a device is refused. Raises OutputError.
     """
     target = _target(path)
     try:
@@ -63,8 +64,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
                 raise describe_refusal(path, error) from error
             raise
         _publish(file, part, target, path)
-    except BaseException:  # also an interrupt: nothing half-written may stay
-        _close(file)  # first, because some systems do not remove an open file
+    except BaseException:  # also KeyboardInterrupt: no incomplete file may stay
+        _close(file)  # first, because Windows does not remove an open file
         with suppress(OSError):
             part.unlink()
         raise
@@ -74,26 +75,26 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def _close(file: BinaryIO) -> None:
-    """Close the file. After a failed write, the rest of its buffer cannot be written either."""
+    """Close the file. Errors are ignored: after a failed write, the rest of its buffer cannot be written either."""
     with suppress(OSError):
         file.close()
 
 
 def _part(folder: Path) -> tuple[Path, BinaryIO]:
-    """Create a temporary file, locked so that no other process takes it for a leftover."""
+    """Create and lock a temporary file. `sweep` in other processes removes only files without a lock."""
     while True:
         part = folder / f".restore-{os.getpid()}-{secrets.token_hex(4)}.part"
-        file = part.open("x+b")  # exclusive; mode 0o666 less the umask, like any new file
-        with suppress(OSError):  # some file systems know no locks
+        file = part.open("x+b")  # fails if it exists; the umask sets the mode, as for any new file
+        with suppress(OSError):  # some file systems have no locks
             lock_file(file)
-        if part.exists():  # swept away before it was locked, else
+        if part.exists():  # otherwise another process has removed it before it was locked
             _PARTS.add(part)
             return part, file
         file.close()
 
 
 def sweep(folder: Path) -> None:
-    """Removes the temporary files that killed processes have left in a folder; those of living ones are locked."""
+    """Remove the temporary files that killed processes have left in a folder. Files of running ones are locked."""
     for part in folder.glob(".restore-*.part"):
         with suppress(OSError):
             if locks_by_opening():
@@ -105,14 +106,14 @@ def sweep(folder: Path) -> None:
 
 
 def abandon() -> None:
-    """Removes the temporary files of this process, which is about to end."""
+    """Remove the temporary files of this process, which is about to end."""
     for part in list(_PARTS):
         with suppress(OSError):
             part.unlink()
 
 
 def _target(path: Path) -> Path:
-    """Where the file really goes, refused early where that cannot be."""
+    """Return the path without links. Raises OutputError if no file can be written there."""
     try:
         target = path.resolve()
         if target.is_dir():
@@ -120,13 +121,13 @@ def _target(path: Path) -> Path:
         refuse_special_file(path)
     except OSError as error:
         raise describe_refusal(path, error) from error
-    except RuntimeError as error:  # Python 3.11 and 3.12 say so of links that go round in a circle
+    except RuntimeError as error:  # what Python 3.11 and 3.12 raise for links in a circle
         raise OutputError(f"{path}: cannot be written: its link leads back to itself") from error
     return target
 
 
 def _publish(file: BinaryIO, part: Path, target: Path, path: Path) -> None:
-    """Bytes to disk, then the name, then the folder that holds the name: in this order a crash shows old or new."""
+    """Sync the bytes, rename the file, and sync its folder. In this order, a crash leaves the old or the new file."""
     try:
         file.flush()
         os.fsync(file.fileno())
@@ -139,7 +140,7 @@ def _publish(file: BinaryIO, part: Path, target: Path, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """The new name survives a power cut, where the file system knows how to promise that."""
+    """Sync a folder, so that a new name in it survives a power cut. Some file systems cannot do that."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -149,7 +150,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder and those above it. Raises OutputError."""
+    """Make a folder and its parents. Raises OutputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -168,7 +169,7 @@ def make_temporary_folder() -> Path:
 
 
 def describe_refusal(path: Path, error: OSError) -> OutputError:
-    """Return what to say where the system refuses to write `path`."""
+    """Return the error for a path that the system refuses to write."""
     if error.errno == errno.ENOENT:
         if not path.parent.is_dir():
             line = f"{path}: cannot be written: there is no folder {path.parent}"

@@ -1,7 +1,7 @@
-"""Everything that can go wrong in a way a person can act on.
+"""The errors that restore reports to its users, and how lack of memory is recognised.
 
-One line says what, what was found and what was expected; `hint` is the next command to type.
-`code` is the exit code of the process (docs/cli.md, "Exit codes").
+A message is one line: what failed, what was found, what was expected. `hint` is the next command to type. `code` is the
+exit code of the process (docs/cli.md, "Exit codes").
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ NO_MEMORY = re.compile(
     r"|can't allocate memory|not enough memory|bad_alloc"  # PyTorch on a CPU
     r"|^could not create a primitive\s*$"  # oneDNN; more words follow where memory is not the reason
 )
-"""What libraries write where there is no memory."""
+"""Matches what libraries write when memory runs out."""
 
 INSTALL_EXTRA = "pip install '.[{}]' in a checkout of restore"
-"""The hint where an extra of pyproject.toml is not installed; the field is its name."""
+"""The hint if an extra of pyproject.toml is not installed. The field is the name of the extra."""
 
 
 class RestoreError(Exception):
-    """A failure with a message for the person at the terminal."""
+    """A failure with a message for users."""
 
     code = 1
 
@@ -53,15 +53,15 @@ class RestoreError(Exception):
 
 
 class ImageError(RestoreError):
-    """An input that is not an image, is damaged, or is of a kind that would lose something."""
+    """An input that is not an image, is damaged, or cannot be read without loss."""
 
 
 class OutputError(RestoreError):
-    """A result that cannot be written where it was asked for."""
+    """A file that cannot be written under the requested name."""
 
 
 class UsageError(RestoreError):
-    """A request that cannot be meant: options that contradict each other or name nothing."""
+    """Invalid request: options that contradict each other, or a name that matches nothing."""
 
     code = 2
 
@@ -73,13 +73,13 @@ class NothingToDo(RestoreError):
 
 
 class WeightsError(RestoreError):
-    """A checkpoint that is not what it should be."""
+    """A checkpoint that cannot be downloaded, or is not what it should be."""
 
     code = 4
 
 
 class WeightsUnavailable(WeightsError):
-    """A checkpoint that cannot be had: no network, no source left, no space."""
+    """A checkpoint that cannot be downloaded: there is no network, no source has it, or the disk is full."""
 
 
 class ChecksumMismatch(WeightsError):
@@ -87,19 +87,19 @@ class ChecksumMismatch(WeightsError):
 
 
 class OutOfMemory(RestoreError):
-    """Memory ran out at the smallest tile, or before the first."""
+    """Memory ran out at the smallest tile, or outside of the model."""
 
     code = 5
 
 
 class StorageError(RestoreError):
-    """A store that refuses the credentials, or asks for fewer requests for minutes: no other file would fare better."""
+    """A store that refuses the credentials, or asks for fewer requests for minutes. It fails for all files alike."""
 
     code = 6
 
 
 class Interrupted(RestoreError):
-    """The person at the terminal asked to stop."""
+    """The user asked to stop."""
 
     code = 130
 
@@ -107,7 +107,7 @@ class Interrupted(RestoreError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out, of the host or of a GPU.
 
-    PyTorch has a type for its own allocator alone; other libraries raise a RuntimeError, told apart by its message.
+    PyTorch has an error type for its own allocator only. Other libraries raise a RuntimeError with a certain message.
     """
     named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
     words = isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
@@ -116,7 +116,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def stating_lack_of_memory(device: str, what: str) -> Iterator[None]:
-    """Raise OutOfMemory, which says that the device has no room for `what`, where memory runs out in the block."""
+    """If memory runs out in the block, raise OutOfMemory with the message that the device has no room for `what`."""
     try:
         yield
     except Exception as error:

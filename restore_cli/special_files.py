@@ -21,7 +21,7 @@ def find_descriptor(path: str | Path) -> int | None:
     """Return the number of the open file that `path` names, such as 1 for /dev/stdout and /dev/fd/1, or None."""
     own = re.compile(rf"/dev/fd|/proc/{os.getpid()}(/task/\d+)?/fd")
     place = Path(path)
-    with suppress(OSError, RuntimeError):  # no link, or links that form a circle
+    with suppress(OSError, RuntimeError):  # the path is no link, or its links form a circle
         for _ in range(MOST_LINKS):
             place = place.parent.resolve() / place.name
             if own.fullmatch(str(place.parent)) and place.name.isdecimal():
@@ -31,9 +31,9 @@ def find_descriptor(path: str | Path) -> int | None:
 
 
 def refuse_special_file(path: Path, option: str = "-o") -> None:
-    """Raise OutputError where `path` exists and a new file cannot take its place, because it is no ordinary file.
+    """Raise OutputError if `path` is a device, a pipe, a socket or an open stream, which no new file can replace.
 
-    A stream counts also where it leads to an ordinary file: a new file in its place would lose what the stream wrote.
+    An open stream is refused even if it writes to an ordinary file: what it has written there would be lost.
     """
     kind = "a device" if is_reserved_name(path.name) else None
     kind = "an open stream" if find_descriptor(path) is not None else kind

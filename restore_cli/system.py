@@ -91,7 +91,7 @@ def count_granted_cores() -> int:
 
 
 def is_reserved_name(name: str) -> bool:
-    """Whether Windows takes this file name for a device: nothing that is written there is kept."""
+    """Whether this file name means a device on Windows, which keeps nothing that is written to it."""
     return sys.platform == "win32" and RESERVED_NAMES.fullmatch(name) is not None
 
 
