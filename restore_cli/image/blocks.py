@@ -24,7 +24,7 @@ LIMIT = 8
 
 
 def describe_compression(source: PictureSource) -> str | None:
-    """Return what can be said of the JPEG compression of an image if it is visible. Raises: ImageError.
+    """Return what can be said of the JPEG compression of an image if it is visible. Raises ImageError.
 
     Files of other formats are decoded once to look for blocks.
     """

@@ -46,7 +46,7 @@ __all__ = [
 def decode(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> Picture:
     """Return one picture of a file, upright and whole. `frame` counts from 0.
 
-    The content decides the format, not the name. Raises: ImageError.
+    The content decides the format, not the name. Raises ImageError.
     """
     source = open_source(path, max_pixels=max_pixels, frame=frame)
     header = source.header
@@ -57,7 +57,7 @@ def decode(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int =
 
 
 def decode_finite(path: Path) -> Picture:
-    """Return `decode(path)` if all values are finite, as computations need them. Raises: ImageError."""
+    """Return `decode(path)` if all values are finite, as computations need them. Raises ImageError."""
     picture = decode(path)
     for samples in (picture.pixels, picture.alpha):
         if samples is not None and samples.dtype == np.float32 and not np.isfinite(samples).all():
@@ -66,7 +66,7 @@ def decode_finite(path: Path) -> Picture:
 
 
 def probe(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Header:
-    """Return the header of a file's first picture. Damage in the pixel data is not detected. Raises: ImageError."""
+    """Return the header of a file's first picture. Damage in the pixel data is not detected. Raises ImageError."""
     return open_source(path, max_pixels=max_pixels).header
 
 
@@ -74,7 +74,7 @@ def encode(picture: Picture, path: Path, *, format: str | None = None, options: 
     """Write a picture to `path` atomically, as `format` (a key of WRITABLE_DEPTHS) or as the suffix of `path` says.
 
     PNG, TIFF (deflate), BMP, WebP and JPEG XL are lossless. JPEG has quality 95 and AVIF 90, both without colour
-    subsampling. Raises: OutputError.
+    subsampling. Raises OutputError.
     """
     format = format or infer_format(path)
     if format not in WRITABLE_DEPTHS:
@@ -90,7 +90,7 @@ def write_streams(
     """Write `count` pages to one file atomically. Rows are pulled from the streams as they are written.
 
     Returns one message for each part of the metadata that the file does not contain, with the reason.
-    Raises: OutputError.
+    Raises OutputError.
     """
     first = next(pages)
     check_output(first, path, format, count)
@@ -110,7 +110,7 @@ def write_streams(
 
 
 def infer_format(path: Path) -> str:
-    """Return the format that the suffix of `path` stands for. Raises: OutputError."""
+    """Return the format that the suffix of `path` stands for. Raises OutputError."""
     if path.suffix.lower() in READ_ONLY_SUFFIXES:
         png = shlex.quote(str(path.with_suffix(".png")))
         raise OutputError(f"{path}: {path.suffix[1:].upper()} files can be read but not written", f"-o {png}")
@@ -122,13 +122,13 @@ def infer_format(path: Path) -> str:
 
 
 def check_encoder(path: Path, format: str) -> None:
-    """Check that the package that writes `format` is installed. Raises: OutputError."""
+    """Check that the package that writes `format` is installed. Raises OutputError."""
     if format == "JXL" and not jxl.is_installed():
         raise OutputError(f"{path}: writing JPEG XL needs an optional package", INSTALL_EXTRA.format("jxl"))
 
 
 def check_output(stream: PixelStream, path: Path, format: str, count: int = 1) -> None:
-    """Check that `format` can be written and can store `count` pages like `stream`. Raises: OutputError."""
+    """Check that `format` can be written and can store `count` pages like `stream`. Raises OutputError."""
     check_encoder(path, format)
     as_tiff = f"-o {shlex.quote(str(path.with_suffix('.tif')))}"
     as_png = f"-o {shlex.quote(str(path.with_suffix('.png')))}"

@@ -104,7 +104,7 @@ def read_icc_tags(icc: bytes) -> dict[str, bytes]:
 
 
 def read_curve(tag: bytes) -> tuple[Curve, Curve]:
-    """Return a tone curve and its inverse. Raises: ValueError if it is no gamma, no table and not parametric."""
+    """Return a tone curve and its inverse. Raises ValueError if it is no gamma, no table and not parametric."""
     if tag[:4] == b"curv":
         (count,) = struct.unpack_from(">I", tag, 8)
         if count == 0:

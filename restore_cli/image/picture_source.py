@@ -26,7 +26,7 @@ class PictureSource:
     opener: OpenRows
 
     def open_rows(self) -> RowReader:
-        """Start reading at the first row. Raises: ImageError, also from the reader when it reaches damaged data."""
+        """Start reading at the first row. Raises ImageError, also from the reader when it reaches damaged data."""
         return RowReader(self.opener(), self.header.height, self.header.width)
 
     @property
@@ -36,7 +36,7 @@ class PictureSource:
         return header.width * header.height * (header.channels + header.alpha) * header.depth // 8
 
     def preload(self) -> PictureSource:
-        """Return the same picture with all rows decoded in memory. Raises: ImageError."""
+        """Return the same picture with all rows decoded in memory. Raises ImageError."""
         parts = list(read_blocks(self.open_rows(), self.header.width * 4))
         samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return replace(self, opener=lambda: lambda top, bottom: samples[top:bottom])

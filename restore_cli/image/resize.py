@@ -104,7 +104,7 @@ def check_resize(value: str, max_pixels: int, size: tuple[int, int] | None = Non
     """Check the value of `--resize`: its form, and the result's size against `max_pixels` and MAX_RESIZED_SIDE.
 
     `size` is the (width, height) of the input. Without it, only sizes that are too large for every input are refused.
-    Raises: UsageError.
+    Raises UsageError.
     """
     width, height = smallest_size(value) if size is None else compute_size(value, size)
     given = "" if size is None else f"{size[0]}×{size[1]} px would become "
@@ -116,13 +116,13 @@ def check_resize(value: str, max_pixels: int, size: tuple[int, int] | None = Non
 
 
 def smallest_size(value: str) -> tuple[int, int]:
-    """Return the least (width, height) that the value can mean; an open side counts as 1 px. Raises: UsageError."""
+    """Return the least (width, height) that the value can mean; an open side counts as 1 px. Raises UsageError."""
     _, width, height = parse_resize(value)
     return width or 1, height or 1
 
 
 def compute_size(value: str, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the (width, height) that the value means for an input of `size`. Raises: UsageError."""
+    """Return the (width, height) that the value means for an input of `size`. Raises UsageError."""
     width, height = size
     factor, across, down = parse_resize(value)
     if factor:
@@ -135,7 +135,7 @@ def compute_size(value: str, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def parse_resize(value: str) -> tuple[float, int, int]:
-    """Parse `2x`, `WxH`, `Wx` or `xH` to (factor, width, height); 0 stands for a missing number. Raises: UsageError.
+    """Parse `2x`, `WxH`, `Wx` or `xH` to (factor, width, height); 0 stands for a missing number. Raises UsageError.
 
     In `Nx`, N is a factor if it has a decimal point or is at most MAX_FACTOR, else a width.
     """

@@ -28,7 +28,7 @@ class RowReader:
     def read(self, top: int, bottom: int) -> Samples:
         """Return rows top..bottom, (bottom - top, w, c). `top` may be up to `slack` rows above the previous `top`.
 
-        Raises: ValueError for rows outside the picture, or rows that are no longer kept.
+        Raises ValueError for rows outside the picture, or rows that are no longer kept.
         """
         if not self.top <= top < bottom <= self.height:
             raise ValueError(f"rows {top}..{bottom} requested, rows {self.top}..{self.height} are available")
@@ -59,7 +59,7 @@ class RowBuffer:
             self.parts.append(rows)
 
     def pop(self, count: int) -> Samples:
-        """Remove and return the oldest `count` rows. Raises: ValueError if there are fewer."""
+        """Remove and return the oldest `count` rows. Raises ValueError if there are fewer."""
         if self.size < count:
             raise ValueError(f"{count} rows requested, {self.size} are buffered")
         taken: list[Samples] = []

@@ -34,7 +34,7 @@ __all__ = ["open_source"]
 def open_source(path: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> PictureSource:
     """Read the header and metadata of one picture of a file. `frame` counts from 0.
 
-    The content decides the format, not the name. Raises: ImageError.
+    The content decides the format, not the name. Raises ImageError.
     """
     name = str(path) if isinstance(path, Path) else str(getattr(path, "name", "image"))
     with raise_image_errors(name), pillow_settings():

@@ -80,7 +80,7 @@ def drop_unsupported(format: str, metadata: Metadata) -> Metadata:
 def write_pages(
     pages: Iterator[PixelStream], first: PixelStream, count: int, sink: IO[bytes], format: str, options: EncoderOptions
 ) -> None:
-    """Write `count` pages that all have the size and type of `first`. Raises: EncoderError, OSError."""
+    """Write `count` pages that all have the size and type of `first`. Raises EncoderError, OSError."""
     if format == "TIFF":
         write_tiff(pages, sink, first.nbytes * count)
     elif format == "PNG" and count == 1:

@@ -32,7 +32,7 @@ class GifStructure:
 
 
 def scan_gif(stream: IO[bytes]) -> GifStructure:
-    """Read all blocks without decoding pixels. Raises: UnreadableImage if the file is damaged or ends early."""
+    """Read all blocks without decoding pixels. Raises UnreadableImage if the file is damaged or ends early."""
     stream.seek(0)
     head = read_exactly(stream, 13, "GIF")
     found = GifStructure(int.from_bytes(head[6:8], "little"), int.from_bytes(head[8:10], "little"))

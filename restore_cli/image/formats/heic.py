@@ -18,7 +18,7 @@ __all__ = ["read_heic_samples", "read_pictures"]
 
 
 def read_pictures(data: bytes) -> HeifFile:
-    """Return the pictures of a file, not yet decoded. Raises: UnsupportedImage if the extra is not installed."""
+    """Return the pictures of a file, not yet decoded. Raises UnsupportedImage if the extra is not installed."""
     try:
         import pillow_heif
     except ImportError as error:

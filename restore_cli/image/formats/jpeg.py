@@ -43,7 +43,7 @@ def estimate_quality(tables: Mapping[int, Sequence[int]]) -> int:
     `tables` are quantisation tables, row by row (not zigzag). The result is exact for files of libjpeg. For other
     encoders (Photoshop, cameras) differences are divided by the standard table, so that all frequencies weigh the same.
 
-    Raises: ValueError if there is no table of 64 entries.
+    Raises ValueError if there is no table of 64 entries.
     """
     if not tables:
         raise ValueError("no quantisation table")
@@ -58,7 +58,7 @@ def check_progressive_length(stream: IO[bytes], width: int, height: int) -> None
     """Refuse a progressive JPEG that is shorter than one bit per block.
 
     libjpeg holds a progressive file in memory as large as its header says, so false headers are refused before that.
-    Raises: UnreadableImage.
+    Raises UnreadableImage.
     """
     size, least = stream.seek(0, SEEK_END), -(-width // 8) * -(-height // 8) // 8
     if size < least:

@@ -25,7 +25,7 @@ OFFSET_BYTES = 4
 
 
 def load_library() -> ModuleType:
-    """Return the module. Raises: UnsupportedImage if the extra is not installed."""
+    """Return the module. Raises UnsupportedImage if the extra is not installed."""
     try:
         import pyjpegxl
     except ImportError as error:

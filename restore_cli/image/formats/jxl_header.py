@@ -38,7 +38,7 @@ class Bits:
         self.value, self.left = int.from_bytes(data, "little"), 8 * len(data)
 
     def read(self, count: int) -> int:
-        """Return the next `count` bits. Raises: UnreadableImage."""
+        """Return the next `count` bits. Raises UnreadableImage."""
         if count > self.left:
             raise UnreadableImage("damaged JPEG XL: truncated, the end of its header is missing")
         found = self.value & (1 << count) - 1
@@ -53,7 +53,7 @@ class Bits:
 
 
 def read_header(data: bytes) -> JxlHeader:
-    """Read the header of a file. Raises: UnreadableImage, UnsupportedImage for what the library would drop."""
+    """Read the header of a file. Raises UnreadableImage, UnsupportedImage for what the library would drop."""
     bits = Bits(find_codestream(data)[2:HEADER_BYTES])
     width, height = read_size(bits)
     if bits.read(1):  # all fields have their default values
@@ -76,7 +76,7 @@ def read_header(data: bytes) -> JxlHeader:
 
 
 def find_codestream(data: bytes) -> bytes:
-    """Return at least the beginning of the codestream, which may be cut into boxes. Raises: UnreadableImage."""
+    """Return at least the beginning of the codestream, which may be cut into boxes. Raises UnreadableImage."""
     if data.startswith(b"\xff\x0a"):
         return data[:HEADER_BYTES]
     found, start = b"", 0
@@ -116,7 +116,7 @@ def read_preview_size(bits: Bits) -> None:
 
 
 def read_depth(bits: Bits) -> int:
-    """Return 8, 16 or 32. Raises: UnsupportedImage for integers of more than 16 bits."""
+    """Return 8, 16 or 32. Raises UnsupportedImage for integers of more than 16 bits."""
     if bits.read(1):
         bits.choose((0, 32), (0, 16), (0, 24), (6, 1))
         bits.read(4)
@@ -130,7 +130,7 @@ def read_depth(bits: Bits) -> int:
 def read_extra_channel(bits: Bits) -> bool:
     """Read the properties of a transparency channel. Return whether colours are multiplied by it.
 
-    Raises: UnsupportedImage for channels of other types.
+    Raises UnsupportedImage for channels of other types.
     """
     if bits.read(1):  # all fields have their default values
         return False

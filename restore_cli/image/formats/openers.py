@@ -56,13 +56,13 @@ class OpenRequest:
     max_pixels: int
 
     def check_frame(self, frames: int) -> None:
-        """Raises: UnsupportedImage if the file does not have the requested frame."""
+        """Raise UnsupportedImage if the file does not have the requested frame."""
         if self.frame >= frames:
             pictures = f"{frames} picture{'s' if frames > 1 else ''}"
             raise UnsupportedImage(f"contains {pictures}, --frame {self.frame + 1} does not exist")
 
     def check_size(self, width: int, height: int) -> None:
-        """Refuse a size before memory is allocated. Raises: UnreadableImage, UnsupportedImage."""
+        """Refuse a size before memory is allocated. Raises UnreadableImage, UnsupportedImage."""
         if width < 1 or height < 1:
             raise UnreadableImage(f"damaged: its header states {width}×{height} px")
         if width * height > self.max_pixels:
@@ -277,7 +277,7 @@ OPENERS: dict[str, Callable[[OpenRequest], Opened]] = {
 
 
 def open_pillow_image(stream: IO[bytes], format: str) -> ImageFile.ImageFile:
-    """Open a file with Pillow without decoding it. Raises: UnreadableImage."""
+    """Open a file with Pillow without decoding it. Raises UnreadableImage."""
     stream.seek(0)
     try:
         return PLUGINS[format](stream, "")

@@ -78,7 +78,7 @@ def apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
 def read_array(image: Image.Image) -> Pixels:
     """Return a loaded image as (h, w, c), alpha last.
 
-    Alpha may be stored as a channel, in the palette, or as one transparent colour. Raises: UnsupportedImage.
+    Alpha may be stored as a channel, in the palette, or as one transparent colour. Raises UnsupportedImage.
     """
     if image.mode not in _MODES:
         raise UnsupportedImage(f"pixels of type {image.mode} cannot be read", "kind")

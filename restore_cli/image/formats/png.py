@@ -83,7 +83,7 @@ class ChunkLeftOut(Exception):
 
 
 def scan_png(stream: IO[bytes], check_size: Callable[[int, int], None] = lambda width, height: None) -> PngChunks:
-    """Read all chunks and verify their checksums. Raises: UnreadableImage, and what `check_size` raises.
+    """Read all chunks and verify their checksums. Raises UnreadableImage, and what `check_size` raises.
 
     `check_size` gets width and height before the chunks are read.
     """
@@ -116,7 +116,7 @@ def scan_png(stream: IO[bytes], check_size: Callable[[int, int], None] = lambda 
 
 
 def read_chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
-    """Yield (kind, length, data) of each chunk after the header; data of pixels is empty. Raises: UnreadableImage."""
+    """Yield (kind, length, data) of each chunk after the header; data of pixels is empty. Raises UnreadableImage."""
     while True:
         length, kind = struct.unpack(">I4s", read_exactly(stream, 8, "PNG"))
         keep = kind not in (b"IDAT", b"fdAT") and length <= MAX_CHUNK_BYTES
@@ -133,7 +133,7 @@ def read_chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
 
 
 def inflate(data: bytes, what: str) -> bytes:
-    """Decompress data that messages call `what`. Raises: ChunkLeftOut if it is damaged or too large."""
+    """Decompress data that messages call `what`. Raises ChunkLeftOut if it is damaged or too large."""
     engine = zlib.decompressobj()
     try:
         found = engine.decompress(data, MAX_INFLATED_BYTES + 1)
@@ -147,7 +147,7 @@ def inflate(data: bytes, what: str) -> bytes:
 
 
 def read_chunk(chunks: PngChunks, kind: bytes, data: bytes) -> None:
-    """Take over the content of a chunk. Raises: ChunkLeftOut."""
+    """Take over the content of a chunk. Raises ChunkLeftOut."""
     match kind:
         case b"acTL" if len(data) == 8:
             chunks.frames = max(1, int.from_bytes(data[:4], "big"))
@@ -168,7 +168,7 @@ def read_chunk(chunks: PngChunks, kind: bytes, data: bytes) -> None:
 
 
 def read_text(chunks: PngChunks, kind: bytes, data: bytes) -> None:
-    """Keep a text, and of several texts with the same keyword the last one. Raises: ChunkLeftOut."""
+    """Keep a text, and of several texts with the same keyword the last one. Raises ChunkLeftOut."""
     key, value = split_keyword(data)
     name = f"its text {key[:40]!a}"  # the keyword may contain any character
     if kind == b"tEXt":
@@ -185,7 +185,7 @@ def read_text(chunks: PngChunks, kind: bytes, data: bytes) -> None:
 
 
 def split_keyword(data: bytes) -> tuple[str, bytes]:
-    """Split a chunk at its first zero byte into keyword and rest. Raises: ChunkLeftOut if there is none."""
+    """Split a chunk at its first zero byte into keyword and rest. Raises ChunkLeftOut if there is none."""
     keyword, found, rest = data.partition(b"\0")
     if not found:
         raise ChunkLeftOut("a text is damaged and left out")

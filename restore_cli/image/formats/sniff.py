@@ -24,7 +24,7 @@ _UNSUPPORTED = {
 def detect_format(head: bytes) -> str:
     """Return the format of a file from its first 32 bytes: a key of FORMAT_NAMES.
 
-    Raises: UnsupportedImage for other known formats, UnreadableImage for everything else.
+    Raises UnsupportedImage for other known formats, UnreadableImage for everything else.
     """
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
@@ -54,7 +54,7 @@ def detect_format(head: bytes) -> str:
 
 
 def read_exactly(stream: IO[bytes], count: int, format: str) -> bytes:
-    """Read `count` bytes of a file of `format`. Raises: UnreadableImage if the file ends before."""
+    """Read `count` bytes of a file of `format`. Raises UnreadableImage if the file ends before."""
     data = stream.read(count)
     if len(data) < count:
         raise UnreadableImage(f"damaged {FORMAT_NAMES[format]}: truncated, the end of the file is missing")

@@ -60,7 +60,7 @@ class TiffPage:
     """of its directory in the file"""
 
     def read_ints(self, tag: int, default: int) -> tuple[int, ...]:
-        """Return the integers of a tag. Raises: UnreadableImage if its values are not integers."""
+        """Return the integers of a tag. Raises UnreadableImage if its values are not integers."""
         value = self.tags.get(tag, default)
         values = value if isinstance(value, tuple) else (value,)
         if not values or not all(isinstance(item, int) for item in values):
@@ -68,7 +68,7 @@ class TiffPage:
         return values
 
     def read_int(self, tag: int, default: int) -> int:
-        """Return the first integer of a tag. Raises: UnreadableImage."""
+        """Return the first integer of a tag. Raises UnreadableImage."""
         return self.read_ints(tag, default)[0]
 
     @property
@@ -123,7 +123,7 @@ class TiffPage:
         return self.read_floats(LEVELS, (0, 255, 128, 255, 128, 255))
 
     def read_floats(self, tag: int, default: tuple[float, ...]) -> tuple[float, ...]:
-        """Return the numbers of a tag, as many as in `default`. Raises: UnreadableImage."""
+        """Return the numbers of a tag, as many as in `default`. Raises UnreadableImage."""
         try:
             values = tuple(float(value) for value in self.tags.get(tag, default))
         except (TypeError, ValueError, ZeroDivisionError):
@@ -141,7 +141,7 @@ class TiffPage:
 def read_pages(stream: IO[bytes], most: int = MAX_PAGES) -> list[TiffPage]:
     """Return the pages in order, without thumbnails, from the first `most` directories.
 
-    Raises: UnreadableImage, UnsupportedImage.
+    Raises UnreadableImage, UnsupportedImage.
     """
     stream.seek(0)
     head = stream.read(8)
@@ -195,7 +195,7 @@ def describe_layout(page: TiffPage) -> tuple[str, str, str]:
 def locate_tags(page: TiffPage, stream: IO[bytes], offset: int) -> dict[int, int]:
     """Return the file offset of each tag's entry in the directory at `offset`, unreadable tags included.
 
-    Raises: struct.error if the directory is incomplete.
+    Raises struct.error if the directory is incomplete.
     """
     order, count, entry = describe_layout(page)
     stream.seek(offset)
@@ -247,7 +247,7 @@ def read_page_exif(stream: IO[bytes], offset: int, head: bytes, big: bool) -> by
 
 
 def check_page(page: TiffPage, stream: IO[bytes]) -> None:
-    """Refuse pages that libvips would decode wrongly. Raises: UnreadableImage, UnsupportedImage."""
+    """Refuse pages that libvips would decode wrongly. Raises UnreadableImage, UnsupportedImage."""
     if WIDTH not in page.tags or HEIGHT not in page.tags:
         raise UnreadableImage("damaged TIFF: its directory is incomplete")
     kinds, bits = set(page.read_ints(SAMPLE_FORMAT, 1)), set(page.read_ints(BITS, 1))

@@ -40,7 +40,7 @@ DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 def open_image(
     format: str, file: Path | bytes, *, page: int = 0, sequential: bool = True, patch: Patch | None = None
 ) -> pyvips.Image:
-    """Open one page of a file, with `patch` applied. Pixels are decoded later. Raises: pyvips.Error, OSError."""
+    """Open one page of a file, with `patch` applied. Pixels are decoded later. Raises pyvips.Error, OSError."""
     source = make_source(file, patch)
     options: dict[str, Any] = {"fail_on": STRICTNESS.get(format, "error")}
     options["access"] = "sequential" if sequential else "random"
