@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from restore_cli.models.network import Network
     from restore_cli.models.self_ensemble import Runner
+    from restore_cli.pipeline.array import OnTile
     from restore_cli.pipeline.file import FileResult
     from restore_cli.pipeline.in_memory import ChooseTiling
     from restore_cli.weights.entry import Entry
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["list_models", "load", "restore", "restore_file", "restore_stream"]
 
 LOG = logging.getLogger(__name__)
-
-OnTile = Callable[[int, int], None]
-"""called with the number of finished tiles, and their total"""
 
 
 def list_models(task: str | None = None, scale: int | None = None) -> list[Entry]:

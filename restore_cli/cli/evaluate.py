@@ -169,7 +169,7 @@ def refuse_model(options: Evaluation) -> None:
     for name, (field, _) in list_options(Evaluation).items():
         if name not in apart and values[name] != field.default:
             shown = "a task" if name == "task" else f"--{name}"
-            raise UsageError(f"--restored measures existing results, {shown} is for restoring")
+            raise UsageError(f"--restored measures existing results; {shown} is for restoring")
 
 
 def parse_sides(text: str | None) -> tuple[int, ...]:

@@ -90,14 +90,14 @@ def check_streams(options: Options) -> None:
     if options.run.cluster and (incoming or outgoing):
         raise UsageError("--cluster cannot be used with - for an image", hint="name files")
     if outgoing and isinstance(sys.stdout, ClosedStream):
-        raise UsageError("standard output is closed, the image cannot be written", hint="> out.png, or -o out.png")
+        raise UsageError("standard output is closed, so the image cannot be written", hint="> out.png, or -o out.png")
     if incoming and isinstance(sys.stdin, ClosedStream):
-        raise UsageError("standard input is closed, the image cannot be read", hint="< in.png")
+        raise UsageError("standard input is closed, so the image cannot be read", hint="< in.png")
     if outgoing and sys.stdout.isatty():
-        line = "standard output is a terminal, the image cannot be written to it"
+        line = "standard output is a terminal, which is not for images"
         raise UsageError(line, hint="> out.png, or -o out.png")
     if incoming and sys.stdin.isatty():
-        raise UsageError("standard input is a terminal, there is no image", hint="< in.png")
+        raise UsageError("standard input is a terminal, which has no image", hint="< in.png")
 
 
 @contextmanager

@@ -138,10 +138,10 @@ def check_output(stream: PixelStream, path: Path, format: str, count: int = 1) -
         others = ", ".join(FORMAT_NAMES[other] for other in ALPHA_FORMATS)
         raise OutputError(f"{path}: {name} cannot store transparency; {others} can", as_png)
     if count > 1 and format not in MULTI_FRAME_FORMATS:
-        raise OutputError(f"{path}: {name} can store one picture, there are {count}", "--frame 1")
+        raise OutputError(f"{path}: {name} can store one picture; there are {count}", "--frame 1")
     if bits not in WRITABLE_DEPTHS[format] or (count > 1 and format == "PNG" and bits != 8):
         raise OutputError(f"{path}: {name} cannot store {bits}-bit samples", as_tiff)
     if (side := MAX_SIDE.get(format)) and max(stream.width, stream.height) > side:
-        raise OutputError(f"{path}: the image has {size}, the limit of {name} is {side} px per side", as_png)
+        raise OutputError(f"{path}: the image has {size}; the limit of {name} is {side} px per side", as_png)
     if (most := MAX_SAMPLE_BYTES.get(format)) and stream.nbytes > most:
         raise OutputError(f"{path}: the image has {size}, which do not fit into a {name} file of 4 GiB", as_png)

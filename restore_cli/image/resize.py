@@ -109,9 +109,9 @@ def check_resize(value: str, max_pixels: int, size: tuple[int, int] | None = Non
     width, height = smallest_size(value) if size is None else compute_size(value, size)
     given = "" if size is None else f"{size[0]}×{size[1]} px would become "
     if max(width, height) > MAX_RESIZED_SIDE:
-        raise UsageError(f"--resize {value}: {given}{width}×{height} px, the limit is {MAX_RESIZED_SIDE:,} px a side")
+        raise UsageError(f"--resize {value}: {given}{width}×{height} px; the limit is {MAX_RESIZED_SIDE:,} px a side")
     if width * height > max_pixels:
-        line = f"--resize {value}: {given}{width}×{height} px, the limit is {max_pixels:,} px"
+        line = f"--resize {value}: {given}{width}×{height} px; the limit is {max_pixels:,} px"
         raise UsageError(line, hint=f"--max-pixels {width * height}")
 
 

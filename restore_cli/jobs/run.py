@@ -36,7 +36,7 @@ def run_job(
 ) -> Iterator[Result]:
     """Yield one Result for each input, including those that fail.
 
-    `stopping` tells whether to start no more tasks. `ignored` counts the files that are not inputs. `count_inputs`
+    `stopping` returns whether to start no more tasks. `ignored` counts the files that are not inputs. `count_inputs`
     reports InputsCounted, for which all folders are read once more.
 
     Raises, before the first Result: UsageError for an invalid request. At any time: WeightsError, because without its

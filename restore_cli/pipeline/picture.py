@@ -72,7 +72,7 @@ class PicturePipeline:
         """
         rows, alpha_trace = self.model_rows(model.contract), Trace(trace.tiling)
         alpha = self.make_alpha_reader(model, alpha_trace, rows) if self.alpha else None
-        restored = restore_rows(model, rows, trace, self.finish(dtype))
+        restored = restore_rows(model, rows, trace, self.choose_finish(dtype))
         for colours in self.to_source_colours(restored, rows):
             if alpha is None:
                 yield colours
@@ -82,10 +82,10 @@ class PicturePipeline:
         trace.tiles += alpha_trace.tiles
         trace.fp32_tiles += alpha_trace.fp32_tiles
 
-    def finish(self, dtype: np.dtype[Any]) -> Finish:
-        """Return how pixels of the model are finished on its device: rounded to the dtype, or not at all.
+    def choose_finish(self, dtype: np.dtype[Any]) -> Finish:
+        """Return the function that finishes pixels on the device of the model: it rounds them to the dtype or keeps them.
 
-        Nothing is rounded if colours, sizes or values change afterwards, or if noise is added before.
+        Pixels are kept if their colours, size or values change later, or if noise is added before they are rounded.
         """
         output, keeps_profile = self.output, self.colour is not None and self.output.icc == "keep"
         changes = keeps_profile or output.strength < 1 or output.resize is not None or output.dither
@@ -107,7 +107,7 @@ class PicturePipeline:
         if pixels.dtype != np.float32:
             return pixels
         out_of_gamut = rows.out_of_gamut
-        if self.colour is not None and out_of_gamut is not None:  # linear light can be added, encoded values cannot
+        if self.colour is not None and out_of_gamut is not None:  # only linear light can be added
             light = decode_srgb(pixels.clip(0, 1).astype(np.float64))
             pixels = self.colour.from_linear(light + out_of_gamut.pop(pixels.shape[0]))
         pixels = self.blend(pixels, rows.original)
@@ -278,7 +278,10 @@ class ModelRows(SourceRows):
         return self.tensor(inside[top - first : bottom - first])
 
     def split_gamut(self, rows: Samples) -> tuple[Samples, Samples, Samples]:
-        """Apply `split_columns` to some columns at a time, because it makes many copies."""
+        """Apply `split_columns` to some columns at a time, because it makes many copies.
+
+        Results that nothing uses are the same array as the first one.
+        """
         inside = np.empty((*rows.shape[:2], self.picture.header.channels), np.float32)
         outside = inside if self.picture.colour is None else np.empty(inside.shape)
         separate = self.original is not None and self.out_of_gamut is not None
@@ -294,9 +297,10 @@ class ModelRows(SourceRows):
         return inside, outside, original
 
     def split_columns(self, rows: Samples) -> tuple[Samples, Samples, Samples]:
-        """Return (n, w, c) float32 in sRGB and [0, 1], the linear light that this leaves out, float64, and the source.
+        """Split rows of the source. Visible colours are spread under transparent pixels first.
 
-        The source is in its own colours, with visible colours under transparent pixels.
+        Returns what the model gets, (n, w, c) float32 in sRGB and [0, 1]; the linear light outside of it, float64; and
+        the colours of the source, float32. The last two are not meaningful if the source has no conversion.
         """
         picture, header = self.picture, self.picture.header
         values = scale_to_unit(rows[..., : header.channels], picture.low, picture.high)
@@ -304,7 +308,7 @@ class ModelRows(SourceRows):
             values = bleed_colours(values, rows[..., -1])
         if picture.colour is None:
             inside = values.clip(0, 1) if picture.clips else values
-            return inside, inside, inside  # the last two are not used
+            return inside, inside, inside
         linear = picture.colour.to_linear(values)
         inside = encode_srgb(linear).clip(0, 1).astype(np.float32)
         return inside, linear - decode_srgb(inside.astype(np.float64)), values
@@ -316,7 +320,8 @@ class ModelRows(SourceRows):
                 alpha.push(scale_to_unit(rows[..., -1:], 0, 1))
         if self.original is not None:
             self.original.push(original)
-        if self.out_of_gamut is not None:  # enlarging would spread rounding errors to dark neighbours, where they show
+        if self.out_of_gamut is not None:
+            # enlarging would spread rounding errors to dark neighbours, where they become visible
             self.out_of_gamut.push(outside if self.scale == 1 else np.where(np.abs(outside) < ROUNDING, 0, outside))
 
 

@@ -179,7 +179,7 @@ def _filter_channels(pool: list[Entry], request: Request) -> list[Entry]:
         found = [entry for entry in pool if entry.channels == 1 or entry in found]
     if not found:
         what = f"{request.model or request.task} {request.variant or ''}".strip()
-        raise UsageError(f"{what} is published for gray images only, this image has colours", hint=request.command)
+        raise UsageError(f"{what} is published for gray images only; this image has colours", hint=request.command)
     return found
 
 

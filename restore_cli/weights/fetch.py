@@ -52,7 +52,7 @@ def fetch(entry: Entry, *, offline: bool = False, force: bool = False, on_event:
     Raises WeightsUnavailable if no source has the file, ChecksumMismatch if all sources have another file, UsageError.
     """
     if force and offline:
-        raise UsageError(f"{entry.name}: --force downloads again, --offline forbids it; give one of them")
+        raise UsageError(f"{entry.name}: --force downloads again, and --offline forbids it; give one of them")
     if not force and (path := locate(entry)) is not None:
         return path
     if offline or is_offline():

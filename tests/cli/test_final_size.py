@@ -16,11 +16,11 @@ LIMIT = ("--max-pixels", "2000")
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        ("3x", "in.png: --resize 3x: 40×32 px would become 120×96 px, the limit is 2,000 px (try: --max-pixels 11520)"),
-        ("x100", "in.png: --resize x100: 40×32 px would become 125×100 px, the limit is 2,000 px"),
-        ("500x", "in.png: --resize 500x: 40×32 px would become 500×400 px, the limit is 2,000 px"),
-        ("50x50", "--resize 50x50: 50×50 px, the limit is 2,000 px"),
-        ("2001x", "--resize 2001x: 2001×1 px, the limit is 2,000 px"),
+        ("3x", "in.png: --resize 3x: 40×32 px would become 120×96 px; the limit is 2,000 px (try: --max-pixels 11520)"),
+        ("x100", "in.png: --resize x100: 40×32 px would become 125×100 px; the limit is 2,000 px"),
+        ("500x", "in.png: --resize 500x: 40×32 px would become 500×400 px; the limit is 2,000 px"),
+        ("50x50", "--resize 50x50: 50×50 px; the limit is 2,000 px"),
+        ("2001x", "--resize 2001x: 2001×1 px; the limit is 2,000 px"),
         ("0.01x", "in.png: --resize 0.01x: 40×32 px would become 0×0"),
         ("0x0", "--resize 0x0: expected numbers above 0"),
         ("0x", "--resize 0x: expected numbers above 0"),

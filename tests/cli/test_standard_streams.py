@@ -120,8 +120,8 @@ def test_every_command_runs_without_standard_output(command: str, folder: Path) 
 @pytest.mark.parametrize(
     ("arguments", "streams", "said"),
     [
-        (["-"], "<&-", "standard input is closed, the image cannot be read"),
-        (["in/a.png", "-o", "-"], ">&-", "standard output is closed, the image cannot be written"),
+        (["-"], "<&-", "standard input is closed, so the image cannot be read"),
+        (["in/a.png", "-o", "-"], ">&-", "standard output is closed, so the image cannot be written"),
         (["--files-from", "-"], "<&-", "--files-from -: standard input is closed"),
     ],
 )

@@ -183,7 +183,7 @@ def test_frames_are_read_by_number(tmp_path: Path, format: str) -> None:
     for number, frame in enumerate(frames):
         found = decode(tmp_path / "a", frame=number).pixels[..., :3].astype(int)
         assert np.abs(found - np.asarray(frame)).mean() < (8 if format == "AVIF" else 0.01)
-    with pytest.raises(ImageError, match="contains 2 pictures, --frame 3 does not exist"):
+    with pytest.raises(ImageError, match="contains 2 pictures; --frame 3 does not exist"):
         decode(tmp_path / "a", frame=2)
 
 
@@ -232,11 +232,11 @@ def test_arbitrary_bytes_give_an_error(tmp_path: Path, head: bytes, tail: bytes)
 
 def test_size_limit_applies_to_the_header(tmp_path: Path) -> None:
     bomb = png(40_000, 60_000, 8, 2, bytes(100_000))
-    assert refused(bomb, tmp_path).startswith("has 40000×60000 px, the limit is 2,000,000,000 px")
+    assert refused(bomb, tmp_path).startswith("has 40000×60000 px; the limit is 2,000,000,000 px")
     with pytest.raises(ImageError, match=r"has.*--max-pixels 2400000000"):
         probe(tmp_path / "in.png")
     assert refused(png(30_000, 30_000, 8, 2, bytes(100_000)), tmp_path).startswith("damaged")
-    with pytest.raises(ImageError, match=r"has 48×40 px, the limit is 1,000 px"):
+    with pytest.raises(ImageError, match=r"has 48×40 px; the limit is 1,000 px"):
         decode(BytesIO(encoded("WEBP")), max_pixels=1000)
     # Pillow alone refuses 360 million px and warns about half as many; "truncated" is the better reason
     assert "truncated" in refused(png(20_000, 20_000, 8, 2, bytes(9))[:-20], tmp_path)

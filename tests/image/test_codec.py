@@ -400,7 +400,7 @@ def test_transparency_is_not_dropped_silently(tmp_path: Path, suffix: str) -> No
 
 def test_impossible_output_is_refused(tmp_path: Path) -> None:
     wide = Picture(np.zeros((1, 16_384, 3), np.uint8))
-    with pytest.raises(OutputError, match="has 16384×1 px, the limit of WebP is 16383 px per side"):
+    with pytest.raises(OutputError, match="has 16384×1 px; the limit of WebP is 16383 px per side"):
         encode(wide, tmp_path / "out.webp")
     with pytest.raises(OutputError, match=r"unknown suffix '\.xyz'; expected one of \.png"):
         encode(wide, tmp_path / "out.xyz")

@@ -91,5 +91,5 @@ def test_a_frame_beyond_the_canvas_is_refused() -> None:
 
 
 def test_a_missing_frame_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="contains 2 pictures, --frame 3 does not exist"):
+    with pytest.raises(ImageError, match="contains 2 pictures; --frame 3 does not exist"):
         read(ANIMATION, 2)

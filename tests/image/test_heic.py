@@ -51,7 +51,7 @@ def test_heic_is_read_at_its_depth(tmp_path: Path, bits: int, channels: int) -> 
     assert (header.depth, header.alpha, header.channels) == (16 if bits > 8 else 8, channels == 4, min(channels, 3))
     assert found.pixels.dtype == stored.dtype
     assert np.abs(found.pixels.astype(float) - stored[..., :3]).mean() < (2 if bits == 8 else 400)
-    with pytest.raises(ImageError, match="has 64×48 px, the limit is 1,000 px"):
+    with pytest.raises(ImageError, match="has 64×48 px; the limit is 1,000 px"):
         decode(tmp_path / "in.heic", max_pixels=1000)
 
 

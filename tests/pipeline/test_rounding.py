@@ -84,7 +84,7 @@ def test_a_gpu_sends_each_final_sample_once(
     picture = open_samples((BlankRows.height, BlankRows.width, 3), dtype, lambda: lambda top, bottom: np.zeros(0))
     trace = Trace(tiling)
     with fake_gpu() as recorded:
-        blocks = list(restore_rows(OnGpu(), BlankRows(), trace, picture.finish(dtype)))
+        blocks = list(restore_rows(OnGpu(), BlankRows(), trace, picture.choose_finish(dtype)))
     assert sum(block.shape[1] for block in blocks) == 4 * BlankRows.height
     sent = [
         given["self"]

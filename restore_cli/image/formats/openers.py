@@ -59,7 +59,7 @@ class OpenRequest:
         """Raise UnsupportedImage if the file does not have the requested frame."""
         if self.frame >= frames:
             pictures = f"{frames} picture{'s' if frames > 1 else ''}"
-            raise UnsupportedImage(f"contains {pictures}, --frame {self.frame + 1} does not exist")
+            raise UnsupportedImage(f"contains {pictures}; --frame {self.frame + 1} does not exist")
 
     def check_size(self, width: int, height: int) -> None:
         """Refuse a size before memory is allocated. Raises UnreadableImage, UnsupportedImage."""
@@ -67,7 +67,7 @@ class OpenRequest:
             raise UnreadableImage(f"damaged: its header states {width}×{height} px")
         if width * height > self.max_pixels:
             limit = f"{self.max_pixels:_} px".replace("_", ",")
-            raise UnsupportedImage(f"has {width}×{height} px, the limit is {limit}", f"--max-pixels {width * height}")
+            raise UnsupportedImage(f"has {width}×{height} px; the limit is {limit}", f"--max-pixels {width * height}")
 
 
 def open_png(request: OpenRequest) -> Opened:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from restore_cli.errors import RestoreError
 from restore_cli.jobs.events import Event, ModelLoaded, Note, OnEvent, PictureFinished, PictureStarted, TileDone
 from restore_cli.jobs.paths import copy_times, is_remote
 from restore_cli.jobs.plan import read_file_state
-from restore_cli.jobs.types import Job, PlanItem, Result, Task
+from restore_cli.jobs.types import Job, PlanItem, Result, Stopping, Task
 from restore_cli.jobs.workers.loop import Died, Message, Ready, Refused
 
 __all__ = ["Dispatcher", "WorkerBackend", "WorkerHandle"]
@@ -77,8 +77,8 @@ class WorkerBackend(Protocol):
 class Dispatcher:
     """An executor whose workers run in other processes or on other machines."""
 
-    def __init__(self, backend: WorkerBackend, job: Job, on_event: OnEvent, stopping: Callable[[], bool]) -> None:
-        """`stopping` tells whether to start no more tasks."""
+    def __init__(self, backend: WorkerBackend, job: Job, on_event: OnEvent, stopping: Stopping) -> None:
+        """`stopping` returns whether to start no more tasks."""
         self.backend, self.job, self.on_event, self.stopping = backend, job, on_event, stopping
         self.workers: list[WorkerHandle] = []
         self.quarantined: deque[Task] = deque()

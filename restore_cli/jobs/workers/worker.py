@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from restore_cli.image.picture import Samples
 from restore_cli.jobs.events import ModelLoaded, PictureStarted, TileDone, report_warnings
 from restore_cli.jobs.model_cache import ModelCache, describe_fallbacks, suggest_for_compressed
 from restore_cli.jobs.paths import copy_times, is_remote
-from restore_cli.jobs.types import Job, PlanItem, Result, Task
+from restore_cli.jobs.types import Job, PlanItem, Result, Stopping, Task
 from restore_cli.jobs.workers.opened import LocalTask, OpenedTask
 from restore_cli.jobs.workers.queues import MemoryBudget, QueueClosed, RowQueue
 from restore_cli.models.processor import count_cores
@@ -80,7 +80,7 @@ class LoadedModel:
 class Worker:
     """Restores tasks on one device."""
 
-    def __init__(self, job: Job, models: ModelCache, stopping: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, job: Job, models: ModelCache, stopping: Stopping = lambda: False) -> None:
         """`stopping` returns whether to start no more images."""
         self.job, self.models, self.on_event, self.stopping = job, models, models.on_event, stopping
         self.current_model = ""
@@ -238,7 +238,7 @@ class Worker:
         rows = [picture.model_rows(loaded.model.contract) for picture in pictures]
         try:
             types = [opened.pipeline.sample_type(picture) for opened, picture in zip(group, pictures, strict=True)]
-            finishes = [picture.finish(dtype) for picture, dtype in zip(pictures, types, strict=True)]
+            finishes = [picture.choose_finish(dtype) for picture, dtype in zip(pictures, types, strict=True)]
             tiles = restore_batch(loaded.model, rows, loaded.tiling, finishes)
         except Exception as error:
             if is_out_of_memory(error):
