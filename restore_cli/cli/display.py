@@ -111,7 +111,9 @@ class Display:
             yield f"{self.stats.failed} failed"
         if self.stats.skipped:
             yield f"{self.stats.skipped} skipped"
-        if self.started is not None and (used := describe_memory(self.device)):  # not while torch is half loaded
+        if self.started is not None and (
+            used := describe_memory(self.device)
+        ):  # torch is loaded by then
             yield used
         if self.model:
             yield escape_controls(self.model)

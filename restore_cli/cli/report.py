@@ -94,7 +94,7 @@ LOG_START = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
 
 
 def open_log(path: Path) -> TextIO:
-    """Open the log for appending. A standard stream is written where it is. Raises OSError, OutputError.
+    """Open the log for appending. For the path of a standard stream, use that stream. Raises OSError, OutputError.
 
     A pipe is opened only if a program reads from it. Otherwise the run would wait for one.
     """

@@ -20,7 +20,7 @@ from restore_cli.cli.piped_image import check_streams, replace_streams, uses_str
 from restore_cli.cli.report import Json, Lines, Log, Reporter
 from restore_cli.cli.run_stats import RunStats
 from restore_cli.cli.signals import Stop, stop_on_signals
-from restore_cli.errors import OutputError, RestoreError
+from restore_cli.errors import OutputError, RestoreError, stating_lack_of_memory
 from restore_cli.jobs.events import Event, OnEvent, PictureFinished, StopRequested
 from restore_cli.jobs.naming import name_sheet
 from restore_cli.jobs.run import run_job
@@ -104,14 +104,15 @@ def make_reporters(options: Options, live: bool) -> Iterator[Reporter]:
 
 
 def write_sheet(result: Result, overwrite: bool) -> None:
-    """Write a sheet that compares a result with its input. A failure is only a note."""
+    """Write a sheet that compares a result with its input. A failure, such as lack of memory, is only a note."""
     from restore_cli.cli.compare import write_comparison
     from restore_cli.evaluation.comparison import Panel, make_sheet
     from restore_cli.image.codec import decode_finite
 
     path = Path(name_sheet(result.output))
     try:
-        panels = [Panel(p.name, decode_finite(p)) for p in (Path(result.input), Path(result.output))]
-        write_comparison(path, make_sheet(panels), overwrite)
+        with stating_lack_of_memory("cpu", "the sheet"):
+            panels = [Panel(p.name, decode_finite(p)) for p in (Path(result.input), Path(result.output))]
+            write_comparison(path, make_sheet(panels), overwrite)
     except RestoreError as error:
         note(f"{path}: no sheet: {error}")

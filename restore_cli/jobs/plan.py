@@ -188,7 +188,7 @@ class Plan:
         if event["result"] != list(existing):
             why = "it was changed after it was restored; --overwrite replaces it"
             return Result(item.path, output, "skipped", notes=(why,))
-        if event["source"] != canonicalize_path(item.path) and exists(event["source"]):
+        if event["source"] != canonicalize_path(item.path) and file_exists(event["source"]):
             line = f"{item.path} would be written to {output}, which is the result of {event['source']}"
             raise OutputError(line, "-o with another folder, or --overwrite")
         return None
@@ -334,7 +334,7 @@ def read_file_state(path: str) -> FileState | None:
     return facts.st_size, facts.st_mtime_ns
 
 
-def exists(path: str) -> bool:
+def file_exists(path: str) -> bool:
     """Whether a file exists, local or remote. Raises OutputError, StorageError."""
     return read_file_state(path) is not None if is_remote(path) else os.path.exists(path)
 

@@ -30,7 +30,7 @@ __all__ = [
 ATOMIC_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}
 """object stores, which have no folders, and where an uploaded file appears only when it is complete"""
 TAG_KEYS = ("ETag", "etag")
-"""keys under which object stores return a tag that is another one for other contents"""
+"""keys under which object stores return a tag that changes with the contents"""
 MODIFIED_KEYS = ("LastModified", "last_modified", "modified", "mtime", "modify", "updated")
 """keys under which file systems return the modification time"""
 Facts = Mapping[str, Any]
@@ -67,9 +67,9 @@ def list_remote(
         system, root = open_filesystem(url)
         make_request(lambda: system.info(root), url, "cannot be listed", ImageError)
     folder, found = url.rstrip("/"), []
-    inside = f"{excluded.rstrip('/')}/".removeprefix(f"{folder}/") if excluded is not None else "/"
+    excluded_below = find_path_below(folder, excluded)
     for relative, state in states.items():
-        if inside and relative.startswith(inside):
+        if excluded_below is not None and relative.startswith(excluded_below):
             continue
         if any(part.startswith(".") for part in relative.split("/")):
             ignored.hidden += 1
@@ -78,6 +78,12 @@ def list_remote(
         else:
             found.append(Input(f"{folder}/{relative}", relative, url, *state))
     return sorted(found, key=lambda item: [make_natural_key(part) for part in item.relative.split("/")])
+
+
+def find_path_below(folder: str, other: str | None) -> str | None:
+    """Return the relative path of a folder below another one, with a slash at its end. None if it is not below it."""
+    start, path = f"{folder}/", f"{(other or '').rstrip('/')}/"
+    return path.removeprefix(start) if path.startswith(start) and path != start else None
 
 
 def find_states(url: str, recursive: bool = True, kind: type[RestoreError] = OutputError) -> dict[str, FileState]:
@@ -92,7 +98,7 @@ def find_states(url: str, recursive: bool = True, kind: type[RestoreError] = Out
         system.invalidate_cache()
         try:
             below: dict[str, Facts]
-            if getattr(system, "async_impl", False):  # object stores, for which more requests cost more
+            if getattr(system, "async_impl", False):  # an object store: asking for the type of the URL costs a request
                 below = system.find(root, maxdepth=depth, detail=True)
             elif (facts := system.info(root))["type"] != "directory":
                 below = {root: facts}
@@ -100,11 +106,11 @@ def find_states(url: str, recursive: bool = True, kind: type[RestoreError] = Out
                 below = system.find(root, maxdepth=depth, detail=True, on_error="raise")
         except FileNotFoundError:
             below = {}
-        system.invalidate_cache()  # which would hold as much memory as the answer
+        system.invalidate_cache()  # its cache takes as much memory as the answer
         return below
 
     below = make_request(find, url, "cannot be listed", kind)
-    files = {path: facts for path, facts in below.items() if not path.endswith("/")}  # which stand for empty folders
+    files = {path: facts for path, facts in below.items() if not path.endswith("/")}  # keys with a slash mark folders
     return {path.removeprefix(root).removeprefix("/"): read_state(facts) for path, facts in files.items()}
 
 
@@ -120,7 +126,7 @@ def read_remote_state(url: str) -> FileState | None:
             return None
         except Exception as error:  # file systems raise their own errors
             if read_error_code(error) in ("400", "403"):
-                system.ls(path)  # raises the reason, which the answer to a HEAD request does not contain
+                system.ls(path)  # raises an error with the reason, which a HEAD request does not return
             raise
 
     return make_request(read, url, "its state cannot be read", OutputError)
@@ -205,7 +211,7 @@ def make_folders(system: Any, folder: str) -> None:  # noqa: ANN401  # fsspec ha
                 raise
 
 
-def read_modified_ns(facts: Mapping[str, Any]) -> int:
+def read_modified_ns(facts: Facts) -> int:
     """Return the modification time in ns, 0 if the file system does not return it."""
     stamp = next((facts[name] for name in MODIFIED_KEYS if facts.get(name)), 0)
     if isinstance(stamp, datetime):

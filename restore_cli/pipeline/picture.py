@@ -83,7 +83,7 @@ class PicturePipeline:
         trace.fp32_tiles += alpha_trace.fp32_tiles
 
     def choose_finish(self, dtype: np.dtype[Any]) -> Finish:
-        """Return the function that finishes pixels on the device of the model: it rounds them to the dtype or keeps them.
+        """Return the function that finishes pixels on the device of the model. It rounds to the dtype, or does nothing.
 
         Pixels are kept if their colours, size or values change later, or if noise is added before they are rounded.
         """

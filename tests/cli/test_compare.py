@@ -161,6 +161,17 @@ def test_task_commands_write_the_sheet_beside_the_result(restore: Run, x2: Path,
     assert sorted(path.name for path in Path("photos").glob("*_*")) == made_now
 
 
+def test_a_sheet_without_memory_is_a_note(restore: Run, x1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(panels: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("restore_cli.evaluation.comparison.make_sheet", lacking)
+    save_image(Path("in.png"), make_image(20, 30))
+    ran = restore("denoise", "--weights", x1, "in.png", "--compare")
+    line = "in_denoise_compare.png: no sheet: out of memory: cpu has no room for the sheet\n"
+    assert (ran.code, ran.err) == (0, line)
+
+
 def test_an_existing_sheet_is_kept_and_the_result_is_written(restore: Run, x2: Path) -> None:
     save_image(Path("in.png"), make_image(20, 30))
     Path("in_sr2_compare.png").write_text("mine")

@@ -75,6 +75,7 @@ class RayHandle(WorkerHandle):
         self.outbox: list[Task] = []
         """tasks to send with the next call"""
         self.call: Any = None
+        """the running call of `exchange`, if there is one"""
         self.original_paths: dict[str, str] = {}
         """the paths that the user typed, by the absolute paths that the actor gets"""
 
