@@ -96,7 +96,7 @@ class ModelFlags:
         "Longest side of a tile in input pixels; 0 turns tiling off. Default: as memory allows.", SPEED, "N"
     )
     overlap: int | None = option("Overlap of neighbouring tiles in input pixels. Default: the model's.", SPEED, "N")
-    batch: int | None = option("Tiles per batch. Default: 4 on a GPU, otherwise 1.", SPEED, "N")
+    batch: int | None = option("Tiles per batch. Default: 4 on a GPU, otherwise 1; 1 with --tile.", SPEED, "N")
     memory: str | None = option(
         "Memory that a model may use on its device, such as 1.5G or 800M. "
         "Default: most of what is free; on a GPU at most 3 GiB.",
@@ -179,7 +179,7 @@ class RunFlags:
         "GPUs of each worker; 0 uses the CPU. Default: 1 if the cluster has GPUs.", BATCH, "N"
     )
     json: bool = flag("Print one JSON object per image on standard output, then a summary.", REPORTING)
-    log: Path | None = option("Append every event to this file.", REPORTING, "FILE")
+    log: Path | None = option("Append results, notes and the summary to this file.", REPORTING, "FILE")
     quiet: bool = flag("Print only errors.", REPORTING, short="-q")
 
 

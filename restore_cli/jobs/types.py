@@ -33,7 +33,7 @@ class ModelOptions:
     overlap: int | None = None
     """of neighbouring tiles, input px; None for the model's"""
     batch: int | None = None
-    """tiles per batch; None for 4 on a GPU and 1 elsewhere"""
+    """tiles per batch; None for 4 on a GPU and 1 elsewhere, or if `tile` is given without `memory`"""
     memory: int | None = None
     """bytes that a model may use on its device; None for most of what is free"""
     compile: bool = False

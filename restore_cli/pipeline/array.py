@@ -60,9 +60,10 @@ def choose_tiling(
     batch: int | None = None,
     memory: int | None = None,
 ) -> Tiling:
-    """Return `default_tiling`, reduced to what fits into memory. A named tile without a memory limit is kept.
+    """Return `default_tiling`, reduced to what fits into memory.
 
-    `side` is the longest side of the picture, px; `memory` is in bytes. A GPU gets several tiles per batch.
+    A given tile without a memory limit is kept, with one tile per batch unless `batch` is given. Otherwise a GPU gets
+    several tiles per batch. `side` is the longest side of the picture, px; `memory` is in bytes.
     """
     wanted = default_tiling(model.contract, tile, overlap, batch)
     if memory is None and tile is not None:
