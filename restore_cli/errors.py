@@ -93,7 +93,7 @@ class OutOfMemory(RestoreError):
 
 
 class StorageError(RestoreError):
-    """A store that refuses the credentials, or asks for fewer requests for minutes. It fails for all files alike."""
+    """A store that refuses the credentials, or still asks for fewer requests after minutes. All files would fail."""
 
     code = 6
 

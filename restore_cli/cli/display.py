@@ -111,9 +111,7 @@ class Display:
             yield f"{self.stats.failed} failed"
         if self.stats.skipped:
             yield f"{self.stats.skipped} skipped"
-        if self.started is not None and (
-            used := describe_memory(self.device)
-        ):  # torch is loaded by then
+        if self.started is not None and (used := describe_memory(self.device)):  # torch is loaded by then
             yield used
         if self.model:
             yield escape_controls(self.model)

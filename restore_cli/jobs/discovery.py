@@ -68,7 +68,7 @@ class Search:
             try:
                 return list_remote(path, self.suffixes, self.spec.recursive, self.ignored, self.excluded)
             except ImageError as error:
-                self.ignored.unreadable.append(error)
+                self.ignored.unreadable[path] = error
                 return []
         if os.path.isdir(path):
             return chain.from_iterable(self.walk(path))
@@ -118,7 +118,7 @@ class Search:
                     continue
                 files, folders, links = self.sorted_entries(folder or ".")
             except OSError as error:
-                self.ignored.unreadable.append(ImageError(f"{folder}: cannot be read: {error.strerror}"))
+                self.ignored.unreadable[folder] = ImageError(f"{folder}: cannot be read: {error.strerror}")
                 continue
             yield prefix, files
             below = [(f"{prefix}{name}/", os.path.join(folder, name)) for name in reversed(folders)]

@@ -76,8 +76,8 @@ class IgnoredFiles:
     """files without the suffix of an image, pipes, devices"""
     linked_folders: int = 0
     """links to folders that were not followed"""
-    unreadable: list[RestoreError] = field(default_factory=list)
-    """folders that cannot be read"""
+    unreadable: dict[str, RestoreError] = field(default_factory=dict)
+    """the errors of folders that cannot be read, by their paths"""
 
 
 def split_suffix(name: str) -> tuple[str, str]:

@@ -101,9 +101,9 @@ class Plan:
         With `watch` the items never end: None means that there is nothing to do at the moment.
         """
         yield from self.scan(self.ignored)
-        for error in self.ignored.unreadable:
+        for folder, error in self.ignored.unreadable.items():
             self.found += 1
-            yield Result(error.message.partition(": ")[0], "", "failed", error=error)
+            yield Result(folder, "", "failed", error=error)
         while self.watcher is not None:
             self.watcher.end_scan()
             next_look = time.monotonic() + SCAN_SECONDS

@@ -136,11 +136,15 @@ def test_a_file_named_twice_is_restored_once(tree: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
 def test_an_unreadable_folder_is_reported(tree: Path) -> None:
-    (tree / "z").chmod(0)
+    (tree / "z").rename(tree / "z: 1")
+    (tree / "z: 1").chmod(0)
     passed = IgnoredFiles()
     list(Search(InputSpec((str(tree),)), FORMAT_BY_SUFFIX, passed).find_groups())
-    (tree / "z").chmod(0o755)
-    assert [str(error) for error in passed.unreadable] == [f"{tree}/z: cannot be read: Permission denied"]
+    (tree / "z: 1").chmod(0o755)
+    path = f"{tree}/z: 1"
+    assert {name: str(error) for name, error in passed.unreadable.items()} == {
+        path: f"{path}: cannot be read: Permission denied"
+    }
 
 
 @pytest.mark.parametrize(

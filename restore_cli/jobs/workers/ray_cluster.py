@@ -58,7 +58,7 @@ class RayWorker:
             self.loop.tasks.put(task)
         ready: list[Message] = []
         until = time.monotonic() + HEARTBEAT_SECONDS
-        with suppress(Empty):
+        with suppress(Empty):  # raised when the time is over, or when there are no more messages
             while not (ready and isinstance(ready[-1], PictureFinished | Ready | Refused | Died)):
                 ready.append(self.messages.get(timeout=max(0.0, until - time.monotonic())))
             while True:

@@ -154,7 +154,7 @@ class Worker:
             size = sum(source.nbytes for source in sources)
             held = size if size <= MAX_DECODED_BYTES else 0
             self.budget.acquire(turn, held)
-            turn = -1
+            turn = -1  # it is passed on
             if held:
                 sources = [source.preload() for source in sources]
             with stating_lack_of_memory("cpu", "its pixels"):
@@ -166,7 +166,7 @@ class Worker:
             self.budget.release(held)
             return local.make_failure(error)
         finally:
-            if turn >= 0:
+            if turn >= 0:  # an error came first, but later images still wait for this turn
                 self.budget.acquire(turn, 0)
 
     def restore_next(self, waiting: Waiting) -> list[Future[Result]]:
