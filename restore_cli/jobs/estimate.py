@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,18 +80,10 @@ def estimate_run(job: Job, models: ModelCache, sample: InputSample, manifests: I
     needed = {entry.name: entry for entry in entries if entry is not None}
     missing = tuple(entry for entry in needed.values() if locate(entry) is None)
     seconds, basis = None, "nothing would be restored"
-    if len(local) < len(sample.kept):
-        basis = "unknown, because remote images are not read for an estimate"
     if headers:
-        usual = Counter(names).most_common(1)[0][0]
-        if rate := average_past_seconds(manifests, usual, job.model.tta):
-            seconds, basis = sum(map(count_pixels, headers)) * rate, "from earlier images in this folder"
-        elif usual in {entry.name for entry in missing}:
-            basis = f"unknown until {usual} is fetched"
-        elif job.run.cluster is not None:
-            basis = "unknown, because the cluster has not restored any image yet"
-        else:
-            seconds, basis = measure_seconds(job, models, headers, usual, headers[names.index(usual)])
+        seconds, basis = estimate_seconds(job, models, headers, names, missing, manifests)
+    elif len(local) < len(sample.kept):
+        basis = "unknown, because remote images are not read for an estimate"
     return Estimate(
         count=sample.count,
         probed=len(local),
@@ -102,6 +94,28 @@ def estimate_run(job: Job, models: ModelCache, sample: InputSample, manifests: I
         seconds=None if seconds is None else seconds * share,
         basis=basis,
     )
+
+
+def estimate_seconds(
+    job: Job,
+    models: ModelCache,
+    headers: list[Header],
+    names: list[str],
+    missing: Collection[Entry],
+    manifests: Iterable[Path],
+) -> tuple[float | None, str]:
+    """Return the seconds for all headers, None if unknown, and how they were estimated.
+
+    `names` are the checkpoints for the headers. All images are estimated with the most frequent one.
+    """
+    usual = Counter(names).most_common(1)[0][0]
+    if rate := average_past_seconds(manifests, usual, job.model.tta):
+        return sum(map(count_pixels, headers)) * rate, "from earlier images in this folder"
+    if usual in {entry.name for entry in missing}:
+        return None, f"unknown until {usual} is fetched"
+    if job.run.cluster is not None:
+        return None, "unknown, because the cluster has not restored any image yet"
+    return measure_seconds(job, models, headers, usual, headers[names.index(usual)])
 
 
 def read_headers(tasks: Iterable[Task], job: Job) -> tuple[list[Header], tuple[Result, ...]]:
