@@ -270,9 +270,11 @@ class Worker:
                     queue.put(None)
             except QueueClosed:
                 pass  # the Result of `write` has the reason
-            except BaseException:
+            except BaseException as error:
                 queue.close()
-                written.exception()  # waits until the thread has ended
+                incomplete = written.exception()  # waits until the thread has ended
+                if incomplete is None and isinstance(error, RestoreError):
+                    return written  # writing failed too, and removed the copy of a remote input: it has the reason
                 raise
             queue.close()
             return written

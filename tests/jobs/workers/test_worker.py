@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
@@ -10,12 +11,14 @@ from threading import Thread
 import fsspec
 import pytest
 from images import make_image, save_image
+from nearest_model import NearestModel
 
-from restore_cli.errors import WeightsUnavailable
-from restore_cli.image.picture import Header
+from restore_cli.errors import ImageError, OutputError, WeightsUnavailable
+from restore_cli.image.picture import Header, Samples
 from restore_cli.jobs.model_cache import ModelCache
 from restore_cli.jobs.paths import InputSpec
 from restore_cli.jobs.types import Job, ModelOptions, Result, Task
+from restore_cli.jobs.workers import worker as module
 from restore_cli.jobs.workers.opened import OpenedTask
 from restore_cli.jobs.workers.worker import Worker
 from restore_cli.weights.catalogue import Catalogue, Request
@@ -75,3 +78,22 @@ def test_copies_of_remote_inputs_are_removed_if_there_is_no_checkpoint(
         list(worker.results(iter([Task("memory://photos/a.png", str(tmp_path / "out" / "a.png"))])))
     store.store.clear()
     assert not list(tmp_path.glob("restore-*"))
+
+
+def test_a_failure_to_write_hides_behind_no_other_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When writing fails, the copy of a remote input is removed, so its next page cannot be read."""
+
+    def fail_to_read(*_: object) -> Iterator[Iterator[Samples]]:
+        raise ImageError("a.png: no such file")
+        yield
+
+    def fail_to_write(*_: object) -> None:
+        raise OutputError("out/a.png: no space left on its disk")
+
+    monkeypatch.setattr(module, "restore_pages", fail_to_read)
+    monkeypatch.setattr(module, "write_file", fail_to_write)
+    monkeypatch.setattr(ModelCache, "get", lambda models, header: ("model", NearestModel()))
+    monkeypatch.setattr(ModelCache, "sha256", lambda models, name: "")
+    task = Task(str(save_image(tmp_path / "a.png", make_image(9, 9))), str(tmp_path / "out" / "a.png"))
+    (result,) = Worker(JOB, ModelCache(JOB.model)).results(iter([task]))
+    assert "no space left" in str(result.error)
