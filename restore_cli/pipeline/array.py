@@ -124,11 +124,11 @@ def open_samples(
 
 
 def retry_with_smaller_tiling(
-    work: Callable[[Trace], T], contract: Contract, side: int, tiling: Tiling, on_tile: OnTile
+    work: Callable[[Trace], T], contract: Contract, side: int, tiling: Tiling, on_tile: OnTile, device: str = ""
 ) -> tuple[T, Trace]:
     """Call `work`, again with a smaller tiling each time that memory runs out, and return its result and Trace.
 
-    Raises OutOfMemory at the smallest tile.
+    Raises OutOfMemory at the smallest tile. Unless `device` is the CPU, its hint is to use the CPU.
     """
     while True:
         trace = Trace(tiling, on_tile=on_tile)
@@ -142,5 +142,6 @@ def retry_with_smaller_tiling(
         release_freed_memory()
         smaller = tiling.smaller(contract, side)
         if smaller is None:
-            raise OutOfMemory(f"out of memory at the smallest tile, {tiling.tile} px", hint="--device cpu")
+            hint = None if device == "cpu" else "--device cpu"
+            raise OutOfMemory(f"out of memory at the smallest tile, {tiling.tile} px", hint)
         tiling = smaller

@@ -181,7 +181,8 @@ def restore_to_file(
     def attempt(trace: Trace) -> tuple[tuple[int, int], tuple[str, ...]]:
         return write_file(file, restore_pages(file, model, trace), scale, note)
 
-    written, trace = retry_with_smaller_tiling(attempt, model.contract, file.side, choose(file.side), on_tile)
+    tiling, device = choose(file.side), model.device.type
+    written, trace = retry_with_smaller_tiling(attempt, model.contract, file.side, tiling, on_tile, device)
     return FileResult(written[0], trace.tiling.tile, written[1])
 
 

@@ -281,7 +281,7 @@ class Worker:
 
         try:
             written, trace = retry_with_smaller_tiling(
-                attempt, model.contract, pipeline.side, loaded.tiling, self.report_tiles
+                attempt, model.contract, pipeline.side, loaded.tiling, self.report_tiles, model.device.type
             )
         except WeightsError:
             raise

@@ -153,7 +153,7 @@ def test_a_file_that_does_not_fit_at_the_smallest_tile_fails_alone(tmp_path: Pat
     assert [result.status for result in results] == ["done", "failed", "done"]
     assert results[1].error is not None
     assert results[1].error.code == 5
-    assert "b.png: out of memory at the smallest tile, 8 px" in str(results[1].error)
+    assert str(results[1].error).endswith("b.png: out of memory at the smallest tile, 8 px")  # no hint to use the CPU
     assert sorted(contents(tmp_path / "out")) == ["a.png", "c.png"]
 
 
