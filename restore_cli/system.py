@@ -33,6 +33,7 @@ __all__ = [
     "lock_file",
     "locks_by_opening",
     "read_address_space_limit",
+    "use_slashes",
 ]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -88,6 +89,11 @@ def read_address_space_limit() -> int | None:
 def count_granted_cores() -> int:
     """Return how many cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_slashes(path: str) -> str:
+    """Return a path whose folders are separated by slashes, which Windows accepts too."""
+    return path.replace("\\", "/") if sys.platform == "win32" and "://" not in path else path
 
 
 def is_reserved_name(name: str) -> bool:

@@ -7,9 +7,10 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,8 +25,9 @@ from torch.utils._pytree import tree_leaves
 from restore_cli import atomic, system
 from restore_cli.errors import OutputError
 from restore_cli.jobs import paths
+from restore_cli.jobs.discovery import Search
 from restore_cli.jobs.naming import Naming, assign_outputs
-from restore_cli.jobs.paths import Input
+from restore_cli.jobs.paths import Input, InputSpec
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
 from restore_cli.special_files import refuse_special_file
 from restore_cli.system import ignores_case
@@ -109,6 +111,37 @@ def test_names_that_differ_in_case_are_one_output_where_the_disk_ignores_case(
     monkeypatch.setattr(paths, "ignores_case", lambda folder: True)
     assignment = assign_outputs(inputs, naming, str(tmp_path))
     assert [(item.path, path) for item, path, _ in assignment.refused] == [("y/a.png", f"{tmp_path}/a.png")]
+
+
+def test_the_tree_of_a_folder_is_kept_where_paths_have_backslashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows: os.path and os.scandir join with a backslash."""
+    save_image(tmp_path / "in/sub/a.png", make_image(8, 8))
+    join, scandir = os.path.join, os.scandir
+
+    @contextmanager
+    def list_entries(folder: str) -> Iterator[Iterator[SimpleNamespace]]:
+        with scandir(folder) as entries:
+            yield (
+                SimpleNamespace(
+                    name=found.name,
+                    path=f"{folder}\\{found.name}",
+                    is_dir=found.is_dir,
+                    is_symlink=found.is_symlink,
+                    stat=found.stat,
+                )
+                for found in entries
+            )
+
+    monkeypatch.setattr(os.path, "join", lambda *parts: join(*parts).replace("/", "\\"))
+    monkeypatch.setattr(os, "scandir", list_entries)
+    monkeypatch.setattr(sys, "platform", "win32")
+    (group,) = Search(InputSpec((str(tmp_path / "in"),)), [".png"]).find_groups()
+    (pair,) = assign_outputs(group, Naming("denoise", "lite", 1, "out/"), "out/").pairs
+    assert pair[0].path == f"{tmp_path}/in/sub/a.png"
+    assert pair[1] == "out/sub/a.png"
+    assert system.use_slashes(r"s3://bucket/a\b") == r"s3://bucket/a\b"
 
 
 def test_this_disk_is_asked_whether_it_ignores_case(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from restore_cli.jobs.paths import (
     split_suffix,
     strip_root,
 )
+from restore_cli.system import use_slashes
 
 __all__ = ["Search", "collect_inputs", "is_inside"]
 
@@ -51,10 +52,10 @@ class Search:
         """
         spec = self.spec
         if spec.one_folder:
-            yield from self.walk(spec.paths[0])
+            yield from self.walk(use_slashes(spec.paths[0]))
             return
-        found = chain.from_iterable(self.find_path(path) for path in spec.paths)
-        listed = make_listed_inputs(spec.listed or ())
+        found = chain.from_iterable(map(self.find_path, map(use_slashes, spec.paths)))
+        listed = make_listed_inputs([use_slashes(path) for path in spec.listed or ()])
         unique: dict[str, Input] = {}
         for item in chain(found, listed):
             unique.setdefault(canonicalize_path(item.path), item)
@@ -79,7 +80,7 @@ class Search:
         matches = {match for match in search.expand_pattern(path) if not os.path.isdir(match)}
         images = [match for match in matches if os.path.splitext(match)[1].lower() in self.suffixes]
         return [
-            make_named_input(match, os.path.relpath(match, root or "."))
+            make_named_input(use_slashes(match), use_slashes(os.path.relpath(match, root or ".")))
             for match in sorted(images, key=make_natural_key)
         ]
 
@@ -121,9 +122,9 @@ class Search:
                 self.ignored.unreadable[folder] = ImageError(f"{folder}: cannot be read: {error.strerror}")
                 continue
             yield prefix, files
-            below = [(f"{prefix}{name}/", os.path.join(folder, name)) for name in reversed(folders)]
+            below = [(f"{prefix}{name}/", use_slashes(os.path.join(folder, name))) for name in reversed(folders)]
             waiting += [pair for pair in below if pruned is None or os.path.realpath(pair[1]) != pruned]
-            ahead = [(f"{prefix}{name}/", os.path.join(folder, name)) for name in links]
+            ahead = [(f"{prefix}{name}/", use_slashes(os.path.join(folder, name))) for name in links]
             linked += [pair for pair in ahead if pruned is None or not is_inside(pair[1], pruned)]
 
     def sorted_entries(self, folder: str) -> tuple[list[os.DirEntry[str]], list[str], list[str]]:
@@ -175,11 +176,12 @@ def is_inside(folder: str, other: str) -> bool:
 
 def make_entry_input(found: os.DirEntry[str], relative: str, root: str) -> Input | None:
     """Return the entry of a folder as an Input, or None for pipes and devices."""
+    path = use_slashes(found.path)
     try:
         facts = found.stat()
     except OSError:
-        return Input(found.path, relative, root)
-    return Input(found.path, relative, root, facts.st_size, facts.st_mtime_ns) if S_ISREG(facts.st_mode) else None
+        return Input(path, relative, root)
+    return Input(path, relative, root, facts.st_size, facts.st_mtime_ns) if S_ISREG(facts.st_mode) else None
 
 
 def make_listed_inputs(paths: Sequence[str]) -> Iterator[Input]:

@@ -20,6 +20,7 @@ from restore_cli.jobs.paths import IgnoredFiles, is_remote
 from restore_cli.jobs.plan import Plan
 from restore_cli.jobs.types import Executor, Job, PlanItem, Result, Stopping
 from restore_cli.jobs.workers.executors import check_executor, choose_executor
+from restore_cli.system import use_slashes
 
 __all__ = ["make_no_inputs_error", "plan_dry_run", "run_job"]
 
@@ -151,4 +152,5 @@ def make_plan(job: Job, models: ModelCache, ignored: IgnoredFiles, dry_run: bool
         here = ModelCache(replace(job.model, device="cpu"), models.on_event) if job.uses_other_processes else models
         model, scale = job.model.weights.stem, here.get_custom(job.model.weights).contract.scale
         sha256 = here.sha256(job.model.weights.name)
-    return Plan(job, Naming(task, model, scale, job.output, forced, job.run.compare), sha256, ignored, dry_run)
+    output = None if job.output is None else use_slashes(job.output)
+    return Plan(job, Naming(task, model, scale, output, forced, job.run.compare), sha256, ignored, dry_run)
