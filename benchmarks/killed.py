@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -101,7 +100,7 @@ def kill_repeatedly(source: Path, output: Path, kills: int, moments: random.Rand
         try:
             process.wait(moments.random() * 0.05)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
         process.wait()
         counts.append(count_results(output))
     run_restore(source, output)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from images import make_image, save_image
+from systems import IMPORT_PATH
 
 __all__ = ["Server", "fill"]
 
-ROOT = Path(__file__).parents[1]
 SERVER = Path(__file__).with_name("forked_commands.py")
 
 
@@ -23,7 +23,7 @@ class Server:
 
     def __init__(self) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RESTORE_", "NO_COLOR"))}
-        environment = {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment = {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": IMPORT_PATH}
         command = [sys.executable, str(SERVER)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True)

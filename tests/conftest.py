@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from images import make_checkpoint
 from s3_proxy import S3Proxy
 from s3_store import CREDENTIALS, Store, make_store, start_s3_server
+from systems import is_here
 
 from restore_cli.cli.main import main
 
@@ -23,6 +24,14 @@ settings.load_profile("restore")  # a busy machine is no failure
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked `needs` on a system that lacks one of the names: `needs("resource")`, `needs("os.fork")`."""
+    for mark in item.iter_markers("needs"):
+        for name in mark.args:
+            if not is_here(name):
+                pytest.skip(f"this system has no {name}")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 import stat
 import subprocess
@@ -15,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from systems import IS_ROOT
 
 from restore_cli.atomic import atomic_write, make_folder
 from restore_cli.errors import OutputError
 from restore_cli.image.codec import decode, encode
 from restore_cli.image.picture import Picture
 
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+root_only = pytest.mark.skipif(not IS_ROOT, reason="mounting needs root")
 
 
 def write(path: Path, data: bytes = b"new") -> None:
@@ -135,7 +135,8 @@ def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.needs("os.geteuid")
+@pytest.mark.skipif(IS_ROOT, reason="root may write anywhere")
 def test_folder_without_permission(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="no permission to write there"):
@@ -180,8 +181,11 @@ def test_read_only_disk(mount: Callable[[str], Path]) -> None:
         write(mount("ro,size=64k") / "out.png")
 
 
+@pytest.mark.needs("resource")
 def test_a_limit_on_file_size_is_named(tmp_path: Path) -> None:
     """A short write without root. It runs in its own process, because the limit is for a whole process."""
+    import resource
+
     program = (
         "import sys, signal; from pathlib import Path; from restore_cli.atomic import atomic_write\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

@@ -21,6 +21,7 @@ from huggingface_hub.utils import logging
 from images import make_image
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
+from systems import IMPORT_PATH
 from torch import Tensor
 
 import restore_cli
@@ -29,7 +30,6 @@ from restore_cli.models.network import Network
 from restore_cli.models.ops.chunked_attention import ONEDNN_PRODUCTS
 from restore_cli.weights.hub_client import silence_client
 
-ROOT = Path(__file__).parents[1]
 asked_by_op = pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="PyTorch before 2.9")
 
 SNAPSHOT = """
@@ -103,7 +103,7 @@ def untuned(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     for name in [*os.environ]:
         if name.startswith(("MALLOC_", "GLIBC_", "OMP_")):
             monkeypatch.delenv(name)
-    return os.environ | {"PYTHONPATH": str(ROOT)}
+    return os.environ | {"PYTHONPATH": IMPORT_PATH}
 
 
 def answer(code: str, *arguments: object, environment: dict[str, str]) -> list[Any]:

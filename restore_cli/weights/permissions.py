@@ -12,7 +12,7 @@ __all__ = ["explain_unsafe_folder"]
 
 def explain_unsafe_folder(folder: Path) -> str | None:
     """Return the reason why other users may control the content of `folder`, or None if it is safe or missing."""
-    if os.name != "posix":  # other systems do not use these permissions
+    if not hasattr(os, "geteuid"):  # this system does not use these permissions
         return None
     ours = {0, os.geteuid()}
     path = folder.absolute()

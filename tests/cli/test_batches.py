@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from command import CommandResult, Run
 from images import make_image, save_image
+from systems import IMPORT_PATH
 from torch import Tensor
 
 from restore_cli.models.network import Network
 from restore_cli.models.ops import attention
 
-ROOT = Path(__file__).parents[2]
 KEYS = ["input", "output", "status", "seconds", "size", "model", "architecture", "sha256", "tile", "precision"]
 KEYS += ["notes", "error"]
 
@@ -260,7 +260,7 @@ def test_a_dry_run_estimates_from_earlier_runs_and_lists_downloads(restore: Run,
 def piped(*arguments: object, given: bytes, cwd: Path) -> subprocess.CompletedProcess[bytes]:
     """Run `restore` with real pipes."""
     command = [sys.executable, "-m", "restore_cli", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(cwd)}
+    environment = os.environ | {"PYTHONPATH": IMPORT_PATH, "TMPDIR": str(cwd)}
     return subprocess.run(command, input=given, capture_output=True, check=False, env=environment, cwd=cwd)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from images import make_image, save_image
 from rich.cells import cell_len
 from rich.console import Console
+from systems import IMPORT_PATH
 
 from restore_cli.cli.console import Downloads, err
 from restore_cli.cli.display import Display, shorten
@@ -28,8 +28,6 @@ from restore_cli.jobs.events import (
 from restore_cli.jobs.types import Result
 from restore_cli.weights.catalogue import read_catalogue
 from restore_cli.weights.progress import DownloadProgress, DownloadStarted
-
-ROOT = Path(__file__).parents[2]
 
 
 def draw_lines(display: Display, width: int) -> list[str]:
@@ -133,6 +131,7 @@ def test_durations_have_two_units(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
+@pytest.mark.needs("pty")
 @pytest.mark.parametrize(
     ("variables", "live"),
     [({"TERM": "xterm-256color"}, True), ({"TERM": "dumb"}, False), ({"TERM": "xterm", "NO_COLOR": "1"}, False)],
@@ -142,11 +141,13 @@ def test_the_display_is_drawn_unless_the_terminal_forbids_it(
 ) -> None:
     for name in "ab":
         save_image(tmp_path / f"in/{name} [x].png", make_image(40, 40))
+    import pty
+
     reader, writer = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | variables
     command = [sys.executable, "-m", "restore_cli", "denoise", "--weights", str(x1), "in", "-o", "out"]
     with subprocess.Popen(
-        command, stderr=writer, stdout=writer, cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}
+        command, stderr=writer, stdout=writer, cwd=tmp_path, env=environment | {"PYTHONPATH": IMPORT_PATH}
     ) as process:
         os.close(writer)
         text = ""

@@ -121,6 +121,7 @@ def test_the_law_covers_at_least_200_command_lines() -> None:
     assert len(EVERY) >= 200
 
 
+@pytest.mark.needs("os.fork")
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_random_command_lines(group: int, server: Server, x1: Path, x2: Path, tmp_path: Path) -> None:
     chance, found = random.Random(group), []

@@ -16,8 +16,7 @@ from golden_files import read_golden
 from hub_server import COMMIT, HubServer
 from images import make_image, save_image
 from PIL import Image
-
-ROOT = Path(__file__).parents[2]
+from systems import IMPORT_PATH
 
 
 def checkpoint() -> bytes:
@@ -61,7 +60,7 @@ def environment(folder: Path, hub: HubServer) -> dict[str, str]:
         "HF_ENDPOINT": hub.url,
         "RESTORE_CACHE": str(folder / "cache"),
         "RESTORE_WEIGHTS_TOML": str(folder / "own.toml"),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": IMPORT_PATH,
     }
 
 

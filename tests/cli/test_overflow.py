@@ -16,9 +16,9 @@ from command import Run
 from images import make_checkpoint, make_image, save_image
 from numpy.typing import NDArray
 from PIL import Image
+from systems import IMPORT_PATH
 from torch import Tensor
 
-ROOT = Path(__file__).parents[2]
 BLOCK = "layers.0.residual_group.blocks.0"
 PRECISIONS = {"fp16": "float16", "bf16": "bfloat16"}
 HALVES = pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -165,7 +165,7 @@ def test_the_command_goes_on_after_an_overflow(tmp_path: Path, weights: Callable
     command = [sys.executable, "-m", "restore_cli", "sr", "photos", "-o", "out", "--weights"]
     command += [str(weights(only_float32_holds)), "--device", "cpu", "--precision", "fp16"]
     done = subprocess.run(
-        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+        command, cwd=tmp_path, env={"PYTHONPATH": IMPORT_PATH}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("1 of 1 tiles overflowed and were run again in float32") == 2

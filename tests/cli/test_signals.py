@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import select
 import signal
 import subprocess
@@ -16,10 +15,12 @@ from pathlib import Path
 import pytest
 from images import make_image, save_image
 from PIL import Image
+from systems import IMPORT_PATH
 
 from restore_cli.jobs.manifest import MANIFEST_NAME
+from restore_cli.system import SIGNALS
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.needs("signal.SIGHUP")  # Windows sends no signal to another process
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def hangup_is_not_ignored() -> Iterator[None]:
 def running(*arguments: object, cwd: Path, before: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
     """Start `restore` in a process."""
     command = [*before, sys.executable, "-m", "restore_cli", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": IMPORT_PATH, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=cwd
@@ -55,7 +56,7 @@ def partial_files(folder: Path) -> list[Path]:
     return list(folder.rglob(".restore-*.part"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_finishes_images_in_flight_and_the_same_command_continues(
     number: signal.Signals, tmp_path: Path, x1: Path
 ) -> None:
@@ -110,13 +111,16 @@ def test_a_second_lost_session_ends_at_once_and_leaves_nothing(tmp_path: Path, x
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
 
 
+@pytest.mark.needs("pty")
 def test_a_lost_terminal_finishes_images_in_flight(tmp_path: Path, x1: Path) -> None:
     """The leader of the session gets SIGHUP and cannot write to its terminal any more."""
     for name in "abcdefgh":
         save_image(tmp_path / f"in/{name}.png", make_image(500, 500))
+    import pty
+
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "restore_cli", "denoise", "--weights", str(x1), "in", "-o", "out", "--log", "log"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
+    environment = os.environ | {"PYTHONPATH": IMPORT_PATH, "OMP_NUM_THREADS": "1", "TERM": "xterm"}
     with subprocess.Popen(
         command, preexec_fn=lambda: os.login_tty(slave), pass_fds=[slave], env=environment, cwd=tmp_path, text=True
     ) as process:
@@ -171,7 +175,7 @@ def test_nohup_makes_a_run_ignore_a_lost_session(tmp_path: Path, x1: Path) -> No
     assert "in.png → in_denoise.png" in out
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", SIGNALS[1:])
 def test_a_signal_to_a_command_without_batch_leaves_no_temporary_file(number: signal.Signals, tmp_path: Path) -> None:
     for name in "ab":
         save_image(tmp_path / f"{name}.png", make_image(1500, 1500))

@@ -15,6 +15,8 @@ import pytest
 from command_server import Server, fill
 from PIL import Image
 
+pytestmark = pytest.mark.needs("os.fork", "os.mkfifo")
+
 STDOUT = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/proc/thread-self/fd/1", "link.png"]
 SPECIAL = {"/dev/null": "a device", "null.png": "a device", "fifo.png": "a pipe", "socket.png": "a socket"}
 RESTORE = ["denoise", "--weights", "weights.safetensors", "in.png"]

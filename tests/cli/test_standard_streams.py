@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 from images import make_image, save_image
+from systems import IMPORT_PATH
 
-ROOT = Path(__file__).parents[2]
 NAMES = ["a.png", "b.png", "c.png"]
 ALL = "<&- >&- 2>&-"
 
 
 def environment(cwd: Path) -> dict[str, str]:
     """Return variables of a process with an empty cache."""
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RESTORE_CACHE": str(cwd / ".cache")}
+    return os.environ | {"PYTHONPATH": IMPORT_PATH, "OMP_NUM_THREADS": "1", "RESTORE_CACHE": str(cwd / ".cache")}
 
 
 def shell(*arguments: object, streams: str, cwd: Path) -> subprocess.CompletedProcess[str]:

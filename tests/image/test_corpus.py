@@ -34,6 +34,7 @@ def test_unusual_files_are_decoded_correctly(tmp_path: Path, name: str) -> None:
         assert np.array_equal(found, held)
 
 
+@pytest.mark.needs("resource")
 def test_false_sizes_allocate_no_memory(tmp_path: Path) -> None:
     names = [name for name in write_bad(tmp_path) if name.startswith("bomb")]
     code = """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -33,9 +32,12 @@ OPTIONS = {
 
 
 def limit_memory() -> None:
+    import resource
+
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
+@pytest.mark.needs("resource")
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_damaged_files_give_a_result_or_one_line(suffix: str, x1: Path, tmp_path: Path) -> None:
     work, temporary, home = tmp_path / "work", tmp_path / "tmp", tmp_path / "home"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from systems import IS_ROOT
 
 from restore_cli.errors import NothingToDo
 from restore_cli.image.formats.capabilities import FORMAT_BY_SUFFIX
@@ -57,6 +58,7 @@ def test_the_folder_of_the_outputs_is_not_searched(tree: Path) -> None:
     assert found(InputSpec((str(tree),)), f"{tree}/b/") == ["page2.png", "Page3.png", "page10.png", "z/page1.JPG"]
 
 
+@pytest.mark.needs("os.mkfifo")
 def test_linked_folders_pipes_and_sockets_are_counted_as_ignored(tree: Path) -> None:
     (tree / "loop").symlink_to(tree)
     (tree / "link.png").symlink_to(tree / "page2.png")
@@ -134,7 +136,8 @@ def test_a_file_named_twice_is_restored_once(tree: Path, monkeypatch: pytest.Mon
     assert len(found(InputSpec((f"{tree}/page2.png", ".", str(tree), "page2.png", "z/../page2.png")))) == 5
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
+@pytest.mark.needs("os.geteuid")
+@pytest.mark.skipif(IS_ROOT, reason="root may look into every folder")
 def test_an_unreadable_folder_is_reported(tree: Path) -> None:
     (tree / "z").rename(tree / "z: 1")
     (tree / "z: 1").chmod(0)

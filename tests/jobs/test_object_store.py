@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -223,7 +222,7 @@ def test_a_killed_run_continues(batch: Batch) -> None:
     )
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as process:
         reached.wait(60)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     store.proxy.reset()
     expected = batch.expected()
     there = store.read("out")

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from systems import IMPORT_PATH
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from restore_cli.models.ops import attention
@@ -47,7 +48,7 @@ SPARE = {"cuda 100": 16, "hip gfx1100": 80 if attention.triton_is_older_than(3, 
 def test_the_kernel_compiles_to_matrix_products_without_spilling_registers(target: str, tmp_path: Path) -> None:
     """The compiler runs in a process of its own, because Triton may abort it."""
     command = [sys.executable, str(Path(__file__).with_name("compiled_kernel.py")), *target.split()]
-    given = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    given = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": IMPORT_PATH}
     given["TRITON_HIP_LLD_PATH"] = "/bin/true"  # Triton before 3.5 needs AMD's linker; the test does not use its output
     done = subprocess.run(command, env=given, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

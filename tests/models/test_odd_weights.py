@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from images import make_checkpoint, make_image, save_image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from systems import IMPORT_PATH
 from torch import Tensor
 
 from restore_cli.errors import WeightsError
@@ -34,7 +35,6 @@ from restore_cli.models.load import load_file
 from restore_cli.models.network import Network
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[2]
 FIRST = "conv_first.weight"
 
 
@@ -330,7 +330,7 @@ def test_the_command_prints_no_message_of_pytorch(tmp_path: Path) -> None:
     save_image(tmp_path / "in.png", make_image(20, 20))
     (tmp_path / "trap.pth").write_bytes(pickle.dumps({"params": Trap()}))
     command = [sys.executable, "-W", "always", "-m", "restore_cli", "dejpeg", "in.png", "--weights", "trap.pth"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": IMPORT_PATH}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1), done.stderr
     assert done.stderr.startswith("restore: trap.pth: contains code (")

@@ -15,6 +15,7 @@ import torch
 from command import Run
 from images import make_checkpoint, make_image, save_image
 from nearest_model import NearestModel
+from systems import IMPORT_PATH
 from torch import Tensor
 
 from restore_cli.models.network import Network
@@ -230,6 +231,7 @@ main()
 
 
 @linux
+@pytest.mark.needs("resource")
 def test_the_command_with_little_memory_goes_on_with_smaller_tiles(tmp_path: Path) -> None:
     """Memory runs out for real, while threads read and write. Later pictures are not affected."""
     make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
@@ -238,7 +240,7 @@ def test_the_command_with_little_memory_goes_on_with_smaller_tiles(tmp_path: Pat
     save_image(tmp_path / "in/c.png", make_image(70, 90))
     options = ["--weights", "x2.safetensors", "--device", "cpu", "--precision", "fp32", "--tile", "0", "--json"]
     command = [sys.executable, "-c", LIMITED, str(300 * MIB), "sr", "in", "-o", "out", *options]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": IMPORT_PATH, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()[:-1]]
@@ -248,6 +250,7 @@ def test_the_command_with_little_memory_goes_on_with_smaller_tiles(tmp_path: Pat
 
 
 @linux
+@pytest.mark.needs("resource")
 @pytest.mark.parametrize("how", ["measured", "stepped down"])
 def test_a_process_with_little_memory_goes_on_with_smaller_tiles(how: str, tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")

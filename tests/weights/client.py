@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import sys
 from typing import Any
@@ -65,6 +64,8 @@ def run_command(command: str) -> dict[str, Any]:
 
 def limit_files(size: int) -> None:
     """Let writes beyond `size` bytes fail, as on a full disk."""
+    import resource
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 

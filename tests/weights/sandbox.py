@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hub_server import COMMIT, NEW_NAME, Fault, HubServer
+from systems import IMPORT_PATH
 
 ROOT = Path(__file__).parents[2]
 CLIENT = Path(__file__).parent / "client.py"
@@ -96,7 +97,7 @@ class Sandbox:
             "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0",
             "RESTORE_CACHE": str(self.cache),
             "RESTORE_WEIGHTS_TOML": str(self.folder / "own.toml"),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": IMPORT_PATH,
         }
         return clean | ours | more
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -400,7 +399,7 @@ def _kill_halfway(sandbox: Sandbox, name: str) -> None:
         assert sandbox.hub.halfway.wait(60)
         while not any(_partial(sandbox)):
             assert client.poll() is None
-        client.send_signal(signal.SIGKILL)
+        client.kill()
         client.communicate()
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from systems import IS_ROOT
 
 from restore_cli.errors import ChecksumMismatch, UsageError, WeightsError, WeightsUnavailable
 from restore_cli.weights import store
@@ -136,7 +137,7 @@ def test_a_cache_that_every_user_may_write_to_is_refused(bundled: Path) -> None:
     assert sorted(store.get_cache_dir().iterdir()) == before
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.skipif(not IS_ROOT, reason="only root gives files away")
 @pytest.mark.parametrize("kind", ["link", "link above", "folder"])
 def test_a_cache_that_another_user_made_is_refused(
     kind: str, bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

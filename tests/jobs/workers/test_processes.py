@@ -25,6 +25,7 @@ from restore_cli.jobs.workers.dispatcher import Dispatcher
 from restore_cli.jobs.workers.loop import Ready
 from restore_cli.jobs.workers.processes import ProcessBackend, ProcessHandle, share_memory
 from restore_cli.pipeline import memory
+from restore_cli.system import SIGNALS
 from restore_cli.weights.catalogue import Catalogue, Request
 
 
@@ -63,7 +64,8 @@ def kill(child: int) -> None:
     os.kill(child, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
+@pytest.mark.needs("signal.pthread_sigmask")
+@pytest.mark.parametrize("number", SIGNALS, ids=str)
 def test_a_worker_survives_a_signal_of_its_group_from_its_first_moment(number: signal.Signals, job: Job) -> None:
     handle = ProcessHandle(job, "cpu", threads=1, number=1)
     assert handle.process.pid is not None
@@ -74,6 +76,7 @@ def test_a_worker_survives_a_signal_of_its_group_from_its_first_moment(number: s
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {number}
 
 
+@pytest.mark.needs("signal.pthread_sigmask")
 def test_two_processes_give_the_same_results_and_ignore_interrupts(job: Job, expected: dict[str, bytes]) -> None:
     seen: list[str] = []
     tiles: list[tuple[int, int]] = []
@@ -88,7 +91,7 @@ def test_two_processes_give_the_same_results_and_ignore_interrupts(job: Job, exp
     for result in run_job(job, note_event):
         results.append(result)
         for child in active_children():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in SIGNALS:
                 os.kill(child.pid or 0, number)
     assert read_files(Path(job.output or "")) == expected
     assert len({result.input for result in results}) == len(results) == 12
