@@ -72,6 +72,12 @@ def test_small_images_have_none(height: int, width: int) -> None:
     assert not has_blocks(make_image(height, width))
 
 
+def test_chance_makes_no_blocks_in_small_images(photo: Bytes) -> None:
+    starts = [(top, left) for top in range(0, len(photo) - 32, 4) for left in range(0, photo.shape[1] - 40, 4)]
+    assert len(starts) > 100
+    assert not [start for start in starts if has_blocks(photo[start[0] :, start[1] :][:32, :40])]
+
+
 @pytest.mark.parametrize(("quality", "expected"), [(95, None), (85, None), (75, "is a JPEG of quality 75")])
 def test_a_jpeg_file_is_judged_by_its_quality(quality: int, expected: str | None, photo: Bytes, tmp_path: Path) -> None:
     Image.fromarray(photo).save(tmp_path / "in.jpg", quality=quality)
