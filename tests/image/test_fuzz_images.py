@@ -18,7 +18,7 @@ from restore_cli.jobs.manifest import MANIFEST_NAME
 COUNT = 75
 """files per format"""
 MEMORY = 6 * 2**30
-OURS = re.compile(r"restore: in/|failed: \d+ of \d+$|  in/|  and \d+ more$|\d+ pictures: ")
+OURS = re.compile(r"restore: in/|failed: \d+ of \d+$|  in/|  and \d+ more$|\d+ images: ")
 OPTIONS = {
     "png": (),
     "jpg": ("--resize", "0.5x"),
