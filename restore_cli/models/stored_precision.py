@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from restore_cli.models import inference, restormer
+from restore_cli.models.aligned import BlockTail, align_rows, can_align_rows
 from restore_cli.models.precision import InFloat32
 
 __all__ = ["store_in_precision"]
@@ -21,10 +22,15 @@ PRODUCTS: Names = {
     inference.FastGatedFeedForward: ("into", "depthwise", "out"),
     inference.FastPixelMixer: ("weight", "bias"),
     inference.FastStripedAttention: ("weight", "bias"),
+    BlockTail: ("projection", "projection_bias", "into", "into_bias", "back", "back_bias"),
 }
 """Weights of products and convolutions, which autocast computes in half precision. Keys include their subclasses."""
 
-NORMS: Names = {nn.LayerNorm: ("weight", "bias"), restormer.Affine: ("weight", "bias")}
+NORMS: Names = {
+    nn.LayerNorm: ("weight", "bias"),
+    restormer.Affine: ("weight", "bias"),
+    BlockTail: ("norm_weight", "norm_bias"),
+}
 """Weights of layer norms, which are float16 where features are."""
 
 SCORES: Names = {inference.FastWindowAttention: ("bias",), inference.FastOverlappingCrossAttention: ("bias",)}
@@ -32,11 +38,16 @@ SCORES: Names = {inference.FastWindowAttention: ("bias",), inference.FastOverlap
 
 
 def store_in_precision(network: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """Return a copy of an optimized network for autocast to `dtype`. It shares the weights that stay float32."""
+    """Return a copy of an optimized network for autocast to `dtype`. It shares the weights that stay float32.
+
+    On a GPU, rows of features are aligned where the kernels for that are correct.
+    """
     tables = [PRODUCTS]
     if dtype == torch.float16:
         tables += [NORMS] if device.type == "cpu" else [NORMS, SCORES]
     copy = deepcopy(network, {id(weight): weight for weight in (*network.parameters(), *network.buffers())})
+    if can_align_rows(copy, dtype, device):
+        align_rows(copy)
     for module in half_modules(copy):
         names = {name for table in tables for kind, row in table.items() if isinstance(module, kind) for name in row}
         for name in names:

@@ -379,7 +379,7 @@ def test_a_warning_of_a_network_is_printed_once(
     attention.warn_without_kernel.cache_clear()
     ran = restore("denoise", "--weights", x1, "--device", "cpu", *photos, *(["-q"] if quiet else []))
     assert ran.code == 0, ran.err
-    said = "attention runs without its fused kernel on cpu, and takes longer: Failed to find C compiler."
+    said = "the network runs without a fused kernel on cpu, and takes longer: Failed to find C compiler."
     assert ran.err.splitlines().count(said) == (not quiet)
 
 

@@ -128,6 +128,6 @@ def test_a_missing_c_compiler_is_reported_once(
         form = (torch.device("cpu"), torch.float32, (3, heads, 10), (8, 8), True, 0, True)
         assert not attention.kernel_is_correct.__wrapped__(*form)
     assert [record.getMessage() for record in caplog.records] == [
-        "attention runs without its fused kernel on cpu, and takes longer: "
+        "the network runs without a fused kernel on cpu, and takes longer: "
         "Failed to find C compiler. Please specify via CC environment variable or set triton.knobs.build.impl."
     ]

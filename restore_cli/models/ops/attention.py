@@ -256,14 +256,14 @@ def kernel_is_correct(
     difference = float((found.float() - expected).norm() / expected.norm())
     correct = difference < max(8 * torch.finfo(dtype).eps, FP32_TOLERANCE)
     if not correct:
-        warn_without_kernel(device, "its results are wrong on this device")
+        warn_without_kernel(device, "results of the kernel for attention are wrong on this device")
     return correct
 
 
 @cache
 def warn_without_kernel(device: torch.device, reason: str) -> None:
-    """Log once per device that the kernel is not used, and why."""
-    LOG.warning("attention runs without its fused kernel on %s, and takes longer: %s", device, reason)
+    """Log once per device and reason that a kernel is not used, and why."""
+    LOG.warning("the network runs without a fused kernel on %s, and takes longer: %s", device, reason)
 
 
 def attend(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor) -> None:
