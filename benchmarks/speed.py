@@ -35,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.openvino_peer import build_product, compile_file, convert
 from benchmarks.peers import CASES, Case, build_ours, build_peer, make_weights
 from benchmarks.report import write_report
+from restore_cli.models import stored_precision
 from restore_cli.models.ops import attention
 from restore_cli.models.processor import keep_freed_memory, use_granted_cores
 from restore_cli.pipeline.array import BATCH
@@ -42,8 +43,10 @@ from restore_cli.pipeline.memory import read_field
 
 RESULTS = Path(__file__).parent / "results"
 
+UNALIGNED = ", unaligned rows"
+"""Added to the name of a dtype if our model runs without the forms of models/aligned.py."""
 PLAIN = ", plain attention"
-"""Added to the name of a dtype if our model runs without the kernel of models/ops/triton_attention.py."""
+"""Added to the name of a dtype if it runs without the kernel of models/ops/triton_attention.py too."""
 OPENVINO = "OpenVINO "
 """Put before the name of a dtype if OpenVINO runs the peer's module."""
 
@@ -213,15 +216,18 @@ def make_line(
 
 
 def list_contestants(device: torch.device, limits: dict[torch.dtype, float]) -> list[str]:
-    """Return the names of our contestants: each precision, and on a GPU the last one also without the kernel."""
+    """Return the names of our contestants: each precision, and on a GPU the last one also without the kernels."""
     names = [str(dtype).removeprefix("torch.") for dtype in limits]
-    return [*names, names[-1] + PLAIN] if device.type == "cuda" else names
+    return [*names, names[-1] + UNALIGNED, names[-1] + PLAIN] if device.type == "cuda" else names
 
 
 def build_contestant(case: Case, state: dict[str, Tensor], device: torch.device, name: str) -> Call:
     """Return our model under a name from `list_contestants`."""
-    net = build_ours(case, state, device, to_dtype(name))
-    if not name.endswith(PLAIN):
+    if not name.endswith((UNALIGNED, PLAIN)):
+        return build_ours(case, state, device, to_dtype(name))
+    with patch.object(stored_precision, "can_align_rows", return_value=False):
+        net = build_ours(case, state, device, to_dtype(name))
+    if name.endswith(UNALIGNED):
         return net
 
     def call(x: Tensor) -> Tensor:
@@ -261,7 +267,7 @@ def serve(case: Case, who: str, device: torch.device, side: int, reference: Path
 
 def to_dtype(name: str) -> torch.dtype:
     """Return the dtype in the name of a contestant."""
-    dtype: torch.dtype = getattr(torch, name.removeprefix(OPENVINO).removesuffix(PLAIN))
+    dtype: torch.dtype = getattr(torch, name.removeprefix(OPENVINO).removesuffix(UNALIGNED).removesuffix(PLAIN))
     return dtype
 
 

@@ -23,10 +23,14 @@ from restore_cli.jobs.paths import InputSpec
 from restore_cli.jobs.run import run_job
 from restore_cli.jobs.types import Job, ModelOptions
 from restore_cli.models import compile as compile_module
+from restore_cli.models import stored_precision
+from restore_cli.models.aligned import AlignedLayerNorm
 from restore_cli.models.inference import FastConvolution
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys, load_file, pick_device, pick_precision
-from restore_cli.models.ops import attention
+from restore_cli.models.ops import attention, block_tail
 from restore_cli.models.ops.attention import has_matrix_units, kernel_is_correct
+from restore_cli.models.ops.block_tail import can_use_block_kernels
+from restore_cli.models.ops.triton_blocks import triton_block_tail
 from restore_cli.models.precision import InFloat32
 from restore_cli.pinned import PinnedMemory
 from restore_cli.pipeline.array import choose_tiling, default_tiling, restore_array
@@ -101,6 +105,52 @@ def test_the_attention_kernel_is_right_here(
         assert kernel_is_correct(CUDA, dtype, parts, window, shifted, 0, True)
     assert kernel_is_correct(CUDA, dtype, (2, 2, 10), (32, 8), True, 0, False)
     assert kernel_is_correct(CUDA, dtype, (3, 6, 30), (16, 16), False, 4, True)
+
+
+needs_block_kernels = pytest.mark.skipif(
+    not (torch.cuda.is_available() and has_matrix_units(CUDA) and torch.version.hip is None),
+    reason="the kernels of blocks are not made for this GPU",
+)
+
+
+@needs_block_kernels
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("form", [(180, 184, 360), (60, 64, 120), (240, 240, 480)])
+def test_the_kernels_of_blocks_are_right_here(form: tuple[int, int, int], dtype: torch.dtype) -> None:
+    assert can_use_block_kernels(CUDA, dtype, *form)
+
+
+@needs_block_kernels
+@pytest.mark.parametrize("name", ["SwinIR-M ×4", "HAT ×4"])
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_aligned_rows_change_a_tile_only_by_rounding(
+    name: str, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = next(case for case in CASES if case.name == name)
+    weights, x = make_weights(case), torch.rand(2, 3, 128, 128)
+    aligned_net = build_ours(case, weights, CUDA, precision)
+    assert any(isinstance(module, AlignedLayerNorm) for module in aligned_net.module.modules())
+    found = aligned_net(x)
+    monkeypatch.setattr(stored_precision, "can_align_rows", lambda *form: False)
+    expected = build_ours(case, weights, CUDA, precision)(x)
+    exact = build_ours(case, weights, CUDA, torch.float32)(x)
+    assert relative_error(found, exact) < 1.5 * relative_error(expected, exact)
+
+
+@needs_block_kernels
+def test_kernels_of_blocks_read_maps_without_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN keeps maps in channels_last, so their rows are contiguous."""
+    layouts: list[bool] = []
+
+    def check(x: Tensor, attended: Tensor, branch: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401  # passed on
+        layouts.extend(part.is_contiguous() for part in (x, attended, branch) if part is not None)
+        return triton_block_tail(x, attended, branch, *rest)
+
+    monkeypatch.setattr(block_tail, "triton_block_tail", check)
+    case = next(case for case in CASES if case.architecture == "hat")
+    build_ours(case, make_weights(case), CUDA, torch.float16)(torch.rand(1, 3, 64, 64))
+    assert layouts
+    assert all(layouts)
 
 
 @needs_matrix_units

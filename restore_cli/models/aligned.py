@@ -17,7 +17,7 @@ from restore_cli.models.ops.block_tail import can_use_block_kernels, fast_block_
 from restore_cli.models.ops.linear import channels_first, channels_last
 from restore_cli.models.ops.triton_blocks import TailWeights
 
-__all__ = ["BlockTail", "align_rows", "can_align_rows"]
+__all__ = ["ALIGNED_FORMS", "AlignedLayerNorm", "BlockTail", "align_rows", "can_align_rows"]
 
 ROW_MULTIPLE = 8
 """Channels of a row are padded to a multiple of this: 16 bytes in half precision."""
