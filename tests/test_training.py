@@ -18,21 +18,22 @@ import restore_cli
 from restore_cli.errors import UsageError, WeightsError
 from restore_cli.evaluation.degrade import imresize
 from restore_cli.evaluation.metrics import psnr
-from restore_cli.models.emt import EMT
+from restore_cli.models.cascade import Cascade
 from restore_cli.models.restormer import Restormer
-from restore_cli.weights.architectures import RestormerConfig
+from restore_cli.weights.architectures import CascadeConfig, RestormerConfig
 from training.camera import add_camera_noise, demosaic, gaussian_blur
 from training.curve import draw
-from training.data import as_floats, make_batch, read_photos
-from training.degradations import Compression, Degradation, LowResolution, Noise
+from training.data import as_bytes, as_floats, make_batch, read_photos
+from training.degradations import Compression, Degradation, LowResolution, Noise, SmallImages
 from training.export import export
-from training.network import build, initialise, load_start
+from training.network import MODULES, build, initialise, load_start
 from training.recipe import RECIPES
-from training.train import Plan, train
+from training.train import Plan, find_loss, train
 
 WEIGHTS = Path(restore_cli.__file__).parent / "weights/bundled"
 
 TINY = RestormerConfig(3, 3, 8, (0, 1, 1, 1), 0, (1, 1, 1, 1), 2.0, False, False)
+TINY_CASCADE = CascadeConfig(4, 8, (0, 1, 1, 1), (1, 1, 1, 1))
 
 
 def make_photo(seed: int, side: int = 64) -> NDArray[np.uint8]:
@@ -79,11 +80,11 @@ def test_a_gradient_that_explodes_changes_no_weight(
 
 
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 here")
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", sorted(file.stem for file in WEIGHTS.glob("lite-*")))
 def test_the_gradient_in_bfloat16_points_where_the_exact_one_does(name: str) -> None:
     recipe = RECIPES[name]
     network = build(recipe).eval()
-    load_start(network, WEIGHTS / f"{name}.safetensors")
+    load_start(network, [WEIGHTS / f"{name}.safetensors"])
     pixels = torch.from_numpy(as_floats(make_photo(0, recipe.patch))).permute(2, 0, 1)[None]
 
     def find_gradient(bfloat16: bool) -> torch.Tensor:
@@ -109,7 +110,7 @@ def test_a_larger_network_starts_with_the_output_of_the_smaller_checkpoint(tmp_p
     initialise(small, 1)
     initialise(large, 2)
     save_file(small.state_dict(), tmp_path / "small.safetensors")
-    load_start(large, tmp_path / "small.safetensors")
+    load_start(large, [tmp_path / "small.safetensors"])
     x = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
         assert torch.allclose(large(x), small(x), atol=1e-6)
@@ -119,9 +120,45 @@ def test_a_larger_network_starts_with_the_output_of_the_smaller_checkpoint(tmp_p
 def test_a_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     save_file(Restormer(TINY).state_dict(), tmp_path / "small.safetensors")
     with pytest.raises(WeightsError, match="not a start"):
-        load_start(Restormer(replace(TINY, dim=16)), tmp_path / "small.safetensors")
+        load_start(Restormer(replace(TINY, dim=16)), [tmp_path / "small.safetensors"])
     with pytest.raises(WeightsError, match="not a start"):
-        load_start(Restormer(replace(TINY, blocks=(0, 0, 1, 1))), tmp_path / "small.safetensors")
+        load_start(Restormer(replace(TINY, expansion=3.0)), [tmp_path / "small.safetensors"])
+
+
+def test_blocks_that_the_network_lacks_are_left_out(tmp_path: Path) -> None:
+    large, small = Restormer(replace(TINY, blocks=(0, 2, 1, 2))), Restormer(TINY)
+    save_file(large.state_dict(), tmp_path / "large.safetensors")
+    load_start(small, [tmp_path / "large.safetensors"])
+    assert all(torch.equal(value, large.state_dict()[key]) for key, value in small.state_dict().items())
+
+
+def test_a_cascade_starts_from_one_file_or_from_one_for_each_part(tmp_path: Path) -> None:
+    expected, found = Cascade(TINY_CASCADE), Cascade(TINY_CASCADE)
+    whole, first, second = (tmp_path / f"{name}.safetensors" for name in ("whole", "first", "second"))
+    for part, file in ((expected, whole), (expected.restorer, first), (expected.enlarger, second)):
+        save_file(part.state_dict(), file)
+    for files in ([whole], [first, second]):
+        initialise(found)
+        load_start(found, files)
+        assert all(torch.equal(value, found.state_dict()[key]) for key, value in expected.state_dict().items())
+    with pytest.raises(UsageError, match="found 3 files"):
+        load_start(found, [first, second, whole])
+
+
+def test_the_loss_adds_the_error_of_the_lightness() -> None:
+    gray, colour = torch.full((2, 3, 4, 4), 0.1), torch.zeros(2, 3, 4, 4)
+    colour[:, 0], colour[:, 2] = 0.114, -0.299  # red and blue that leave the lightness as it is
+    assert find_loss(gray, 2).item() == pytest.approx(0.3, rel=1e-3)
+    assert find_loss(colour, 2).item() == pytest.approx(find_loss(colour, 0).item() + 2e-3, rel=1e-3)
+
+
+def test_small_images_are_the_inputs_of_super_resolution() -> None:
+    photo, random = make_photo(0, 256), np.random.default_rng
+    small, clean = SmallImages(32).make_pair(photo, random(0))
+    same, large = LowResolution(4, 32).make_pair(photo, random(0))
+    assert np.array_equal(small, same)
+    assert clean.shape == small.shape
+    assert psnr(clean * 255, imresize(as_bytes(large), (32, 32))) > 45
 
 
 def test_benchmarks_are_refused(tmp_path: Path) -> None:
@@ -192,13 +229,10 @@ def test_a_bayer_sensor_keeps_flat_colours_and_smooths_noise() -> None:
 
 
 def test_bundled_networks_stay_within_their_size() -> None:
-    limits = {"lite-denoise": 8e6, "lite-dejpeg": 8e6, "lite-real-x2": 2e6, "lite-real-x4": 2e6}
-    assert limits.keys() == RECIPES.keys()
-    for name, limit in limits.items():
-        config = RECIPES[name].config
+    for name, recipe in RECIPES.items():
         with torch.device("meta"):
-            network = Restormer(config) if isinstance(config, RestormerConfig) else EMT(config)
-        assert 2 * sum(p.numel() for p in network.parameters()) <= limit, name
+            network = MODULES[type(recipe.config)](recipe.config)
+        assert 2 * sum(p.numel() for p in network.parameters()) <= 8e6, name
 
 
 def test_the_curve_has_a_panel_for_each_measure(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from training.camera import add_camera_noise, gaussian_blur, resize
 from training.data import Bytes, Floats, Pair, as_bytes, as_floats, crop, random_corner
 from training.recipe import Recipe
 
-__all__ = ["Compression", "Degradation", "LowResolution", "Noise", "choose_degradation"]
+__all__ = ["Compression", "Degradation", "LowResolution", "Noise", "SmallImages", "choose_degradation"]
 
 RESAMPLINGS = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS, Image.Resampling.BOX)
 SUBSAMPLINGS: tuple[Subsampling, ...] = ("4:2:0", "4:2:2", "4:4:4")
@@ -41,6 +41,8 @@ def choose_degradation(recipe: Recipe) -> Degradation:
     """The degradation of the recipe's task."""
     if recipe.task == "sr":
         return LowResolution(recipe.scale, recipe.patch)
+    if recipe.task == "small":
+        return SmallImages(recipe.patch)
     return (Noise if recipe.task == "denoise" else Compression)(recipe.patch)
 
 
@@ -136,8 +138,8 @@ class LowResolution:
         large = large[: side * self.scale, : side * self.scale]
         small = self.shrink(large, side, random)
         y, x = random_corner(random, small, self.patch)
-        if random.random() < 0.5:  # blocks of JPEG where a whole file has them
-            y, x = y // 8 * 8, x // 8 * 8
+        if random.random() < 0.8:  # blocks of JPEG where a whole file has them, of 16 px for colour in 4:2:0
+            y, x = y // 16 * 16, x // 16 * 16
         clean = crop(large, y * self.scale, x * self.scale, self.patch * self.scale)
         return as_floats(crop(small, y, x, self.patch)), as_floats(clean)
 
@@ -176,6 +178,23 @@ class LowResolution:
         if level != "clean":
             small = compress_jpeg(small, {"q75": 75, "q40": 40, "n10q10": 10}[level])
         return as_floats(small), as_floats(large)
+
+
+class SmallImages(LowResolution):
+    """The inputs of super-resolution ×4, and the same images without degradation, reduced by the bicubic filter."""
+
+    def __init__(self, patch: int) -> None:
+        super().__init__(4, patch)
+
+    def make_pair(self, photo: Bytes, random: np.random.Generator) -> Pair:
+        """(patch, patch, 3) each."""
+        small, large = super().make_pair(photo, random)
+        return small, as_floats(imresize(as_bytes(large), Fraction(1, self.scale)))
+
+    def degrade_whole(self, photo: Bytes, level: str) -> Pair:
+        """(h, w, 3) each."""
+        small, large = super().degrade_whole(photo, level)
+        return small, as_floats(imresize(as_bytes(large), Fraction(1, self.scale)))
 
 
 def degrade_once(

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from restore_cli.errors import WeightsError
+from restore_cli.errors import UsageError, WeightsError
+from restore_cli.models.cascade import Cascade
 from restore_cli.models.emt import EMT
 from restore_cli.models.load import COMPUTED_KEYS, drop_keys, find_state_dict, read_tensors
 from restore_cli.models.precision import FLOAT32
-from restore_cli.models.restormer import Restormer, TransformerBlock
-from restore_cli.weights.architectures import EMTConfig
+from restore_cli.models.restormer import Level, Restormer, TransformerBlock
+from restore_cli.weights.architectures import CascadeConfig, EMTConfig, RestormerConfig
 from training.recipe import Recipe
 
-__all__ = ["build", "initialise", "load_start"]
+__all__ = ["MODULES", "build", "initialise", "load_start"]
+
+MODULES: dict[type[object], Callable[..., nn.Module]] = {
+    RestormerConfig: Restormer,
+    EMTConfig: EMT,
+    CascadeConfig: Cascade,
+}
+"""The network of each configuration that is trained."""
 
 
-def build(recipe: Recipe) -> Restormer | EMT:
+def build(recipe: Recipe) -> nn.Module:
     """Return the recipe's network with random weights."""
-    config = recipe.config
-    network = EMT(config) if isinstance(config, EMTConfig) else Restormer(config)
+    network = MODULES[type(recipe.config)](recipe.config)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a sixth faster
-    for name in FLOAT32[type(network), None]:
-        module = network.get_submodule(name)
-        module.forward = partial(call_in_float32, module.forward)
+    for part in network.modules():
+        for name in FLOAT32.get((type(part), None), ()):
+            module = part.get_submodule(name)
+            module.forward = partial(call_in_float32, module.forward)
     return network
 
 
@@ -54,10 +62,23 @@ def initialise(network: nn.Module, seed: int = 0) -> None:
         network.output.weight.data *= 0.001
 
 
-def load_start(network: nn.Module, file: Path) -> None:
-    """Fill the network from a checkpoint file. Blocks that the file lacks start as the identity.
+def load_start(network: nn.Module, files: Sequence[Path]) -> None:
+    """Fill the network from one checkpoint file, or each of the two parts of a cascade from its own.
 
-    Raises WeightsError if a tensor is unknown, has another shape, or is missing outside of a new block.
+    Raises UsageError for another number of files, and WeightsError.
+    """
+    parts = [network.restorer, network.enlarger] if isinstance(network, Cascade) else [network]
+    if len(files) not in (1, len(parts)):
+        raise UsageError(f"--start: found {len(files)} files, expected one, or one for each part of a cascade")
+    for part, file in zip([network] if len(files) == 1 else parts, files, strict=True):
+        load_part(part, file)
+
+
+def load_part(network: nn.Module, file: Path) -> None:
+    """Fill the network from a checkpoint file.
+
+    Transformer blocks that the file lacks start as the identity. Those that the network lacks are left out. Raises
+    WeightsError if another tensor is unknown or missing, or if one has another shape.
     """
     state = drop_keys(find_state_dict(read_tensors(file)[0], file, None), COMPUTED_KEYS)
     expected = network.state_dict()
@@ -66,6 +87,8 @@ def load_start(network: nn.Module, file: Path) -> None:
         for name, module in network.named_modules()
         if isinstance(module, TransformerBlock) and not any(key.startswith(f"{name}.") for key in state)
     }
+    levels = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, Level))
+    state = {key: value for key, value in state.items() if key in expected or not key.startswith(levels)}
     missing = [key for key in expected if key not in state and not key.startswith(tuple(new))]
     wrong = [key for key, value in state.items() if key not in expected or expected[key].shape != value.shape]
     if missing or wrong:

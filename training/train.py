@@ -36,6 +36,8 @@ HELD = 60
 """the last photographs, never trained on"""
 EXPLODED = 5.0
 """Steps whose gradient has a larger norm are skipped. Usual norms are 0.05 to 0.5."""
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+"""Weights of red, green and blue in the lightness, BT.601."""
 LOG = logging.getLogger("training")
 
 
@@ -52,8 +54,8 @@ class Plan:
     """length of the schedule in steps; overrides minutes"""
     stop: int | None = None
     """leave at this step, though the schedule is longer"""
-    start: Path | None = None
-    """checkpoint file that a new run starts from"""
+    start: tuple[Path, ...] = ()
+    """checkpoint files that a new run starts from: one, or two for the parts of a cascade"""
     device: str = "cpu"
     bfloat16: bool = False
     compiled: bool = False
@@ -115,17 +117,13 @@ class Run:
         return self.recipe.rate * cosine * min(1.0, (self.step + 1) / self.recipe.warm_up)
 
     def learn(self, network: Callable[[Tensor], Tensor], batch: Batch) -> tuple[float, float]:
-        """Take one step; return the loss and the gradient's norm before it was cut to 1.
-
-        The loss is the root mean square error of each patch. Every patch has a gradient of the same size, and where
-        detail is lost the minimum is the mean of what is possible, which PSNR measures.
-        """
+        """Take one step; return the loss and the gradient's norm before it was cut to 1."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         degraded, clean = batch.degraded.to(self.plan.device), batch.clean.to(self.plan.device)
         with torch.autocast(self.plan.device, torch.bfloat16, enabled=self.plan.bfloat16):
             restored = network(degraded)
-        loss = ((restored.float() - clean).square().mean((1, 2, 3)) + 1e-6).sqrt().mean()
+        loss = find_loss(restored.float() - clean, self.recipe.luma)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -148,6 +146,21 @@ class Run:
         LOG.info("%s", json.dumps(line))
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def find_loss(error: Tensor, luma: float) -> Tensor:
+    """Return the root mean square error of the patches (b, 3, h, w), plus `luma` times that of their lightness.
+
+    Every patch has a gradient of the same size. Where detail is lost, the minimum is the mean of what is possible,
+    which PSNR measures.
+    """
+    found = find_rms(error)
+    return found + luma * find_rms((error * LUMA.to(error)).sum(1, keepdim=True)) if luma else found
+
+
+def find_rms(error: Tensor) -> Tensor:
+    """Return the mean of the root mean squares of the patches (b, c, h, w)."""
+    return (error.square().mean((1, 2, 3)) + 1e-6).sqrt().mean()
 
 
 def train(plan: Plan) -> Run:
@@ -222,7 +235,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--photos", type=Path, default=Path("../shared/train/photos"), help="folder of photographs")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
-    parser.add_argument("--start", type=Path, help="checkpoint file that a new run starts from")
+    parser.add_argument("--start", type=Path, nargs="+", default=(), help="checkpoint files that a new run starts from")
     parser.add_argument("--minutes", type=float, help="length of the schedule, over all sittings")
     parser.add_argument("--steps", type=int, help="the same in steps; overrides --minutes")
     parser.add_argument("--stop", type=int, help="save and leave at this step")

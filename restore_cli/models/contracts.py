@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from math import ceil, lcm
+
 from restore_cli.contract import Contract
 from restore_cli.models.layers import HEAD_WIDTH
-from restore_cli.weights.architectures import EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
+from restore_cli.weights.architectures import CascadeConfig, EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
 
-__all__ = ["make_emt_contract", "make_hat_contract", "make_restormer_contract", "make_swinir_contract"]
+__all__ = [
+    "make_cascade_contract",
+    "make_emt_contract",
+    "make_hat_contract",
+    "make_restormer_contract",
+    "make_swinir_contract",
+]
 
 WINDOW_FLOATS = 20
 """Floats that a transformer block with windows holds at the same time per px and channel, measured (decision 042)."""
@@ -74,4 +82,20 @@ def make_emt_contract(c: EMTConfig) -> Contract:
         overlap=longest,
         tile=None,
         activation_floats_per_px=WINDOW_FLOATS * c.dim + 3 * c.scale**2,
+    )
+
+
+def make_cascade_contract(c: CascadeConfig) -> Contract:
+    """The EMT needs its context in pixels that the Restormer has cleaned with context of its own."""
+    first, second = make_restormer_contract(c.restorer), make_emt_contract(c.enlarger)
+    multiple = lcm(first.pad_multiple, second.pad_multiple)
+    return Contract(
+        c.scale,
+        first.channels,
+        tile_multiple=lcm(first.tile_multiple, second.tile_multiple),
+        pad_multiple=multiple,
+        minimum=multiple * ceil(max(first.minimum, second.minimum) / multiple),
+        overlap=first.overlap + second.overlap,
+        tile=first.tile,
+        activation_floats_per_px=max(first.activation_floats_per_px, second.activation_floats_per_px),
     )

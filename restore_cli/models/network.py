@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from restore_cli.contract import Contract
 from restore_cli.models import emt, hat, restormer, swinir
+from restore_cli.models.cascade import Cascade
 from restore_cli.models.contracts import (
+    make_cascade_contract,
     make_emt_contract,
     make_hat_contract,
     make_restormer_contract,
@@ -27,7 +29,7 @@ from restore_cli.models.spandrel_model import SpandrelNetwork
 from restore_cli.models.stored_precision import store_in_precision
 from restore_cli.models.swinir import SwinIR
 from restore_cli.pinned import PINNED
-from restore_cli.weights.architectures import EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
+from restore_cli.weights.architectures import CascadeConfig, EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
 
 __all__ = ["ARCHITECTURES", "Checkpoint", "Network"]
 
@@ -36,6 +38,7 @@ ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module], Callable[[Any], Contr
     "hat": (HATConfig, HAT, make_hat_contract),
     "restormer": (RestormerConfig, Restormer, make_restormer_contract),
     "emt": (EMTConfig, EMT, make_emt_contract),
+    "cascade": (CascadeConfig, Cascade, make_cascade_contract),
 }
 """The configuration, the published module and the contract of each architecture."""
 

@@ -62,7 +62,13 @@ class InResidualDtype(nn.Module):
 
 
 def set_precision(network: nn.Module) -> None:
-    """Wrap the modules of a published network that the tables name."""
+    """Wrap the modules that the tables name, in a published network or in each network of a cascade."""
+    for part in list(network.modules()):
+        wrap_modules(part)
+
+
+def wrap_modules(network: nn.Module) -> None:
+    """Wrap the modules of one network. Modules that the tables do not name are left as they are."""
     kind, head = type(network), getattr(getattr(network, "config", None), "head", None)
     for name in dict.fromkeys(FLOAT32.get((kind, None), ()) + FLOAT32.get((kind, head), ())):
         setattr(network, name, InFloat32(network.get_submodule(name)))

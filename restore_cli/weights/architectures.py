@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 from restore_cli.weights.table import ANY_TEXT, NON_NEGATIVE
 
-__all__ = ["ARCHITECTURES", "EMTConfig", "HATConfig", "RestormerConfig", "SpandrelConfig", "SwinIRConfig"]
+__all__ = [
+    "ARCHITECTURES",
+    "CascadeConfig",
+    "EMTConfig",
+    "HATConfig",
+    "RestormerConfig",
+    "SpandrelConfig",
+    "SwinIRConfig",
+]
 
 Count = Annotated[int, NON_NEGATIVE]
 MaybeEmpty = Annotated[str, ANY_TEXT]
@@ -89,6 +97,46 @@ class EMTConfig:
 
 
 @dataclass(frozen=True)
+class CascadeConfig:
+    """A Restormer that cleans a small image, then an EMT of the published lightweight form that enlarges it."""
+
+    scale: int
+    dim: int
+    """of the Restormer"""
+    blocks: tuple[Count, Count, Count, Count]
+    """of the Restormer, per level"""
+    heads: tuple[int, int, int, int]
+    """of the Restormer, per level"""
+
+    @property
+    def restorer(self) -> RestormerConfig:
+        return RestormerConfig(
+            channels_in=3,
+            channels_out=3,
+            dim=self.dim,
+            blocks=self.blocks,
+            refinement=0,
+            heads=self.heads,
+            expansion=2.66,
+            norm_bias=False,
+            dual_pixel=False,
+        )
+
+    @property
+    def enlarger(self) -> EMTConfig:
+        return EMTConfig(
+            self.scale,
+            dim=60,
+            blocks=6,
+            layers=6,
+            attention_layers=2,
+            heads=3,
+            mlp_ratio=2.0,
+            windows=((32, 8), (8, 32)),
+        )
+
+
+@dataclass(frozen=True)
 class SpandrelConfig:
     """A network of another architecture. spandrel reads its hyperparameters from the file, which must agree."""
 
@@ -103,5 +151,6 @@ ARCHITECTURES: dict[str, type[Any]] = {
     "hat": HATConfig,
     "restormer": RestormerConfig,
     "emt": EMTConfig,
+    "cascade": CascadeConfig,
     "spandrel": SpandrelConfig,
 }
