@@ -34,7 +34,7 @@ NORMS: Names = {
 """Weights of layer norms, which are float16 where features are."""
 
 SCORES: Names = {inference.FastWindowAttention: ("bias",), inference.FastOverlappingCrossAttention: ("bias",)}
-"""What is added to scores: float16 on a GPU. Scores are float32 on a CPU, and bfloat16 would be too coarse."""
+"""What is added to scores: float16 on a GPU. On a CPU attention scales it in float32 before it rounds it."""
 
 
 def store_in_precision(network: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:

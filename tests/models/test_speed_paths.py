@@ -56,6 +56,24 @@ def test_chunked_attention_equals_that_of_pytorch(
     torch.testing.assert_close(fast_window_attention(qkv, (8, 16), shift, bias, 0.5), plain, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("shift", [(0, 0), (4, 4)])
+@pytest.mark.parametrize("size", [1.0, 10.0])
+@pytest.mark.parametrize("biased", [True, False])
+def test_attention_in_bfloat16_is_the_reference_but_for_rounding(
+    shift: tuple[int, int], size: float, biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some scores of the larger size are above one hundred. Their powers overflow unless the largest is subtracted."""
+    torch.manual_seed(0)
+    qkv = [(part * torch.randn(2, 16, 24, 3, 30)).bfloat16() for part in (size, 1.0, 1.0)]
+    bias = torch.randn(4, 3, 64, 64) if biased else None
+    exact = [part.double() for part in qkv]
+    expected = window_attention(exact, (8, 8), shift, bias if any(shift) or bias is None else bias[:1], 0.5)
+    monkeypatch.setattr(chunked_attention, "CHUNK_BYTES", 2 * 2 * 3 * 64 * 64)
+    found = fast_window_attention(qkv, (8, 8), shift, bias, 0.5)
+    assert found.dtype == torch.bfloat16
+    assert relative(found.double(), expected) < 0.03
+
+
 @pytest.mark.parametrize("margin", [0, 2])
 @pytest.mark.parametrize("most", [1, 5, 11])
 def test_attention_of_pytorch_in_chunks_equals_the_reference(

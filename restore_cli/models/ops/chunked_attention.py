@@ -1,4 +1,4 @@
-"""Window attention on a CPU: float32 products of oneDNN over some windows at a time."""
+"""Window attention on a CPU: products of oneDNN over some windows at a time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from restore_cli.models.ops.linear import can_use_onednn
 from restore_cli.shared_context import SharedContext
 
 __all__ = ["ONEDNN_PRODUCTS", "chunked_attention", "onednn_is_exact", "split_windows"]
@@ -24,34 +25,39 @@ MIN_WEIGHT_SUM, MAX_WEIGHT_SUM = 2.0**-64, 2.0**96
 
 
 def chunked_attention(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor) -> None:
-    """Compute `attend` in float32 on a CPU, some windows at a time.
+    """Compute `attend` on a CPU, some windows at a time: bfloat16 tensors in bfloat16, others in float32.
 
     PyTorch's power of two is four times as fast as its exponential, so scores are scaled for that. A column of ones
     beside the values makes the matrix product sum the weights, and the small result is divided by the sums at the end.
     """
     q, k, v = qkv[0], qkv[-2], qkv[-1]
     heads, d, n, m = q.shape[3], q.shape[6], prod(q.shape[4:6]), prod(k.shape[4:6])
-    most = max(1, torch.get_num_threads() * CHUNK_BYTES // (4 * heads * n * m))
+    dtype = q.dtype if can_use_onednn(q, q.dtype) else torch.float32
+    most = max(1, torch.get_num_threads() * CHUNK_BYTES // (dtype.itemsize * heads * n * m))
     count = min(most, prod(q.shape[:3]))
-    scores, values = torch.empty(count, heads, n, m), torch.ones(count, heads, m, d + 1)
-    queries = torch.empty(count, heads, n, d)
-    keys = queries if k is q else torch.empty(count, heads, m, d)
+    scores, values = torch.empty(count, heads, n, m, dtype=dtype), torch.ones(count, heads, m, d + 1, dtype=dtype)
+    queries = torch.empty(count, heads, n, d, dtype=dtype)
+    keys = queries if k is q else torch.empty(count, heads, m, d, dtype=dtype)
     factor = (scale * log2(e)) ** (0.5 if k is q else 1.0)
-    bias = None if bias is None else bias.float() * log2(e)
+    bias = None if bias is None else (bias.float() * log2(e)).to(dtype)
     for box in split_windows((q.shape[0], q.shape[1], q.shape[2]), most):
         c = prod(q[box].shape[:3])
-        queries[:c].view(q[box].shape).copy_(pack(q[box]))
+        queries[:c].view(q[box].shape).copy_(pack(q[box], dtype))
         queries[:c] *= factor
         if k is not q:
-            keys[:c].view(k[box].shape).copy_(pack(k[box]))
-        values[:c].view(*v[box].shape[:6], d + 1)[..., :d].copy_(pack(v[box]))
+            keys[:c].view(k[box].shape).copy_(pack(k[box], dtype))
+        values[:c].view(*v[box].shape[:6], d + 1)[..., :d].copy_(pack(v[box], dtype))
         sums = weigh_values(queries[:c], keys[:c], values[:c], bias, scores[:c]).view(*q[box].shape[:6], d + 1)
-        torch.div(sums[..., :d], sums[..., d:], out=out[box])
+        if dtype == torch.float32:
+            torch.div(sums[..., :d], sums[..., d:], out=out[box])
+        else:  # PyTorch divides bfloat16 slowly
+            sums = sums.float()
+            out[box].copy_((sums[..., :d] / sums[..., d:]).to(out.dtype))
 
 
-def pack(x: Tensor) -> Tensor:
-    """Make half-precision tensors contiguous. Doing that and converting to float32 in one pass takes longer."""
-    return x if x.dtype == torch.float32 else x.contiguous()
+def pack(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Make tensors of another dtype contiguous. Doing that and converting them in one pass takes longer."""
+    return x if x.dtype == dtype else x.contiguous()
 
 
 def split_windows(counts: tuple[int, int, int], most: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -73,10 +79,13 @@ def weigh_values(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scores: T
     """
     q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
     for shift in (False, True):
-        with ONEDNN_PRODUCTS:
-            torch.bmm(q, k.mT, out=scores.flatten(0, 1))
-        if bias is not None:
-            scores += bias
+        if bias is not None and scores.dtype == torch.bfloat16:  # one rounding instead of two
+            scores.copy_(bias).flatten(0, 1).baddbmm_(q, k.mT)
+        else:
+            with ONEDNN_PRODUCTS:
+                torch.bmm(q, k.mT, out=scores.flatten(0, 1))
+            if bias is not None:
+                scores += bias
         if shift:
             scores -= scores.amax(-1, keepdim=True)
         scores.exp2_()
