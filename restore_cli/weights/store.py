@@ -116,9 +116,12 @@ def lock_entry(entry: Entry) -> Iterator[None]:
 def locate(entry: Entry) -> Path | None:
     """Return the file of `entry` on disk that has the right sha256, or None. The network is not used."""
     expected = _find_expected_sha256(entry)
-    record = _read_record(entry)
-    if record is not None and record.sha256 == expected and record == _read_state(Path(record.path), record.sha256):
-        return Path(record.path)
+    record, bundled = _read_record(entry), _list_bundled(entry)
+    # another installation with the same cache may have recorded its own bundled file
+    if record is not None and record.sha256 == expected and (not bundled or Path(record.path) in bundled):
+        path = Path(record.path)
+        if record == _read_state(path, record.sha256):
+            return path
     for path in _list_copies(entry):
         with suppress(OSError, ChecksumMismatch):
             record_file(entry, path, verify_file(entry, path))
@@ -244,12 +247,16 @@ def _read_state(path: Path, sha256: str) -> Record | None:
     return Record(str(path), stat.st_size, stat.st_mtime_ns, sha256)
 
 
+def _list_bundled(entry: Entry) -> list[Path]:
+    files = [get_bundled_file(source) for source in entry.sources if isinstance(source, BundledSource)]
+    return [file for file in files if file.is_file()]
+
+
 def _list_copies(entry: Entry) -> list[Path]:
     """Return the files of `entry` on disk, right or wrong: in the package, in our cache, in the cache of the hub."""
-    bundled = [get_bundled_file(source) for source in entry.sources if isinstance(source, BundledSource)]
     hubs = [path for source in entry.sources if isinstance(source, HubSource) and (path := find_in_hub_cache(source))]
     own = [get_cached_file(entry)] if may_use_cache(entry) else []
-    return [path for path in [*bundled, *own, *hubs] if path.is_file()]
+    return [path for path in [*_list_bundled(entry), *own, *hubs] if path.is_file()]
 
 
 def find_in_hub_cache(source: HubSource) -> Path | None:

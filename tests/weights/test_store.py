@@ -65,6 +65,19 @@ def test_a_damaged_bundled_file_is_a_checksum_mismatch_and_a_missing_one_is_name
         fetch(ENTRY)
 
 
+def test_the_bundled_file_of_another_installation_is_not_used(
+    bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both installations record their file in the same cache."""
+    other = tmp_path / "other" / "lite.safetensors"
+    other.parent.mkdir()
+    other.write_bytes(CONTENT)
+    monkeypatch.setattr(store, "BUNDLED", other.parent)
+    assert locate(ENTRY) == other
+    monkeypatch.setattr(store, "BUNDLED", bundled.parent)
+    assert locate(ENTRY) == bundled
+
+
 @pytest.mark.parametrize("record", ["", "{}", "[1]", '{"path": 1, "size": 2, "mtime_ns": 3, "sha256": 4}'])
 def test_a_broken_record_is_ignored(bundled: Path, record: str) -> None:
     assert fetch(ENTRY) == bundled
