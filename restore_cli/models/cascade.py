@@ -14,7 +14,7 @@ __all__ = ["Cascade"]
 class Cascade(nn.Module):
     """(b, 3, h, w) in [0, 1] -> (b, 3, h·scale, w·scale); h and w are multiples of 8.
 
-    At the size of the input, Restormer (arXiv:2111.09881) costs a tenth of EMT (arXiv:2305.11403) and sees a larger
+    At the size of the input, Restormer (arXiv:2111.09881) costs a fifth of EMT (arXiv:2305.11403) and sees a larger
     neighbourhood, so it removes noise and compression artefacts. Both are trained together.
     """
 
