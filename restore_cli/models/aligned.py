@@ -156,11 +156,7 @@ def align_rows(network: nn.Module) -> None:
 
     The network gets new weights. It keeps none that another network shares with it, except those without padding.
     """
-    for module in list(network.modules()):
-        if form := ALIGNED_FORMS.get(type(module)):
-            module.__class__ = form
-            if callable(prepare := getattr(module, "prepare", None)):
-                prepare()
+    inference.apply_forms(network, ALIGNED_FORMS)
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.LayerNorm):
             first = name.split(".")[0]

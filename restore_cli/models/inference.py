@@ -6,6 +6,8 @@ buffers from the final weights. tests/models/test_inference.py compares each for
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ from restore_cli.models.ops.linear import (
 from restore_cli.models.ops.shift import DIRECTIONS, mix_pixels, shift_channels
 from restore_cli.models.precision import set_precision
 
-__all__ = ["INFERENCE_FORMS", "optimize"]
+__all__ = ["INFERENCE_FORMS", "apply_forms", "optimize"]
 
 CHANNEL_MULTIPLE = 16
 """Hidden channels are padded to multiples of this: depthwise convolutions of 255 take twice as long as of 256.
@@ -43,8 +45,13 @@ BATCH_NORM_EPSILON = 1e-5
 def optimize(network: nn.Module) -> None:
     """Give the modules of a network with final weights their precision and their inference forms, in place."""
     set_precision(network)
+    apply_forms(network, INFERENCE_FORMS)
+
+
+def apply_forms(network: nn.Module, forms: Mapping[type[nn.Module], type[nn.Module]]) -> None:
+    """Change modules to the forms that the table has for their types, and prepare these, in place."""
     for module in list(network.modules()):
-        if form := INFERENCE_FORMS.get(type(module)):
+        if form := forms.get(type(module)):
             module.__class__ = form
             if callable(prepare := getattr(module, "prepare", None)):
                 prepare()

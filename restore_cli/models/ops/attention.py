@@ -262,7 +262,7 @@ def kernel_is_correct(
 
 @cache
 def warn_without_kernel(device: torch.device, reason: str) -> None:
-    """Log once per device and reason that a kernel is not used, and why."""
+    """Log once per device and reason why a fused kernel is not used."""
     LOG.warning("the network runs without a fused kernel on %s, and takes longer: %s", device, reason)
 
 
