@@ -15,8 +15,19 @@ from torch.nn import functional as F
 
 from restore_cli.models import emt, hat, layers, restormer, swinir
 from restore_cli.models.ops.attention import fast_overlapping_window_attention, fast_window_attention
-from restore_cli.models.ops.channel_attention import channel_cosines
-from restore_cli.models.ops.chunks import in_row_strips, residual_in_chunks
+from restore_cli.models.ops.channel_attention import (
+    channel_cosines,
+    divide_by_norms,
+    multiply_channels,
+    sum_squares,
+)
+from restore_cli.models.ops.chunks import (
+    add_in_row_strips,
+    branch_rows,
+    in_row_strips,
+    residual_in_chunks,
+    row_strips,
+)
 from restore_cli.models.ops.convolution import convolve, gated_depthwise
 from restore_cli.models.ops.layer_norm import layer_norm
 from restore_cli.models.ops.linear import (
@@ -180,19 +191,53 @@ class FastChannelNorm(restormer.ChannelNorm):
         return channels_first(normed)
 
 
+class FastTransformerBlock(restormer.TransformerBlock):
+    """On a CPU, both parts run on some rows at a time."""
+
+    attn: FastTransposedAttention
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, h, w)."""
+        if not can_use_onednn(x, product_dtype(x)):
+            return super().forward(x)
+        x = self.attn.residual_in_strips(x, self.norm1)
+        return add_in_row_strips(x, lambda part: self.ffn(self.norm2(part)))
+
+
 class FastTransposedAttention(restormer.TransposedAttention):
     """W·(S·v) = (W·S)·v: the projection and the attention are multiplied to one small matrix per picture."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h, w)."""
-        b, c, h, w = x.shape
-        qkv = channels_last(self.qkv_dwconv(pointwise(x, self.qkv.weight)))
-        qk, v = torch.split(qkv.reshape(b, h * w, 3 * c), [2 * c, c], -1)
-        scores = (channel_cosines(qk, self.heads) * self.temperature).softmax(-1)
+        qk, v = self.project(x)
+        weights = self.weigh(channel_cosines(qk.flatten(1, 2), self.heads))
+        return channels_first(torch.stack([linear(*pair, None) for pair in zip(v, weights, strict=True)]))
+
+    def residual_in_strips(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """Return x + self(norm(x)), (b, c, h, w). The tensor of the result holds the values until they are weighed."""
+        out, rows = channels_last(torch.empty_like(x)), branch_rows(x.shape[3])
+        products, squares = torch.zeros(()), torch.zeros(())
+        for strip, around, inside in row_strips(x.shape[2], rows, 1):
+            qk, out[:, strip] = (part[:, inside] for part in self.project(norm(x[:, :, around])))
+            qk = qk.flatten(1, 2)
+            products = products + multiply_channels(qk, self.heads)  # in float32
+            squares = squares + sum_squares(qk)
+        weights = self.weigh(divide_by_norms(products, squares, self.heads))
+        for picture, added, weight in zip(channels_last(x), out, weights, strict=True):
+            for part, target in zip(torch.split(picture, rows), torch.split(added, rows), strict=True):
+                torch.add(part, linear(target, weight, None), out=target)
+        return channels_first(out)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries beside keys, and values: (b, c, h, w) -> (b, h, w, 2·c), (b, h, w, c)."""
+        qkv, c = channels_last(self.qkv_dwconv(pointwise(x, self.qkv.weight))), x.shape[1]
+        return qkv[..., : 2 * c], qkv[..., 2 * c :]
+
+    def weigh(self, cosines: Tensor) -> Tensor:
+        """Return the product of projection and attention, (b, heads, c/heads, c/heads) -> (b, c, c)."""
+        scores = (cosines * self.temperature).softmax(-1)
         projection = rearrange(self.project_out.weight, "o (heads c) 1 1 -> heads o c", heads=self.heads)
-        weights = rearrange(projection @ scores, "b heads o c -> b o (heads c)")
-        out = torch.stack([linear(*pair, None) for pair in zip(v, weights, strict=True)])
-        return channels_first(out.view(b, h, w, c))
+        return rearrange(projection @ scores, "b heads o c -> b o (heads c)")
 
 
 class FastGatedFeedForward(restormer.GatedFeedForward):
@@ -213,6 +258,7 @@ class FastGatedFeedForward(restormer.GatedFeedForward):
         self.register_buffer("into", F.pad(into, padding), persistent=False)
         self.register_buffer("depthwise", F.pad(depthwise, padding), persistent=False)
         self.register_buffer("out", F.pad(out, padding[2:]), persistent=False)
+        del self.project_in, self.dwconv, self.project_out  # a third of the memory of all weights
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h, w)."""
@@ -314,6 +360,7 @@ INFERENCE_FORMS: dict[type[nn.Module], type[nn.Module]] = {
     hat.HybridBlock: FastHybridBlock,
     hat.OverlappingCrossAttention: FastOverlappingCrossAttention,
     restormer.Level: FastLevel,
+    restormer.TransformerBlock: FastTransformerBlock,
     restormer.ChannelNorm: FastChannelNorm,
     restormer.TransposedAttention: FastTransposedAttention,
     restormer.GatedFeedForward: FastGatedFeedForward,

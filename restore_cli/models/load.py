@@ -18,6 +18,7 @@ from restore_cli.models.detect import detect
 from restore_cli.models.inference import optimize
 from restore_cli.models.network import ARCHITECTURES, Network
 from restore_cli.models.pickles import check_pickles
+from restore_cli.models.processor import release_freed_memory
 from restore_cli.models.spandrel_model import build_spandrel_network
 from restore_cli.weights.entry import Entry
 
@@ -193,6 +194,7 @@ def build_network(
         module.requires_grad_(False).eval()
         optimize(module)
         found = Network(module.to(device), device, precision)
+    release_freed_memory()  # of weights in their former shape and precision
     if (channels := found.contract.channels) not in INPUT_CHANNELS:
         raise WeightsError(f"{path}: the network has {channels} input channels, expected 1, 3 or 6 (two views)")
     return found

@@ -11,6 +11,7 @@ from golden_files import read_golden
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restore_cli.models import inference
 from restore_cli.models.layers import Mlp
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
 from restore_cli.models.ops import attention, chunked_attention, chunks
@@ -144,6 +145,21 @@ def test_a_head_in_row_strips_equals_the_whole(name: str, monkeypatch: pytest.Mo
     whole = net(x)
     monkeypatch.setattr(chunks, "STRIP_ROWS", 7)
     assert relative(net(x), whole) < 1e-6
+
+
+RESTORERS = ["restormer_biasfree", "restormer_dual_pixel", "restormer_gray"]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16])
+@pytest.mark.parametrize("name", RESTORERS)
+def test_restormer_in_row_strips_equals_the_whole(name: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    architecture, ours, weights, _, _ = read_golden(name)
+    net = build_network(architecture, ours, weights, Path(name), CPU, torch.float32)
+    x = torch.rand(2, net.contract.channels, 48, 40)
+    whole = net(x)
+    monkeypatch.setattr(inference, "branch_rows", lambda width: rows)
+    monkeypatch.setattr(chunks, "branch_rows", lambda width: rows)
+    assert relative(net(x), whole) < 1e-5
 
 
 def test_shifted_channels_are_filled_with_zeros() -> None:
