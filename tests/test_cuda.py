@@ -28,8 +28,9 @@ from restore_cli.models.aligned import AlignedLayerNorm
 from restore_cli.models.inference import FastConvolution
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys, load_file, pick_device, pick_precision
 from restore_cli.models.ops import attention, block_tail
-from restore_cli.models.ops.attention import has_matrix_units, kernel_is_correct
+from restore_cli.models.ops.attention import kernel_is_correct
 from restore_cli.models.ops.block_tail import can_use_block_kernels
+from restore_cli.models.ops.kernel_trial import has_matrix_units
 from restore_cli.models.ops.triton_blocks import triton_block_tail
 from restore_cli.models.precision import InFloat32
 from restore_cli.pinned import PinnedMemory

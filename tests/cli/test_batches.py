@@ -17,7 +17,7 @@ from systems import IMPORT_PATH
 from torch import Tensor
 
 from restore_cli.models.network import Network
-from restore_cli.models.ops import attention
+from restore_cli.models.ops import kernel_trial
 
 KEYS = ["input", "output", "status", "seconds", "size", "model", "architecture", "sha256", "tile", "precision"]
 KEYS += ["notes", "error"]
@@ -372,11 +372,11 @@ def test_a_warning_of_a_network_is_printed_once(
     usual = Network.__call__
 
     def call(network: Network, x: Tensor) -> Tensor:
-        attention.warn_without_kernel(network.device, "Failed to find C compiler.")
+        kernel_trial.warn_without_kernel(network.device, "Failed to find C compiler.")
         return usual(network, x)
 
     monkeypatch.setattr(Network, "__call__", call)
-    attention.warn_without_kernel.cache_clear()
+    kernel_trial.warn_without_kernel.cache_clear()
     ran = restore("denoise", "--weights", x1, "--device", "cpu", *photos, *(["-q"] if quiet else []))
     assert ran.code == 0, ran.err
     said = "the network runs without a fused kernel on cpu, and takes longer: Failed to find C compiler."

@@ -15,7 +15,7 @@ import torch
 from systems import IMPORT_PATH
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from restore_cli.models.ops import attention
+from restore_cli.models.ops import attention, kernel_trial
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not here: it exists for Linux on x86-64")
 
@@ -40,7 +40,7 @@ PRODUCTS = {
 """The instruction of the matrix units of each GPU."""
 
 
-SPARE = {"cuda 100": 16, "hip gfx1100": 80 if attention.triton_is_older_than(3, 6) else 0}
+SPARE = {"cuda 100": 16, "hip gfx1100": 80 if kernel_trial.triton_is_older_than(3, 6) else 0}
 """Most bytes (registers on AMD's GPUs) that may be spilled."""
 
 
@@ -73,11 +73,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> bool:
         return True
 
     monkeypatch.setattr(attention, "kernel_is_correct", right)
-    attention.has_matrix_units.cache_clear()
+    kernel_trial.has_matrix_units.cache_clear()
     with FakeTensorMode(), torch.inference_mode():
         part = torch.empty(1, 16, 16, 6, 30, dtype=torch.float16, device=FAKE)
         serves = attention.can_use_kernel([part] * 3, (8, 8), (0, 0), 0, None)
-    attention.has_matrix_units.cache_clear()
+    kernel_trial.has_matrix_units.cache_clear()
     assert bool(trials) == serves  # where the GPU is none for it the kernel is not even tried
     return serves
 
@@ -123,7 +123,7 @@ def test_a_missing_c_compiler_is_reported_once(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(attention, "triton_attention", built)
-    attention.warn_without_kernel.cache_clear()
+    kernel_trial.warn_without_kernel.cache_clear()
     for heads in (2, 6):
         form = (torch.device("cpu"), torch.float32, (3, heads, 10), (8, 8), True, 0, True)
         assert not attention.kernel_is_correct.__wrapped__(*form)

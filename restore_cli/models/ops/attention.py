@@ -6,7 +6,6 @@ else uses PyTorch's attention.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,8 +17,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from restore_cli.errors import is_out_of_memory
 from restore_cli.models.ops.chunked_attention import chunked_attention, onednn_is_exact, split_windows
+from restore_cli.models.ops.kernel_trial import has_matrix_units, kernels_agree
 from restore_cli.models.ops.triton_attention import triton_attention
 
 __all__ = [
@@ -29,16 +28,8 @@ __all__ = [
     "window_attention",
 ]
 
-LOG = logging.getLogger(__name__)
-
-FP32_TOLERANCE = 1e-5
-"""Relative error allowed between two float32 results whose sums have another order, as in the tests of networks."""
-
 MAX_WINDOWS = 65535
 """Windows per call of PyTorch's attention. CUDA cannot launch more blocks along that axis."""
-
-MATRIX_GPUS = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
-"""Prefixes of the names of AMD GPUs with matrix units."""
 
 
 def window_attention(
@@ -199,28 +190,6 @@ def can_use_kernel(
 
 
 @cache
-def has_matrix_units(device: torch.device) -> bool:
-    """Return whether Triton uses the matrix units of a GPU: NVIDIA's from compute capability 8.0 on, and AMD's by name.
-
-    On other GPUs its products are slow, or it ends the process, as Triton 3.2 does at 7.0 and from 10.0 on.
-    """
-    if torch.version.hip is not None:
-        name: str = torch.cuda.get_device_properties(device).gcnArchName
-        return name.startswith(MATRIX_GPUS)
-    capability = torch.cuda.get_device_capability(device)
-    return capability >= (8, 0) and not (capability >= (10, 0) and triton_is_older_than(3, 3))
-
-
-def triton_is_older_than(*version: int) -> bool:
-    """Return whether Triton is installed in an older version than this one."""
-    try:
-        import triton
-    except ImportError:
-        return False
-    return tuple(int(part) for part in triton.__version__.split(".")[:2]) < version
-
-
-@cache
 def kernel_is_correct(
     device: torch.device,
     dtype: torch.dtype,
@@ -240,30 +209,20 @@ def kernel_is_correct(
     qkv = list((steps % 7919).float().sin().to(dtype).movedim(3, 0))
     pairs = (4 if shifted else 1, heads, i * j, (i + 2 * margin) * (j + 2 * margin))
     bias = torch.arange(prod(pairs), device=device).view(pairs).float().cos() if biased else None
-    try:
-        found = triton_attention(qkv, window, shift, margin, bias, 0.5)
-    except Exception as error:  # no Triton, no C compiler, an unsupported GPU: many types
-        if is_out_of_memory(error):
-            raise  # the kernel may still be correct
-        warn_without_kernel(device, (str(error).splitlines() or [type(error).__name__])[0][:200])
-        return False
-    with torch.autocast(device.type, enabled=False):
+
+    def expect() -> Tensor:
         exact = [part.double() for part in qkv]  # no TF32
         if bias is not None and margin:
-            expected = overlapping_window_attention(exact, window, margin, bias, 0.5)
-        else:
-            expected = window_attention(exact, window, shift, bias, 0.5)
-    difference = float((found.float() - expected).norm() / expected.norm())
-    correct = difference < max(8 * torch.finfo(dtype).eps, FP32_TOLERANCE)
-    if not correct:
-        warn_without_kernel(device, "results of the kernel for attention are wrong on this device")
-    return correct
+            return overlapping_window_attention(exact, window, margin, bias, 0.5)
+        return window_attention(exact, window, shift, bias, 0.5)
 
-
-@cache
-def warn_without_kernel(device: torch.device, reason: str) -> None:
-    """Log once per device and reason why a fused kernel is not used."""
-    LOG.warning("the network runs without a fused kernel on %s, and takes longer: %s", device, reason)
+    return kernels_agree(
+        "attention",
+        device,
+        dtype,
+        lambda: [triton_attention(qkv, window, shift, margin, bias, 0.5)],
+        lambda: [expect()],
+    )
 
 
 def attend(qkv: Sequence[Tensor], bias: Tensor | None, scale: float, out: Tensor) -> None:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from restore_cli.errors import is_out_of_memory
-from restore_cli.models.ops.attention import FP32_TOLERANCE, has_matrix_units, warn_without_kernel
+from restore_cli.models.ops.kernel_trial import has_matrix_units, kernels_agree
 from restore_cli.models.ops.triton_blocks import (
     MAX_TAIL_WIDTH,
     TailWeights,
@@ -123,31 +122,27 @@ def block_kernels_are_correct(device: torch.device, dtype: torch.dtype, channels
     x, branch = (wave((*TRIAL_MAP, width), i, device, channels) for i in (1, 2))
     x, branch, gate = x.to(features), branch.to(dtype), wave((TRIAL_MAP[0], width), 3, device).to(dtype)
     attended = wave((*TRIAL_MAP, channels), 4, device).to(dtype)
-    exact = TailWeights(*(part.double() for part in weights))
-    wide = [part.double() for part in (x, attended, branch, gate)]
-    try:
-        with torch.autocast(device.type, enabled=False):
-            found = [
-                triton_layer_norm(x, weights.norm_weight, weights.norm_bias, 1e-5, channels),
-                triton_block_tail(x, attended, None, None, weights, 1e-5),
-                triton_block_tail(x, attended, branch, gate, weights, 1e-5),
-            ]
-    except Exception as error:  # no Triton, no C compiler, an unsupported GPU: many types
-        if is_out_of_memory(error):
-            raise  # the kernels may still be correct
-        warn_without_kernel(device, (str(error).splitlines() or [type(error).__name__])[0][:200])
-        return False
-    with torch.autocast(device.type, enabled=False):
-        expected = [
+
+    def expect() -> list[Tensor]:
+        exact = TailWeights(*(part.double() for part in weights))
+        wide = [part.double() for part in (x, attended, branch, gate)]
+        return [
             padded_layer_norm(wide[0], exact.norm_weight, exact.norm_bias, 1e-5, channels),
             block_tail(wide[0], wide[1], None, None, exact, 1e-5),
             block_tail(wide[0], wide[1], wide[2], wide[3], exact, 1e-5),
         ]
-    errors = [float((one.double() - other).norm() / other.norm()) for one, other in zip(found, expected, strict=True)]
-    correct = all(error < max(8 * torch.finfo(dtype).eps, FP32_TOLERANCE) for error in errors)
-    if not correct:
-        warn_without_kernel(device, "results of the kernels for layer norms and MLPs are wrong on this device")
-    return correct
+
+    return kernels_agree(
+        "layer norms and MLPs",
+        device,
+        dtype,
+        lambda: [
+            triton_layer_norm(x, weights.norm_weight, weights.norm_bias, 1e-5, channels),
+            triton_block_tail(x, attended, None, None, weights, 1e-5),
+            triton_block_tail(x, attended, branch, gate, weights, 1e-5),
+        ],
+        expect,
+    )
 
 
 def trial_weights(
