@@ -40,7 +40,7 @@ class Degradation(Protocol):
 def choose_degradation(recipe: Recipe) -> Degradation:
     """The degradation of the recipe's task."""
     if recipe.task == "sr":
-        return LowResolution(recipe.scale, recipe.patch)
+        return LowResolution(recipe.scale, recipe.patch, recipe.strong)
     if recipe.task == "small":
         return SmallImages(recipe.patch)
     return (Noise if recipe.task == "denoise" else Compression)(recipe.patch)
@@ -128,8 +128,9 @@ class LowResolution:
 
     levels = ("clean", "q75", "q40", "n10q10")
 
-    def __init__(self, scale: int, patch: int) -> None:
-        self.scale, self.patch = scale, patch
+    def __init__(self, scale: int, patch: int, strong: float = 0.45) -> None:
+        """`strong` is the share of patches with strong noise and strong compression."""
+        self.scale, self.patch, self.strong = scale, patch, strong
 
     def make_pair(self, photo: Bytes, random: np.random.Generator) -> Pair:
         """The small patch (patch, patch, 3) and the large one over the same place."""
@@ -145,18 +146,18 @@ class LowResolution:
 
     def shrink(self, large: Bytes, side: int, random: np.random.Generator) -> Bytes:
         """(side, side, 3) in one of four grades: clean, compressed, noisy and compressed, degraded twice."""
-        kind = random.random()
-        if kind < 0.9:
+        strong, kind = random.random() < self.strong, random.random()
+        if strong or kind < 0.82:
             plain = random.random() < 0.7
             small = imresize(large, Fraction(1, self.scale)) if plain else self.resample(large, side, random)
-            if kind < 0.05:
+            if not strong and kind < 0.09:
                 return small
             noisy, lowest, highest = as_floats(small), 8, 96
-            if kind < 0.5:  # strong noise and strong compression
+            if strong:
                 noisy, highest = add_gaussian_noise(noisy, random.uniform(4, 14), random), 18
-            elif kind < 0.6:
+            elif kind < 0.27:
                 noisy = add_some_noise(noisy, 14, random)
-            elif kind < 0.8:  # the usual quality of small images on the web
+            elif kind < 0.64:  # the usual quality of small images on the web
                 lowest, highest = 25, 80
             return as_bytes(compress(noisy, random, lowest, highest, mostly_420=True))
         image = as_floats(large)

@@ -31,6 +31,8 @@ class Recipe:
     """weight of the error of the lightness in the loss, beside that of the colours"""
     decay: float = 0.998
     """decay of the moving average of the weights"""
+    strong: float = 0.45
+    """share of patches with strong noise and strong compression, in super-resolution"""
 
     @property
     def scale(self) -> int:
@@ -58,7 +60,10 @@ _CASCADE_X4 = CascadeConfig(4, dim=24, blocks=(0, 5, 4, 1), heads=(1, 2, 4, 8))
 RECIPES = {
     "lite-denoise": Recipe("denoise", _UNET, patch=96, batch=4, rate=5e-4, minutes=95),
     "lite-dejpeg": Recipe("dejpeg", _UNET, patch=96, batch=4, rate=5e-4, minutes=60),
-    "lite-real-x4-restorer": Recipe("small", _CASCADE_X4.restorer, patch=64, batch=8, rate=4e-4, minutes=22),
-    "lite-real-x4": Recipe("sr", _CASCADE_X4, patch=48, batch=4, rate=1e-4, minutes=46, luma=2),
+    "lite-real-x4-restorer": Recipe("small", _CASCADE_X4.restorer, patch=64, batch=8, rate=4e-4, minutes=80, luma=2),
+    "lite-real-x4": Recipe("sr", _CASCADE_X4, patch=48, batch=8, rate=1e-4, minutes=120, luma=2),
+    "lite-real-x4-strong": Recipe(
+        "sr", _CASCADE_X4, patch=48, batch=8, rate=7e-5, minutes=31, luma=2, decay=0.985, strong=0.78
+    ),
     "lite-real-x2": Recipe("sr", CascadeConfig(2, 24, (0, 5, 4, 1), (1, 2, 4, 8)).enlarger, 64, 2, 1e-4, 40),
 }
