@@ -105,16 +105,6 @@ def test_an_export_is_half_precision_and_states_its_configuration(tiny: str, pho
     assert all(torch.equal(tensors[key], value.half()) for key, value in run.average.state_dict().items())
 
 
-def test_an_export_may_be_a_mean_with_the_start(tiny: str, photos: Path, tmp_path: Path) -> None:
-    initialise(start := Restormer(TINY), 5)
-    save_file(start.state_dict(), tmp_path / "start.safetensors")
-    trained = train(Plan(tiny, photos, tmp_path, steps=1)).average.state_dict()
-    with safe_open(export(tiny, tmp_path, tmp_path / "out", [tmp_path / "start.safetensors"], 0.75), "pt") as file:
-        for key, value in start.state_dict().items():
-            expected = 0.25 * value.float() + 0.75 * trained[key].float()
-            assert torch.allclose(file.get_tensor(key).float(), expected, atol=1e-3, rtol=1e-3)
-
-
 def test_a_larger_network_starts_with_the_output_of_the_smaller_checkpoint(tmp_path: Path) -> None:
     small, large = Restormer(TINY), Restormer(replace(TINY, blocks=(0, 2, 1, 3)))
     initialise(small, 1)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from training.network import build, load_start
 from training.recipe import RECIPES
 
 __all__ = ["export", "in_float16", "main", "serialize", "write_file"]
@@ -23,24 +22,12 @@ __all__ = ["export", "in_float16", "main", "serialize", "write_file"]
 LOG = logging.getLogger("training")
 
 
-def export(name: str, runs: Path, folder: Path, start: Sequence[Path] = (), share: float = 1) -> Path:
-    """Write NAME.safetensors whole or not at all. Its metadata states the network and how long it was trained.
-
-    The weights are `share` of the trained ones and 1 - share of those that the run started from. Such a mean keeps more
-    of what the start does well (arXiv:2109.01903, section 3).
-    """
+def export(name: str, runs: Path, folder: Path) -> Path:
+    """Write NAME.safetensors whole or not at all. Its metadata states the network and how long it was trained."""
     config = RECIPES[name].config
     state = torch.load(runs / name / "state.pt", weights_only=True)
     folder.mkdir(parents=True, exist_ok=True)
-    trained = state["average"]
-    if start:
-        network = build(RECIPES[name])
-        load_start(network, start)
-        trained = {
-            key: torch.lerp(value.float(), trained[key].float(), share).to(value.dtype)
-            for key, value in network.state_dict().items()
-        }
-    tensors = in_float16(trained)
+    tensors = in_float16(state["average"])
     about = {
         "architecture": type(config).__name__.removesuffix("Config").lower(),
         "config": json.dumps(asdict(config)),
@@ -86,11 +73,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--to", type=Path, default=Path("runs/exported"), help="folder to write into")
-    parser.add_argument("--start", type=Path, nargs="+", default=(), help="checkpoint files that the run started from")
-    parser.add_argument("--share", type=float, default=1, help="of the trained weights in a mean with those of --start")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    export(options.name, options.runs, options.to, options.start, options.share)
+    export(options.name, options.runs, options.to)
 
 
 if __name__ == "__main__":
