@@ -8,7 +8,6 @@ kernel computes everything in a block after its attention (decision 056).
 from __future__ import annotations
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -85,8 +84,7 @@ def attend_aligned(layer: Attention, x: Tensor) -> Tensor:
     """Return the attention before its projection: (b, h, w, width) -> (b, h, w, c)."""
     channels = layer.qkv.in_features
     qkv = layer.qkv(x)[..., : 3 * channels]
-    parts = rearrange(qkv, "b h w (t heads d) -> t b h w heads d", t=3, heads=layer.heads)
-    return layer.attend(list(parts)).flatten(3)
+    return layer.attend(layers.split_heads(qkv, layer.heads)).flatten(3)
 
 
 class AlignedTransformerLayer(inference.FastTransformerLayer):

@@ -13,6 +13,7 @@ from restore_cli.models.layers import (
     Mlp,
     PatchNorm,
     WindowAttention,
+    split_heads,
     upsampler,
 )
 from restore_cli.models.ops.attention import overlapping_window_attention
@@ -169,7 +170,7 @@ class OverlappingCrossAttention(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
 
-    def additive_bias(self) -> Tensor:
+    def position_bias(self) -> Tensor:
         """Return the relative position bias, (1, heads, window², wide²)."""
         index = overlapping_position_index(self.window, self.wide).to(self.relative_position_bias_table.device)
         return rearrange(self.relative_position_bias_table[index], "n m heads -> 1 heads n m")
@@ -181,10 +182,10 @@ class OverlappingCrossAttention(nn.Module):
 
     def cross_attention(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        qkv = rearrange(self.qkv(x), "b h w (t heads d) -> t b h w heads d", t=3, heads=self.heads)
-        return self.proj(rearrange(self.attend(list(qkv)), "b h w heads d -> b h w (heads d)"))
+        attended = self.attend(split_heads(self.qkv(x), self.heads))
+        return self.proj(rearrange(attended, "b h w heads d -> b h w (heads d)"))
 
     def attend(self, qkv: list[Tensor]) -> Tensor:
         """Return softmax(q·kᵀ/√d + bias)·v: three (b, h, w, heads, d) -> (b, h, w, heads, d)."""
         sides, margin = (self.window, self.window), (self.wide - self.window) // 2
-        return overlapping_window_attention(qkv, sides, margin, self.additive_bias(), scale=qkv[0].shape[-1] ** -0.5)
+        return overlapping_window_attention(qkv, sides, margin, self.position_bias(), scale=qkv[0].shape[-1] ** -0.5)

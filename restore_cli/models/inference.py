@@ -26,6 +26,8 @@ from restore_cli.models.ops.chunks import (
     branch_rows,
     in_row_strips,
     residual_in_chunks,
+    residual_in_overlapping_strips,
+    residual_in_window_strips,
     row_strips,
 )
 from restore_cli.models.ops.convolution import convolve, gated_depthwise
@@ -105,18 +107,30 @@ class FastMlp(layers.Mlp):
 
 
 class FastWindowAttention(layers.WindowAttention):
-    """The relative position bias and the mask of shifted windows are added up once."""
+    """The relative position bias is looked up once. Rows of windows can be computed by themselves."""
 
     bias: Tensor
+    masks: Tensor | None
 
     def prepare(self) -> None:
-        """Compute the bias for all windows."""
-        self.register_buffer("bias", self.additive_bias().contiguous(), persistent=False)
+        """Look up the bias of all pairs of pixels. The sums with the masks would be four times as large."""
+        self.register_buffer("bias", self.position_bias().contiguous(), persistent=False)
+        masks = layers.shift_mask(self.window, self.shift).to(self.bias.device) if self.shift else None
+        self.register_buffer("masks", masks, persistent=False)
 
-    def attend(self, qkv: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, wraps: bool | None = None) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c), for a whole map or for a strip from `residual_in_window_strips`."""
+        return self.proj(self.attend(layers.split_heads(self.qkv(x), self.heads), wraps).flatten(3))
+
+    def attend(self, qkv: list[Tensor], wraps: bool | None = None) -> Tensor:
         """Three (b, h, w, heads, d) -> (b, h, w, heads, d)."""
-        sides, shift = (self.window, self.window), (self.shift, self.shift)
-        return fast_window_attention(qkv, sides, shift, self.bias, scale=qkv[0].shape[-1] ** -0.5)
+        sides, shift, bias = (self.window, self.window), (self.shift, self.shift), self.bias
+        kinds = slice(None) if wraps is None else slice(2 * wraps, 2 * wraps + 2)
+        if self.masks is not None:
+            bias = bias + self.masks[kinds]
+        if wraps is not None:  # the strip has been cut where its windows begin
+            shift = 0, self.shift
+        return fast_window_attention(qkv, sides, shift, bias, scale=qkv[0].shape[-1] ** -0.5)
 
 
 class FastSwinIR(swinir.SwinIR):
@@ -128,12 +142,17 @@ class FastSwinIR(swinir.SwinIR):
 
 
 class FastTransformerLayer(swinir.TransformerLayer):
-    """The MLP runs on some pixels at a time."""
+    """The attention runs on some rows of windows at a time, and the MLP on some pixels."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        x = x + self.attn(self.norm1(x))
+        x = residual_in_window_strips(x, self.attend, x, self.attn.window, self.attn.shift)
         return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
+
+    def attend(self, x: Tensor, wraps: bool | None) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c), for a whole map or for a strip."""
+        attended: Tensor = self.attn(self.norm1(x), wraps)
+        return attended
 
 
 class FastHAT(hat.HAT):
@@ -150,28 +169,33 @@ class FastHybridBlock(hat.HybridBlock):
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
         normed = self.norm1(x)
-        x = torch.add(x + self.attn(normed), self.conv_block(normed), alpha=self.conv_scale)
+        x = residual_in_window_strips(x, self.attn, normed, self.attn.window, self.attn.shift)
+        x = torch.add(x, self.conv_block(normed), alpha=self.conv_scale)
         return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
 
 
 class FastOverlappingCrossAttention(hat.OverlappingCrossAttention):
-    """The relative position bias is looked up once, and the MLP runs on some pixels at a time."""
+    """The position bias is looked up once. Attention runs on some rows of windows at a time, the MLP on some pixels."""
 
     bias: Tensor
 
     def prepare(self) -> None:
         """Look up the bias of all pairs of pixels."""
-        self.register_buffer("bias", self.additive_bias().contiguous(), persistent=False)
-
-    def attend(self, qkv: list[Tensor]) -> Tensor:
-        """Three (b, h, w, heads, d) -> (b, h, w, heads, d)."""
-        sides, margin = (self.window, self.window), (self.wide - self.window) // 2
-        return fast_overlapping_window_attention(qkv, sides, margin, self.bias, scale=qkv[0].shape[-1] ** -0.5)
+        self.register_buffer("bias", self.position_bias().contiguous(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        x = x + self.cross_attention(self.norm1(x))
+        x = residual_in_overlapping_strips(x, self.attend_rows, self.window, (self.wide - self.window) // 2)
         return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
+
+    def attend_rows(self, x: Tensor, rows: slice) -> Tensor:
+        """Attend in `rows` of (b, h, w, c), with the others around them."""
+        return self.proj(self.attend(layers.split_heads(self.qkv(self.norm1(x)), self.heads), rows).flatten(3))
+
+    def attend(self, qkv: list[Tensor], rows: slice = slice(None)) -> Tensor:
+        """Three (b, h, w, heads, d) -> (b, rows, w, heads, d)."""
+        sides, margin, scale = (self.window, self.window), (self.wide - self.window) // 2, qkv[0].shape[-1] ** -0.5
+        return fast_overlapping_window_attention(qkv, sides, margin, self.bias, scale, rows)
 
 
 class FastLevel(restormer.Level):

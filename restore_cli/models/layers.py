@@ -19,6 +19,8 @@ __all__ = [
     "Mlp",
     "PatchNorm",
     "WindowAttention",
+    "shift_mask",
+    "split_heads",
     "upsampler",
 ]
 
@@ -41,7 +43,7 @@ def relative_position_index(window: int) -> Tensor:
 
 
 def shift_mask(window: int, shift: int) -> Tensor:
-    """Return (4, n, n) additive masks for shifted windows: interior, right edge, bottom edge, corner.
+    """Return (4, 1, n, n) additive masks for shifted windows: interior, right edge, bottom edge, corner.
 
     After the roll, the last `shift` rows or columns of an edge window come from the opposite edge of the picture. They
     and the rest of the window must not attend to each other.
@@ -50,7 +52,12 @@ def shift_mask(window: int, shift: int) -> Tensor:
     y, x = far[:, None].expand(window, window).flatten(), far[None].expand(window, window).flatten()
     across_y, across_x = y[:, None] != y[None], x[:, None] != x[None]
     kinds = torch.stack([torch.zeros_like(across_x), across_x, across_y, across_x | across_y])
-    return torch.where(kinds, MASKED_SCORE, 0.0)
+    return torch.where(kinds[:, None], MASKED_SCORE, 0.0)
+
+
+def split_heads(qkv: Tensor, heads: int) -> list[Tensor]:
+    """Return queries, keys and values: (b, h, w, 3·heads·d) -> three (b, h, w, heads, d)."""
+    return list(rearrange(qkv, "b h w (t heads d) -> t b h w heads d", t=3, heads=heads))
 
 
 class WindowAttention(nn.Module):
@@ -68,23 +75,22 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
 
-    def additive_bias(self) -> Tensor:
-        """Return the relative position bias plus the mask of shifted windows, (kinds of window, heads, n, n)."""
+    def position_bias(self) -> Tensor:
+        """Return the relative position bias, (1, heads, n, n)."""
         index = relative_position_index(self.window).to(self.relative_position_bias_table.device)
-        bias = rearrange(self.relative_position_bias_table[index], "n m heads -> 1 heads n m")
-        if not self.shift:
-            return bias
-        return bias + shift_mask(self.window, self.shift).to(bias.device)[:, None]
+        return rearrange(self.relative_position_bias_table[index], "n m heads -> 1 heads n m")
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within windows: (b, h, w, c) -> (b, h, w, c); h and w are multiples of the window."""
-        qkv = rearrange(self.qkv(x), "b h w (t heads d) -> t b h w heads d", t=3, heads=self.heads)
-        return self.proj(rearrange(self.attend(list(qkv)), "b h w heads d -> b h w (heads d)"))
+        attended = self.attend(split_heads(self.qkv(x), self.heads))
+        return self.proj(rearrange(attended, "b h w heads d -> b h w (heads d)"))
 
     def attend(self, qkv: list[Tensor]) -> Tensor:
         """Return softmax(q·kᵀ/√d + bias)·v: three (b, h, w, heads, d) -> (b, h, w, heads, d)."""
-        sides, shift = (self.window, self.window), (self.shift, self.shift)
-        return window_attention(qkv, sides, shift, self.additive_bias(), scale=qkv[0].shape[-1] ** -0.5)
+        sides, shift, bias = (self.window, self.window), (self.shift, self.shift), self.position_bias()
+        if self.shift:
+            bias = bias + shift_mask(self.window, self.shift).to(bias.device)
+        return window_attention(qkv, sides, shift, bias, scale=qkv[0].shape[-1] ** -0.5)
 
 
 class Mlp(nn.Module):

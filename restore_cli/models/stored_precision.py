@@ -33,7 +33,7 @@ NORMS: Names = {
 }
 """Weights of layer norms, which are float16 where features are."""
 
-SCORES: Names = {inference.FastWindowAttention: ("bias",), inference.FastOverlappingCrossAttention: ("bias",)}
+SCORES: Names = {inference.FastWindowAttention: ("bias", "masks"), inference.FastOverlappingCrossAttention: ("bias",)}
 """What is added to scores: float16 on a GPU. On a CPU attention scales it in float32 before it rounds it."""
 
 

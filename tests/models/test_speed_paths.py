@@ -11,7 +11,6 @@ from golden_files import read_golden
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restore_cli.models import inference
 from restore_cli.models.layers import Mlp
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
 from restore_cli.models.ops import attention, chunked_attention, chunks
@@ -25,6 +24,7 @@ from restore_cli.models.ops.chunked_attention import split_windows
 from restore_cli.models.ops.chunks import residual_in_chunks
 from restore_cli.models.ops.linear import Activation, linear
 from restore_cli.models.ops.shift import shift_channels
+from restore_cli.models.ops.windows import split_axis
 
 CPU = torch.device("cpu")
 
@@ -147,6 +147,36 @@ def test_a_head_in_row_strips_equals_the_whole(name: str, monkeypatch: pytest.Mo
     assert relative(net(x), whole) < 1e-6
 
 
+WINDOWED = ["swinir_classical_x4", "swinir_color_jpeg", "hat_x4"]
+
+
+@pytest.mark.parametrize("pixels", [1, 1100, 1600])
+@pytest.mark.parametrize("name", WINDOWED)
+def test_window_attention_in_strips_equals_the_whole(name: str, pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strips of one row of windows, of two, and of three, the last of which may be lower."""
+    architecture, ours, weights, _, _ = read_golden(name)
+    net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, torch.float32)
+    multiple = net.contract.tile_multiple
+    x = torch.rand(2, net.contract.channels, 7 * multiple, 4 * multiple)
+    whole = net(x)
+    monkeypatch.setattr(chunks, "WINDOW_STRIP_PIXELS", pixels * (multiple // 8) ** 2 // torch.get_num_threads())
+    assert relative(net(x), whole) < 1e-6
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+@pytest.mark.parametrize("most", [1, 11, 16, 1000])
+def test_parts_of_an_axis_hold_each_window_once(shift: int, most: int) -> None:
+    seen = torch.zeros(2, 40)
+    parts = list(split_axis(40, 8, shift, 1, most))
+    for part in parts:
+        found = part.read(seen)
+        assert found.shape[1] % 8 == 0
+        assert found.shape[1] <= max(8, most)
+        part.write(seen, found + 1)
+    assert bool((seen == 1).all())
+    assert [part.wraps for part in parts] == [False] * (len(parts) - bool(shift)) + [True] * bool(shift)
+
+
 RESTORERS = ["restormer_biasfree", "restormer_dual_pixel", "restormer_gray"]
 
 
@@ -157,8 +187,7 @@ def test_restormer_in_row_strips_equals_the_whole(name: str, rows: int, monkeypa
     net = build_network(architecture, ours, weights, Path(name), CPU, torch.float32)
     x = torch.rand(2, net.contract.channels, 48, 40)
     whole = net(x)
-    monkeypatch.setattr(inference, "branch_rows", lambda width: rows)
-    monkeypatch.setattr(chunks, "branch_rows", lambda width: rows)
+    monkeypatch.setattr(chunks, "BRANCH_PIXELS", 40 * rows)
     assert relative(net(x), whole) < 1e-5
 
 

@@ -7,9 +7,7 @@ else uses PyTorch's attention.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from math import prod
 
 import torch
@@ -20,6 +18,7 @@ from torch.nn import functional as F
 from restore_cli.models.ops.chunked_attention import chunked_attention, onednn_is_exact, split_windows
 from restore_cli.models.ops.kernel_trial import has_matrix_units, kernels_agree
 from restore_cli.models.ops.triton_attention import triton_attention
+from restore_cli.models.ops.windows import split_axis, to_overlapping_windows, to_windows
 
 __all__ = [
     "fast_overlapping_window_attention",
@@ -38,16 +37,19 @@ def window_attention(
     """Return softmax(q·kᵀ·scale + bias)·v within windows: three tensors (b, h, w, heads, d) -> (b, h, w, heads, d).
 
     With two tensors, the first is both queries and keys. The windows begin at `shift` px and wrap around the edges of
-    the map. The bias is (kinds, heads, i·j, i·j). With a shift the kinds are windows inside the map, and windows that
-    wrap to the right, to the bottom, and to both; without a shift there is one kind.
+    the map. The bias is (kinds, heads, i·j, i·j). The kinds are windows inside the map, and windows that wrap to the
+    right, to the bottom, and to both. Without a shift down, the first two are enough, and without any shift the first.
     """
     sides = dict(zip("ij", window, strict=True))
     moved = [part.roll((-shift[0], -shift[1]), (1, 2)) for part in qkv]
     parts = [rearrange(part, "b (y i) (x j) heads d -> b y x heads (i j) d", **sides) for part in moved]
     scores = scale * parts[0] @ parts[-2].transpose(-2, -1)
     if bias is not None:
-        down, across = (torch.arange(count, device=bias.device) == count - 1 for count in scores.shape[1:3])
-        scores = scores + bias[(2 * down[:, None] + across) % len(bias)]
+        down, across = (
+            (torch.arange(count, device=bias.device) == count - 1) & (side > 0)
+            for count, side in zip(scores.shape[1:3], shift, strict=True)
+        )
+        scores = scores + bias[2 * down[:, None] + across]
     out = rearrange(scores.softmax(-1) @ parts[-1], "b y x heads (i j) d -> b (y i) (x j) heads d", **sides)
     return out.roll(shift, (1, 2))
 
@@ -65,47 +67,6 @@ def overlapping_window_attention(
     return rearrange(out.view(q.shape), "b y x heads i j d -> b (y i) (x j) heads d")
 
 
-def to_windows(x: Tensor, i: int, j: int) -> Tensor:
-    """Return a view of (b, h, w, heads, d) in windows of i·j px, (b, y, x, heads, i, j, d)."""
-    return rearrange(x, "b (y i) (x j) heads d -> b y x heads i j d", i=i, j=j)
-
-
-def to_overlapping_windows(x: Tensor, window: tuple[int, int], margin: int) -> Tensor:
-    """Convert (b, h, w, heads, d) to (b, y, x, heads, i + 2·margin, j + 2·margin, d), with zeros outside the map."""
-    x = F.pad(x, (0, 0, 0, 0, margin, margin, margin, margin))
-    for dim, side in enumerate(window, 1):
-        x = x.unfold(dim, side + 2 * margin, side)
-    return rearrange(x, "b y x heads d i j -> b y x heads i j d")
-
-
-@dataclass(frozen=True)
-class AxisPart:
-    """A part of one axis of a map: all windows inside it, or the one window that wraps around its end."""
-
-    dim: int
-    window: int
-    shift: int
-    wraps: bool
-
-    def pieces(self, x: Tensor) -> list[Tensor]:
-        """Return the views of the map that make the part, in order."""
-        length = x.shape[self.dim]
-        if not self.wraps:
-            return [x.narrow(self.dim, self.shift, length - self.window)]
-        before = self.window - self.shift
-        return [x.narrow(self.dim, length - before, before), x.narrow(self.dim, 0, self.shift)]
-
-    def read(self, x: Tensor) -> Tensor:
-        """Return the part: a view, or a copy if it wraps."""
-        pieces = self.pieces(x)
-        return torch.cat(pieces, self.dim) if self.wraps else pieces[0]
-
-    def write(self, x: Tensor, part: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return pairs of a view of the map and the piece of the part that belongs there."""
-        pieces = self.pieces(x)
-        return list(zip(pieces, torch.split(part, [piece.shape[self.dim] for piece in pieces], self.dim), strict=True))
-
-
 def fast_window_attention(
     qkv: Sequence[Tensor], window: tuple[int, int], shift: tuple[int, int], bias: Tensor | None, scale: float
 ) -> Tensor:
@@ -116,34 +77,43 @@ def fast_window_attention(
     if can_use_kernel(qkv, window, shift, 0, bias):
         return triton_attention(qkv, window, shift, 0, bias, scale)
     out = torch.empty_like(qkv[0], memory_format=torch.contiguous_format)
-    biases: Sequence[Tensor | None] = [None] * 4 if bias is None else list(bias)
-    if not any(shift):
-        attend([to_windows(part, *window) for part in qkv], biases[0], scale, to_windows(out, *window))
-        return out
-    for kind, added in zip(product((False, True), repeat=2), biases, strict=True):
-        down, across = (AxisPart(axis + 1, window[axis], shift[axis], kind[axis]) for axis in (0, 1))
-        parts = [across.read(down.read(part)) for part in qkv]
-        if parts[0].numel():
-            found = across.read(down.read(out)) if not any(kind) else torch.empty(parts[0].shape).to(out)
+    down, across = (list(split_axis(out.shape[axis], window[axis - 1], shift[axis - 1], axis)) for axis in (1, 2))
+    for rows in down:
+        strips = [rows.read(part) for part in qkv]
+        strip = out.new_empty(strips[0].shape) if rows.wraps else rows.read(out)
+        for columns in across:
+            parts = [columns.read(part) for part in strips]
+            found = out.new_empty(parts[0].shape) if columns.wraps else columns.read(strip)
+            added = None if bias is None else bias[2 * rows.wraps + columns.wraps]
             attend([to_windows(part, *window) for part in parts], added, scale, to_windows(found, *window))
-            for rows, strip in down.write(out, found) if any(kind) else ():
-                for target, piece in across.write(rows, strip):
-                    target.copy_(piece)
+            if columns.wraps:
+                columns.write(strip, found)
+        if rows.wraps:
+            rows.write(out, strip)
     return out
 
 
 def fast_overlapping_window_attention(
-    qkv: Sequence[Tensor], window: tuple[int, int], margin: int, bias: Tensor, scale: float
+    qkv: Sequence[Tensor],
+    window: tuple[int, int],
+    margin: int,
+    bias: Tensor,
+    scale: float,
+    rows: slice = slice(None),
 ) -> Tensor:
-    """Compute `overlapping_window_attention` with the fastest backend of the device."""
+    """Compute `overlapping_window_attention` with the fastest backend of the device, for these rows of the map.
+
+    The map has up to `margin` more rows on each side. It ends where it has fewer.
+    """
     if torch.compiler.is_compiling():
         found: Tensor = torch.ops.restore.surrounded_attention(list(qkv), window, margin, bias, scale)
         return found
-    if can_use_kernel(qkv, window, (0, 0), margin, bias):
+    q = qkv[0][:, rows]
+    if q.shape == qkv[0].shape and can_use_kernel(qkv, window, (0, 0), margin, bias):
         return triton_attention(qkv, window, (0, 0), margin, bias, scale)
-    out = torch.empty_like(qkv[0], memory_format=torch.contiguous_format)
-    wide = [to_overlapping_windows(part, window, margin) for part in qkv[1:]]
-    attend([to_windows(qkv[0], *window), *wide], bias[0], scale, to_windows(out, *window))
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    wide = [to_overlapping_windows(part, window, margin, rows) for part in qkv[1:]]
+    attend([to_windows(q, *window), *wide], bias[0], scale, to_windows(out, *window))
     return out
 
 

@@ -7,10 +7,23 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["add_in_row_strips", "branch_rows", "in_row_strips", "residual_in_chunks", "row_strips"]
+from restore_cli.models.ops.windows import split_axis
+
+__all__ = [
+    "add_in_row_strips",
+    "branch_rows",
+    "in_row_strips",
+    "residual_in_chunks",
+    "residual_in_overlapping_strips",
+    "residual_in_window_strips",
+    "row_strips",
+]
 
 CHUNK_PIXELS = 4096
 """Px per thread and chunk of a residual branch."""
+
+WINDOW_STRIP_PIXELS = 16384
+"""Px per thread and strip of window attention. Smaller strips take longer."""
 
 BRANCH_PIXELS = 8192
 """Px in a strip of rows of a residual branch. Sums over strips must not depend on the number of threads."""
@@ -24,7 +37,7 @@ def residual_in_chunks(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
 
     On a CPU the branch runs on one chunk of pixels after the other, so that intermediate results stay in the cache.
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if not runs_in_strips(x):
         return x + branch(x)
     flat = x.flatten(0, 2)
     out = torch.empty_like(flat)
@@ -32,6 +45,49 @@ def residual_in_chunks(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
     for part, target in zip(torch.split(flat, step), torch.split(out, step), strict=True):
         torch.add(part, branch(part), out=target)
     return out.view(x.shape)
+
+
+def residual_in_window_strips(
+    x: Tensor, branch: Callable[[Tensor, bool | None], Tensor], source: Tensor, window: int, shift: int
+) -> Tensor:
+    """Return x + branch(source, None), (b, h, w, c), for a branch that treats each row of windows independently.
+
+    On a CPU the branch runs on some rows of windows after the other, so that less is in memory at a time. Its second
+    argument is whether these rows wrap around the end of the map, or None for a whole map.
+    """
+    if not runs_in_strips(x):
+        return x + branch(source, None)
+    out = torch.empty_like(x)
+    for rows in split_axis(x.shape[1], window, shift, 1, window_strip_rows(x)):
+        added = rows.split(branch(rows.read(source), rows.wraps))
+        for part, piece, target in zip(rows.views(x), added, rows.views(out), strict=True):
+            torch.add(part, piece, out=target)
+    return out
+
+
+def residual_in_overlapping_strips(
+    x: Tensor, branch: Callable[[Tensor, slice], Tensor], window: int, margin: int
+) -> Tensor:
+    """Return x + branch(x, slice(None)), (b, h, w, c), for rows of windows that see `margin` px above and below.
+
+    On a CPU the branch gets some rows of windows with the rows around them, and where the windows are in these.
+    """
+    if not runs_in_strips(x):
+        return x + branch(x, slice(None))
+    out, rows = torch.empty_like(x), max(window, window_strip_rows(x) // window * window)
+    for strip, around, inside in row_strips(x.shape[1], rows, margin):
+        torch.add(x[:, strip], branch(x[:, around], inside), out=out[:, strip])
+    return out
+
+
+def runs_in_strips(x: Tensor) -> bool:
+    """Return whether a module runs on parts of this map: on a CPU, and not while it is compiled."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def window_strip_rows(x: Tensor) -> int:
+    """Return the most rows of (b, h, w, c) in a strip of window attention, maybe less than a window has."""
+    return WINDOW_STRIP_PIXELS * torch.get_num_threads() // (x.shape[0] * x.shape[2])
 
 
 def in_row_strips(head: Callable[[Tensor], Tensor], x: Tensor, scale: int) -> Tensor:

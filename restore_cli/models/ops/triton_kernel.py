@@ -44,8 +44,10 @@ def window_attention_kernel(
     queries = tl.load(q + at, mask=query_mask, other=0.0)
 
     kind = 0
-    if KINDS == 4:
-        kind = 2 * (y == down - 1).to(tl.int32) + (x == across - 1).to(tl.int32)
+    if KINDS > 1:
+        kind += (x == across - 1).to(tl.int32)
+    if KINDS > 2:
+        kind += 2 * (y == down - 1).to(tl.int32)
     bias_of_head = bias + (kind * HEADS + head) * n * m
     largest = tl.full([QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
