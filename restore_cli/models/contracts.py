@@ -16,11 +16,11 @@ __all__ = [
     "make_swinir_contract",
 ]
 
-WINDOW_FLOATS = 20
-"""Floats that a transformer block with windows holds at the same time per px and channel, measured (decision 042)."""
+WINDOW_FLOATS, EMT_FLOATS, RESTORMER_FLOATS = 15, 20, 20
+"""Floats that SwinIR and HAT, EMT, and Restormer hold at the same time per px and channel, measured (decision 042).
 
-RESTORMER_FLOATS = 40
-"""Floats that a block of Restormer holds at the same time per px and channel, measured (decision 042)."""
+For SwinIR and HAT this is without strips: whether a tile is larger than a strip depends on the number of threads.
+"""
 
 
 def make_swinir_contract(c: SwinIRConfig) -> Contract:
@@ -54,7 +54,7 @@ def make_hat_contract(c: HATConfig) -> Contract:
 
 def make_restormer_contract(c: RestormerConfig) -> Contract:
     """Attention weighs channels by their covariance over the tile, so the tile should be large."""
-    widest = 2 * c.dim if c.blocks[0] + c.refinement else c.dim // 2  # channels at full resolution
+    widest = 2 * c.dim if c.blocks[0] + c.refinement else c.dim  # channels at full resolution
     return Contract(
         1,
         c.channels_in,
@@ -81,7 +81,7 @@ def make_emt_contract(c: EMTConfig) -> Contract:
         minimum=longest // 2 + 1,
         overlap=longest,
         tile=None,
-        activation_floats_per_px=WINDOW_FLOATS * c.dim + 3 * c.scale**2,
+        activation_floats_per_px=EMT_FLOATS * c.dim + 3 * c.scale**2,
     )
 
 
