@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -28,7 +28,7 @@ from benchmarks.peers import CASES, Case, build_ours, make_weights
 from restore_cli.models import aligned, inference
 from restore_cli.models.aligned import align_rows
 from restore_cli.models.network import Network
-from restore_cli.models.ops import attention, linear
+from restore_cli.models.ops import attention, chunks, linear
 from restore_cli.models.ops.triton_blocks import TailWeights
 from restore_cli.models.precision import InResidualDtype
 
@@ -93,6 +93,9 @@ def main() -> None:
     sys.stdout.write(f"| model | {' | '.join(columns)} |\n|---|{'--:|' * len(columns)}\n")
     for case in CASES:
         net = build_ours(case, make_weights(case), CPU, torch.float16)
+        for module in net.module.modules():
+            if isinstance(module, inference.FastWindowAttention):
+                module.add_masks()  # as on a GPU
         kernel, plain, wide = (
             count_traffic(net, True, True),
             count_traffic(net, False, True),
@@ -125,9 +128,6 @@ def simulate_gpu(kernel: bool, halves: bool) -> Iterator[None]:
     def fused(qkv: Sequence[Tensor], *rest: object) -> Tensor:
         return torch.addcmul(qkv[0], qkv[-2], qkv[-1]) if len(qkv) > 2 else torch.add(qkv[0], qkv[1])
 
-    def whole(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-        return x + branch(x)
-
     def tail(
         x: Tensor, attended: Tensor, branch: Tensor | None, gate: Tensor | None, weights: TailWeights, epsilon: float
     ) -> Tensor:
@@ -140,7 +140,7 @@ def simulate_gpu(kernel: bool, halves: bool) -> Iterator[None]:
         stack.enter_context(patch.object(attention, "can_use_kernel", return_value=kernel))
         stack.enter_context(patch.object(attention, "triton_attention", fused))
         stack.enter_context(patch.object(attention, "onednn_is_exact", return_value=False))
-        stack.enter_context(patch.object(inference, "residual_in_chunks", whole))
+        stack.enter_context(patch.object(chunks, "runs_in_strips", return_value=False))
         if not halves:
             stack.enter_context(patch.object(InResidualDtype, "forward", lambda self, x: self.module(x)))
         yield

@@ -118,6 +118,11 @@ class FastWindowAttention(layers.WindowAttention):
         masks = layers.shift_mask(self.window, self.shift).to(self.bias.device) if self.shift else None
         self.register_buffer("masks", masks, persistent=False)
 
+    def add_masks(self) -> None:
+        """Add the masks to the bias once. That takes more memory, but a GPU starts fewer operators at each call."""
+        if self.masks is not None:
+            self.bias, self.masks = self.bias + self.masks, None
+
     def forward(self, x: Tensor, wraps: bool | None = None) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c), for a whole map or for a strip from `residual_in_window_strips`."""
         return self.proj(self.attend(layers.split_heads(self.qkv(x), self.heads), wraps).flatten(3))

@@ -33,7 +33,7 @@ NORMS: Names = {
 }
 """Weights of layer norms, which are float16 where features are."""
 
-SCORES: Names = {inference.FastWindowAttention: ("bias", "masks"), inference.FastOverlappingCrossAttention: ("bias",)}
+SCORES: Names = {inference.FastWindowAttention: ("bias",), inference.FastOverlappingCrossAttention: ("bias",)}
 """What is added to scores: float16 on a GPU. On a CPU attention scales it in float32 before it rounds it."""
 
 
@@ -49,6 +49,8 @@ def store_in_precision(network: nn.Module, dtype: torch.dtype, device: torch.dev
     if can_align_rows(copy, dtype, device):
         align_rows(copy)
     for module in half_modules(copy):
+        if isinstance(module, inference.FastWindowAttention) and device.type != "cpu":
+            module.add_masks()
         names = {name for table in tables for kind, row in table.items() if isinstance(module, kind) for name in row}
         for name in names:
             if isinstance(weight := getattr(module, name), Tensor):
