@@ -27,13 +27,19 @@ from training.data import as_bytes, as_floats, make_batch, read_photos
 from training.degradations import Compression, Degradation, LowResolution, Noise, SmallImages
 from training.export import export
 from training.network import MODULES, build, initialise, load_start
-from training.recipe import RECIPES
+from training.recipe import RECIPES, Recipe
 from training.train import Plan, find_loss, train
 
 WEIGHTS = Path(restore_cli.__file__).parent / "weights/bundled"
 
 TINY = RestormerConfig(3, 3, 8, (0, 1, 1, 1), 0, (1, 1, 1, 1), 2.0, False, False)
 TINY_CASCADE = CascadeConfig(4, 8, (0, 1, 1, 1), (1, 1, 1, 1))
+DEGRADATIONS: list[Degradation] = [
+    Noise(32),
+    Compression(32),
+    LowResolution(2, 16, Recipe.strong),
+    LowResolution(4, 8, Recipe.strong),
+]
 
 
 def make_photo(seed: int, side: int = 64) -> NDArray[np.uint8]:
@@ -154,8 +160,8 @@ def test_the_loss_adds_the_error_of_the_lightness() -> None:
 
 def test_small_images_are_the_inputs_of_super_resolution() -> None:
     photo, random = make_photo(0, 256), np.random.default_rng
-    small, clean = SmallImages(32).make_pair(photo, random(0))
-    same, large = LowResolution(4, 32).make_pair(photo, random(0))
+    small, clean = SmallImages(32, Recipe.strong).make_pair(photo, random(0))
+    same, large = LowResolution(4, 32, Recipe.strong).make_pair(photo, random(0))
     assert np.array_equal(small, same)
     assert clean.shape == small.shape
     assert psnr(clean * 255, imresize(as_bytes(large), (32, 32))) > 45
@@ -174,7 +180,7 @@ def test_benchmarks_are_refused(tmp_path: Path) -> None:
         read_photos(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("degradation", [Noise(32), Compression(32), LowResolution(2, 16), LowResolution(4, 8)])
+@pytest.mark.parametrize("degradation", DEGRADATIONS)
 def test_batches_depend_only_on_the_step(degradation: Degradation) -> None:
     photos = np.stack([make_photo(i) for i in range(4)])
     one, again, other = (make_batch(photos, degradation.make_pair, 3, step, 0) for step in (5, 5, 6))
@@ -187,7 +193,7 @@ def test_batches_depend_only_on_the_step(degradation: Degradation) -> None:
     assert one.degraded.max() < 3
 
 
-@pytest.mark.parametrize("degradation", [Noise(32), Compression(32), LowResolution(2, 16), LowResolution(4, 8)])
+@pytest.mark.parametrize("degradation", DEGRADATIONS)
 def test_degraded_and_clean_patches_show_the_same_place(degradation: Degradation) -> None:
     """A shift by a pixel between the two would teach a network to move images."""
     photos = np.stack([make_photo(i) for i in range(4)])
@@ -202,7 +208,7 @@ def test_degraded_and_clean_patches_show_the_same_place(degradation: Degradation
 
 def test_validation_always_degrades_a_photograph_in_the_same_way() -> None:
     photo = make_photo(3)
-    for degradation in (Noise(32), Compression(32), LowResolution(2, 16)):
+    for degradation in DEGRADATIONS[:3]:
         for level in degradation.levels:
             first, again = (degradation.degrade_whole(photo, level)[0] for _ in range(2))
             assert np.array_equal(first, again), level

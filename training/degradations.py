@@ -42,7 +42,7 @@ def choose_degradation(recipe: Recipe) -> Degradation:
     if recipe.task == "sr":
         return LowResolution(recipe.scale, recipe.patch, recipe.strong)
     if recipe.task == "small":
-        return SmallImages(recipe.patch)
+        return SmallImages(recipe.patch, recipe.strong)
     return (Noise if recipe.task == "denoise" else Compression)(recipe.patch)
 
 
@@ -128,7 +128,7 @@ class LowResolution:
 
     levels = ("clean", "q75", "q40", "n10q10")
 
-    def __init__(self, scale: int, patch: int, strong: float = 0.45) -> None:
+    def __init__(self, scale: int, patch: int, strong: float) -> None:
         """`strong` is the share of patches with strong noise and strong compression."""
         self.scale, self.patch, self.strong = scale, patch, strong
 
@@ -184,8 +184,8 @@ class LowResolution:
 class SmallImages(LowResolution):
     """The inputs of super-resolution ×4, and the same images without degradation, reduced by the bicubic filter."""
 
-    def __init__(self, patch: int) -> None:
-        super().__init__(4, patch)
+    def __init__(self, patch: int, strong: float) -> None:
+        super().__init__(4, patch, strong)
 
     def make_pair(self, photo: Bytes, random: np.random.Generator) -> Pair:
         """(patch, patch, 3) each."""

@@ -139,17 +139,16 @@ def load_file(path: Path, device: torch.device, precision: torch.dtype) -> Netwo
     content, metadata = read_tensors(path)
     tensors = find_state_dict(content, path, None)
     state = drop_keys(tensors, COMPUTED_KEYS)
+    refused: WeightsError | None = None
     try:
         if (found := detect(state, metadata, path)) is not None:
             return build_network(*found, state, path, device, precision)
     except WeightsError as error:
         refused = error
-    else:
+    try:  # another architecture, or a variant of a family that restore does not have
         return load_spandrel(tensors, path, device, precision)
-    try:  # it may be a variant of a family that restore does not have
-        return load_spandrel(tensors, path, device, precision)
-    except WeightsError:
-        raise refused from None
+    except WeightsError as error:
+        raise refused or error from None
 
 
 def load_spandrel(state: Mapping[str, Tensor], path: Path, device: torch.device, precision: torch.dtype) -> Network:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -236,6 +236,17 @@ class BypassRows(RowBuffer):
             super().push(part)
 
 
+class RowParts(NamedTuple):
+    """Rows of a source, (n, w, c), split into what the model gets and what it does not see."""
+
+    inside: Samples
+    """what the model gets: sRGB in [0, 1], float32"""
+    outside: Samples | None = None
+    """linear light outside of that, float64, if the result keeps the profile of the source"""
+    original: Samples | None = None
+    """colours of the source, float32, if the result is blended with them; None if they equal `inside`"""
+
+
 @dataclass
 class ModelRows(SourceRows):
     """Colours as the model gets them: sRGB, clipped, spread under transparent pixels. What it must not get is kept."""
@@ -271,56 +282,51 @@ class ModelRows(SourceRows):
         """Return rows top..bottom as (channels, bottom - top, w) float32 in [0, 1]."""
         first, end = max(0, top - self.margin), min(self.height, bottom + self.margin)
         rows = self.reader.read(first, end)
-        inside, outside, original = self.split_gamut(rows)
+        parts = self.split_gamut(rows)
         if end > self.done:
-            self.keep(*(part[self.done - first :] for part in (rows, outside, original)))
+            self.keep(rows, parts, self.done - first)
             self.done = end
-        return self.tensor(inside[top - first : bottom - first])
+        return self.tensor(parts.inside[top - first : bottom - first])
 
-    def split_gamut(self, rows: Samples) -> tuple[Samples, Samples, Samples]:
-        """Apply `split_columns` to some columns at a time, because it makes many copies.
-
-        Results that nothing uses are the same array as the first one.
-        """
-        inside = np.empty((*rows.shape[:2], self.picture.header.channels), np.float32)
-        outside = inside if self.picture.colour is None else np.empty(inside.shape)
-        separate = self.original is not None and self.out_of_gamut is not None
-        original = np.empty_like(inside) if separate else inside
+    def split_gamut(self, rows: Samples) -> RowParts:
+        """Apply `split_columns` to some columns at a time, because it makes many copies."""
+        shape, keeps_outside = (*rows.shape[:2], self.picture.header.channels), self.out_of_gamut is not None
+        parts = RowParts(
+            np.empty(shape, np.float32),
+            np.empty(shape) if keeps_outside else None,
+            np.empty(shape, np.float32) if keeps_outside and self.original is not None else None,
+        )
         for left in range(0, self.width, CHUNK_COLUMNS):
             right, before = min(left + CHUNK_COLUMNS, self.width), min(left, self.margin)
             found = self.split_columns(rows[:, left - before : right + self.margin])
-            inside[:, left:right] = found[0][:, before : before + right - left]
-            if outside is not inside:
-                outside[:, left:right] = found[1][:, before : before + right - left]
-            if separate:
-                original[:, left:right] = found[2][:, before : before + right - left]
-        return inside, outside, original
+            for part, columns in zip(parts, found, strict=True):
+                if part is not None and columns is not None:
+                    part[:, left:right] = columns[:, before : before + right - left]
+        return parts
 
-    def split_columns(self, rows: Samples) -> tuple[Samples, Samples, Samples]:
-        """Split rows of the source. Visible colours are spread under transparent pixels first.
-
-        Returns what the model gets, (n, w, c) float32 in sRGB and [0, 1]; the linear light outside of it, float64; and
-        the colours of the source, float32. The last two are not meaningful if the source has no conversion.
-        """
+    def split_columns(self, rows: Samples) -> RowParts:
+        """Split rows of the source. Visible colours are spread under transparent pixels first."""
         picture, header = self.picture, self.picture.header
         values = scale_to_unit(rows[..., : header.channels], picture.low, picture.high)
         if header.alpha:
             values = bleed_colours(values, rows[..., -1])
         if picture.colour is None:
-            inside = values.clip(0, 1) if picture.clips else values
-            return inside, inside, inside
+            return RowParts(values.clip(0, 1) if picture.clips else values)
         linear = picture.colour.to_linear(values)
         inside = encode_srgb(linear).clip(0, 1).astype(np.float32)
-        return inside, linear - decode_srgb(inside.astype(np.float64)), values
+        if self.out_of_gamut is None:
+            return RowParts(inside)
+        return RowParts(inside, linear - decode_srgb(inside.astype(np.float64)), values)
 
-    def keep(self, rows: Samples, outside: Samples, original: Samples) -> None:
-        """Store what bypasses the model of new rows until the result needs it."""
+    def keep(self, rows: Samples, parts: RowParts, start: int) -> None:
+        """Store what bypasses the model, from row `start` on, until the result needs it."""
         for alpha in (self.alpha, self.original_alpha):
             if alpha is not None:
-                alpha.push(scale_to_unit(rows[..., -1:], 0, 1))
+                alpha.push(scale_to_unit(rows[start:, :, -1:], 0, 1))
         if self.original is not None:
-            self.original.push(original)
-        if self.out_of_gamut is not None:
+            self.original.push((parts.inside if parts.original is None else parts.original)[start:])
+        if self.out_of_gamut is not None and parts.outside is not None:
+            outside = parts.outside[start:]
             # enlarging would spread rounding errors to dark neighbours, where they become visible
             self.out_of_gamut.push(outside if self.scale == 1 else np.where(np.abs(outside) < ROUNDING, 0, outside))
 
