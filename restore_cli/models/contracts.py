@@ -16,10 +16,10 @@ __all__ = [
     "make_swinir_contract",
 ]
 
-WINDOW_FLOATS, EMT_FLOATS, RESTORMER_FLOATS = 15, 20, 20
-"""Floats that SwinIR and HAT, EMT, and Restormer hold at the same time per px and channel, measured (decision 042).
+WINDOW_FLOATS, RESTORMER_FLOATS = 20, 20
+"""Floats that networks with windows, and Restormer, hold at the same time per px and channel, measured (decision 042).
 
-For SwinIR and HAT this is without strips: whether a tile is larger than a strip depends on the number of threads.
+SwinIR and HAT hold fewer where a tile is larger than a strip of attention, which depends on the number of threads.
 """
 
 
@@ -81,7 +81,7 @@ def make_emt_contract(c: EMTConfig) -> Contract:
         minimum=longest // 2 + 1,
         overlap=longest,
         tile=None,
-        activation_floats_per_px=EMT_FLOATS * c.dim + 3 * c.scale**2,
+        activation_floats_per_px=WINDOW_FLOATS * c.dim + 3 * c.scale**2,
     )
 
 

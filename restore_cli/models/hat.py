@@ -126,7 +126,7 @@ class ConvolutionBranch(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Weights channels by a function of their means over the picture (arXiv:1807.02758, section 3.2)."""
+    """Weights channels by a function of their means over the picture (arXiv:1807.02758, section 3.3)."""
 
     def __init__(self, dim: int, squeeze: int) -> None:
         super().__init__()
@@ -163,6 +163,8 @@ class OverlappingCrossAttention(nn.Module):
         super().__init__()
         dim, self.window, self.heads = config.dim, config.window, heads
         self.wide = config.window + int(config.window * config.overlap_ratio)
+        if (self.wide - self.window) % 2:
+            raise ValueError(f"overlap_ratio {config.overlap_ratio:g} does not surround {config.window} px evenly")
         self.norm1 = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.relative_position_bias_table = nn.Parameter(torch.zeros((self.window + self.wide - 1) ** 2, heads))

@@ -249,7 +249,7 @@ class FastTransposedAttention(restormer.TransposedAttention):
         for strip, around, inside in row_strips(x.shape[2], rows, 1):
             qk, out[:, strip] = (part[:, inside] for part in self.project(norm(x[:, :, around])))
             qk = qk.flatten(1, 2)
-            products = products + multiply_channels(qk, self.heads)  # in float32
+            products = products + multiply_channels(qk, self.heads).float()  # bfloat16 has too few bits for the sum
             squares = squares + sum_squares(qk)
         weights = self.weigh(divide_by_norms(products, squares, self.heads))
         for picture, added, weight in zip(channels_last(x), out, weights, strict=True):

@@ -28,7 +28,7 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K in [0, 1]; the published checkpoints expect inputs without it."""
 
 HEAD_WIDTH = 64
-"""Channels between the body and the last convolution, in all published variants."""
+"""Channels between the body and the last convolution, in all published variants that have such a head."""
 
 MASKED_SCORE = -100.0
 """Added to the score of two pixels that are in one shifted window but not neighbours; the published value."""

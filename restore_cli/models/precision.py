@@ -47,7 +47,7 @@ class InResidualDtype(nn.Module):
     """Runs a module on features in the dtype that residual blocks add up.
 
     That is float16 under autocast to float16, which halves the memory traffic of a GPU. bfloat16 has too few bits for
-    sums (decision 044).
+    sums (decision 044), except for HAT on a CPU (decision 039).
     """
 
     def __init__(self, module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Self-ensemble: the mean of eight passes over flipped and rotated tiles (EDSR, arXiv:1707.02921, section 3.3)."""
+"""Self-ensemble: the mean of eight passes over flipped and rotated tiles (EDSR, arXiv:1707.02921, section 4.3)."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ __all__ = ["PicturePipeline", "is_opaque", "open_picture_pipeline"]
 CHUNK_COLUMNS = 2048
 """Px of a row whose colours are converted at a time."""
 LOOK_AHEAD = 4
-"""Rows read beyond a strip if something bypasses the model, so that it is ready with the result."""
+"""Rows beyond a strip whose parts that bypass the model are stored, so that enlarging them can finish the strip."""
 ROUNDING = 1e-6
 """Residuals below this are float32 rounding errors, in linear light."""
 
@@ -240,7 +240,7 @@ class RowParts(NamedTuple):
     """Rows of a source, (n, w, c), split into what the model gets and what it does not see."""
 
     inside: Samples
-    """what the model gets: sRGB in [0, 1], float32"""
+    """what the model gets, float32: sRGB in [0, 1] if the source has a profile that is converted"""
     outside: Samples | None = None
     """linear light outside of that, float64, if the result keeps the profile of the source"""
     original: Samples | None = None
@@ -268,7 +268,8 @@ class ModelRows(SourceRows):
         blends = picture.output.strength < 1
         if blends and self.channels == 6:
             raise UsageError(f"--strength {picture.output.strength:g}: a pair of views has no single original to keep")
-        self.margin = BLEED_MARGIN if header.alpha else LOOK_AHEAD if picture.colour or blends else 0
+        self.reach = BLEED_MARGIN if header.alpha else 0
+        self.ahead = LOOK_AHEAD if header.alpha or picture.colour or blends else 0
         if blends:
             self.original = BypassRows(header, self.scale)
         if picture.colour is not None and picture.output.icc == "keep":
@@ -279,17 +280,18 @@ class ModelRows(SourceRows):
             self.original_alpha = BypassRows(header, self.scale)
 
     def read(self, top: int, bottom: int) -> Tensor:
-        """Return rows top..bottom as (channels, bottom - top, w) float32 in [0, 1]."""
-        first, end = max(0, top - self.margin), min(self.height, bottom + self.margin)
+        """Return rows top..bottom as (channels, bottom - top, w) float32."""
+        ready = min(self.height, bottom + self.ahead)
+        first, end = max(0, top - self.reach), min(self.height, ready + self.reach)
         rows = self.reader.read(first, end)
-        parts = self.split_gamut(rows)
-        if end > self.done:
-            self.keep(rows, parts, self.done - first)
-            self.done = end
+        parts = self.split_rows(rows)
+        if ready > self.done:
+            self.keep(rows, parts, slice(self.done - first, ready - first))
+            self.done = ready
         return self.tensor(parts.inside[top - first : bottom - first])
 
-    def split_gamut(self, rows: Samples) -> RowParts:
-        """Apply `split_columns` to some columns at a time, because it makes many copies."""
+    def split_rows(self, rows: Samples) -> RowParts:
+        """Apply `split_colours` to some columns at a time, because it makes many copies."""
         shape, keeps_outside = (*rows.shape[:2], self.picture.header.channels), self.out_of_gamut is not None
         parts = RowParts(
             np.empty(shape, np.float32),
@@ -297,14 +299,14 @@ class ModelRows(SourceRows):
             np.empty(shape, np.float32) if keeps_outside and self.original is not None else None,
         )
         for left in range(0, self.width, CHUNK_COLUMNS):
-            right, before = min(left + CHUNK_COLUMNS, self.width), min(left, self.margin)
-            found = self.split_columns(rows[:, left - before : right + self.margin])
+            right, before = min(left + CHUNK_COLUMNS, self.width), min(left, self.reach)
+            found = self.split_colours(rows[:, left - before : right + self.reach])
             for part, columns in zip(parts, found, strict=True):
                 if part is not None and columns is not None:
                     part[:, left:right] = columns[:, before : before + right - left]
         return parts
 
-    def split_columns(self, rows: Samples) -> RowParts:
+    def split_colours(self, rows: Samples) -> RowParts:
         """Split rows of the source. Visible colours are spread under transparent pixels first."""
         picture, header = self.picture, self.picture.header
         values = scale_to_unit(rows[..., : header.channels], picture.low, picture.high)
@@ -318,15 +320,15 @@ class ModelRows(SourceRows):
             return RowParts(inside)
         return RowParts(inside, linear - decode_srgb(inside.astype(np.float64)), values)
 
-    def keep(self, rows: Samples, parts: RowParts, start: int) -> None:
-        """Store what bypasses the model, from row `start` on, until the result needs it."""
+    def keep(self, rows: Samples, parts: RowParts, new: slice) -> None:
+        """Store what bypasses the model of new rows until the result needs it."""
         for alpha in (self.alpha, self.original_alpha):
             if alpha is not None:
-                alpha.push(scale_to_unit(rows[start:, :, -1:], 0, 1))
+                alpha.push(scale_to_unit(rows[new, :, -1:], 0, 1))
         if self.original is not None:
-            self.original.push((parts.inside if parts.original is None else parts.original)[start:])
+            self.original.push((parts.inside if parts.original is None else parts.original)[new])
         if self.out_of_gamut is not None and parts.outside is not None:
-            outside = parts.outside[start:]
+            outside = parts.outside[new]
             # enlarging would spread rounding errors to dark neighbours, where they become visible
             self.out_of_gamut.push(outside if self.scale == 1 else np.where(np.abs(outside) < ROUNDING, 0, outside))
 

@@ -104,6 +104,21 @@ def test_the_unrestored_part_does_not_depend_on_the_tiles(channels: int, x2: Pat
     assert np.array_equal(read_image("0.png"), read_image("24.png"))
 
 
+@pytest.mark.parametrize("icc", [None, P3])
+def test_hidden_colours_do_not_depend_on_the_tiles(icc: bytes | None, x2: Path, restore: Run) -> None:
+    """Black is hidden above a staircase in white, so that some of its steps are just below each row of tiles."""
+    samples = np.full((130, 60, 4), 255, np.uint8)
+    samples[np.arange(130)[:, None] < 2 * np.arange(60)] = 0
+    encode(Picture(samples[..., :3].copy(), samples[..., 3].copy(), Metadata(icc)), Path("in.png"))
+    for tile in (0, 16, 24):
+        words = ("sr", "--weights", x2, "--tile", tile, "--strength", 0, "in.png", "-o", f"{tile}.png")
+        assert restore(*words).code == 0
+    whole = read_image("0.png")
+    assert icc or whole[whole[..., 3] > 0, :3].min() == 255
+    assert np.array_equal(whole, read_image("16.png"))
+    assert np.array_equal(whole, read_image("24.png"))
+
+
 def test_wide_values_of_a_float_tiff_survive(x1: Path, restore: Run) -> None:
     values = make_image(40, 30).astype(np.float32) / 50 - 1
     encode(Picture(values), Path("in.tif"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -143,23 +144,23 @@ def test_a_head_in_row_strips_equals_the_whole(name: str, monkeypatch: pytest.Mo
     net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, torch.float32)
     x = torch.rand(1, 3, 6 * net.contract.tile_multiple, 4 * net.contract.tile_multiple)
     whole = net(x)
-    monkeypatch.setattr(chunks, "STRIP_ROWS", 7)
+    monkeypatch.setattr(chunks, "HEAD_ROWS", 7)
     assert relative(net(x), whole) < 1e-6
 
 
 WINDOWED = ["swinir_classical_x4", "swinir_color_jpeg", "hat_x4"]
 
 
-@pytest.mark.parametrize("pixels", [1, 1100, 1600])
+@pytest.mark.parametrize("rows", [1, 2, 3])
 @pytest.mark.parametrize("name", WINDOWED)
-def test_window_attention_in_strips_equals_the_whole(name: str, pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Strips of one row of windows, of two, and of three, the last of which may be lower."""
+def test_window_attention_in_strips_equals_the_whole(name: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strips of some rows of windows, the last of which may be lower."""
     architecture, ours, weights, _, _ = read_golden(name)
     net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, torch.float32)
     multiple = net.contract.tile_multiple
     x = torch.rand(2, net.contract.channels, 7 * multiple, 4 * multiple)
-    whole = net(x)
-    monkeypatch.setattr(chunks, "WINDOW_STRIP_PIXELS", pixels * (multiple // 8) ** 2 // torch.get_num_threads())
+    whole, pixels = net(x), rows * multiple * 2 * 4 * multiple
+    monkeypatch.setattr(chunks, "WINDOW_STRIP_PIXELS", ceil(pixels / torch.get_num_threads()))
     assert relative(net(x), whole) < 1e-6
 
 
@@ -189,6 +190,20 @@ def test_restormer_in_row_strips_equals_the_whole(name: str, rows: int, monkeypa
     whole = net(x)
     monkeypatch.setattr(chunks, "BRANCH_PIXELS", 40 * rows)
     assert relative(net(x), whole) < 1e-5
+
+
+@pytest.mark.parametrize("name", RESTORERS)
+def test_restormer_in_bfloat16_adds_up_many_strips(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 has eight bits, so a sum of more than 256 equal numbers would stop to grow."""
+    architecture, ours, weights, _, _ = read_golden(name)
+    exact, rounded = (
+        build_network(architecture, ours, weights, Path(name), CPU, dtype) for dtype in (torch.float32, torch.bfloat16)
+    )
+    torch.manual_seed(0)
+    x = torch.rand(1, exact.contract.channels, 8, 8).repeat(1, 1, 128, 1)
+    expected, whole = exact(x), rounded(x)
+    monkeypatch.setattr(chunks, "BRANCH_PIXELS", 8)
+    assert relative(rounded(x), expected) < 2 * relative(whole, expected)
 
 
 def test_shifted_channels_are_filled_with_zeros() -> None:

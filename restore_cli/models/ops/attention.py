@@ -101,9 +101,10 @@ def fast_overlapping_window_attention(
     scale: float,
     rows: slice = slice(None),
 ) -> Tensor:
-    """Compute `overlapping_window_attention` with the fastest backend of the device, for these rows of the map.
+    """Compute `overlapping_window_attention` with the fastest backend of the device.
 
-    The map has up to `margin` more rows on each side. It ends where it has fewer.
+    On a CPU the tensors may be some rows of a map, of which only `rows` are computed. A side with fewer than `margin`
+    rows around them is an end of the map.
     """
     if torch.compiler.is_compiling():
         found: Tensor = torch.ops.restore.surrounded_attention(list(qkv), window, margin, bias, scale)

@@ -1,4 +1,4 @@
-"""Parts of a network that run on one part of a feature map after the other, so that less is in memory at a time."""
+"""Parts of a network that run on the parts of a feature map one after another, so that less is in memory at a time."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ CHUNK_PIXELS = 4096
 """Px per thread and chunk of a residual branch."""
 
 WINDOW_STRIP_PIXELS = 16384
-"""Px per thread and strip of window attention. Smaller strips take longer."""
+"""Px per thread in a strip of window attention, of all pictures of a batch. Smaller strips take longer."""
 
 BRANCH_PIXELS = 8192
-"""Px in a strip of rows of a residual branch. Sums over strips must not depend on the number of threads."""
+"""Px of each picture in a strip of rows of a residual branch.
 
-STRIP_ROWS, HALO = 64, 4
+Sums over strips must not depend on the number of threads.
+"""
+
+HEAD_ROWS, HALO = 64, 4
 """Rows that a head enlarges at a time, and the context rows that it reads above and below, input px."""
 
 
 def residual_in_chunks(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
     """Return x + branch(x), (b, h, w, c), for a branch that treats each pixel independently.
 
-    On a CPU the branch runs on one chunk of pixels after the other, so that intermediate results stay in the cache.
+    On a CPU the branch runs on chunks of pixels one after another, so that intermediate results stay in the cache.
     """
     if not runs_in_strips(x):
         return x + branch(x)
@@ -52,8 +55,8 @@ def residual_in_window_strips(
 ) -> Tensor:
     """Return x + branch(source, None), (b, h, w, c), for a branch that treats each row of windows independently.
 
-    On a CPU the branch runs on some rows of windows after the other, so that less is in memory at a time. Its second
-    argument is whether these rows wrap around the end of the map, or None for a whole map.
+    `source` is the map that the branch reads. On a CPU it gets some rows of windows at a time, so that less is in
+    memory. Its second argument is whether these rows wrap around the end of the map, or None for a whole map.
     """
     if not runs_in_strips(x):
         return x + branch(source, None)
@@ -96,10 +99,10 @@ def in_row_strips(head: Callable[[Tensor], Tensor], x: Tensor, scale: int) -> Te
     Enlarged maps are by far the largest of a network. In strips of rows, only a part of them is in memory at a time.
     """
     height = x.shape[2]
-    if height <= STRIP_ROWS + 4 * HALO:
+    if height <= HEAD_ROWS + 4 * HALO:
         return head(x)
     parts = []
-    for _, around, inside in row_strips(height, STRIP_ROWS, HALO):
+    for _, around, inside in row_strips(height, HEAD_ROWS, HALO):
         out = head(x[:, :, around])
         parts.append(out[:, :, inside.start * scale : inside.stop * scale].clone())
     return torch.cat(parts, 2)

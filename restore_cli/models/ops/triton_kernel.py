@@ -45,9 +45,8 @@ def window_attention_kernel(
 
     kind = 0
     if KINDS > 1:
-        kind += (x == across - 1).to(tl.int32)
-    if KINDS > 2:
-        kind += 2 * (y == down - 1).to(tl.int32)
+        kind += ((x == across - 1) & (shift_x > 0)).to(tl.int32)
+        kind += 2 * ((y == down - 1) & (shift_y > 0)).to(tl.int32)
     bias_of_head = bias + (kind * HEADS + head) * n * m
     largest = tl.full([QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([QUERIES], tl.float32)

@@ -1,4 +1,4 @@
-"""Windows of a feature map as views, and the parts of an axis that they divide into."""
+"""Windows of a feature map, and the parts into which windows divide an axis."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AxisPart:
 
     axis: int
     slices: tuple[slice, ...]
-    """of the map, in the order of the windows"""
+    """of the map; if the window wraps, its end and then its beginning"""
     wraps: bool
 
     def read(self, x: Tensor) -> Tensor:
