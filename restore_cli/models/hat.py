@@ -165,6 +165,7 @@ class OverlappingCrossAttention(nn.Module):
         self.wide = config.window + int(config.window * config.overlap_ratio)
         if (self.wide - self.window) % 2:
             raise ValueError(f"overlap_ratio {config.overlap_ratio:g} does not surround {config.window} px evenly")
+        self.margin = (self.wide - self.window) // 2
         self.norm1 = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.relative_position_bias_table = nn.Parameter(torch.zeros((self.window + self.wide - 1) ** 2, heads))
@@ -189,5 +190,5 @@ class OverlappingCrossAttention(nn.Module):
 
     def attend(self, qkv: list[Tensor]) -> Tensor:
         """Return softmax(q·kᵀ/√d + bias)·v: three (b, h, w, heads, d) -> (b, h, w, heads, d)."""
-        sides, margin = (self.window, self.window), (self.wide - self.window) // 2
-        return overlapping_window_attention(qkv, sides, margin, self.position_bias(), scale=qkv[0].shape[-1] ** -0.5)
+        sides, scale = (self.window, self.window), qkv[0].shape[-1] ** -0.5
+        return overlapping_window_attention(qkv, sides, self.margin, self.position_bias(), scale)

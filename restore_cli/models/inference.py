@@ -190,7 +190,7 @@ class FastOverlappingCrossAttention(hat.OverlappingCrossAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        x = residual_in_overlapping_strips(x, self.attend_rows, self.window, (self.wide - self.window) // 2)
+        x = residual_in_overlapping_strips(x, self.attend_rows, self.window, self.margin)
         return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
 
     def attend_rows(self, x: Tensor, rows: slice) -> Tensor:
@@ -199,8 +199,8 @@ class FastOverlappingCrossAttention(hat.OverlappingCrossAttention):
 
     def attend(self, qkv: list[Tensor], rows: slice = slice(None)) -> Tensor:
         """Three (b, h, w, heads, d) -> (b, rows, w, heads, d)."""
-        sides, margin, scale = (self.window, self.window), (self.wide - self.window) // 2, qkv[0].shape[-1] ** -0.5
-        return fast_overlapping_window_attention(qkv, sides, margin, self.bias, scale, rows)
+        sides, scale = (self.window, self.window), qkv[0].shape[-1] ** -0.5
+        return fast_overlapping_window_attention(qkv, sides, self.margin, self.bias, scale, rows)
 
 
 class FastLevel(restormer.Level):
