@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from restore_cli import weights
 from restore_cli.models.emt import EMT
 from restore_cli.models.load import build_module, build_network
-from restore_cli.models.network import Network
+from restore_cli.models.network import Network, Reload
 from restore_cli.models.spandrel_model import import_spandrel
 from restore_cli.weights.architectures import EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
 
@@ -68,9 +68,11 @@ def make_weights(case: Case) -> dict[str, Tensor]:
     return state
 
 
-def build_ours(case: Case, state: dict[str, Tensor], device: torch.device, precision: torch.dtype) -> Network:
-    """Return our model with the weights."""
-    return build_network(case.architecture, asdict(case.config), state, Path(case.name), device, precision)
+def build_ours(
+    case: Case, state: dict[str, Tensor], device: torch.device, precision: torch.dtype, reload: Reload | None = None
+) -> Network:
+    """Return our model with the weights. With `reload` it frees those that its precision does not need."""
+    return build_network(case.architecture, asdict(case.config), state, Path(case.name), device, precision, reload)
 
 
 def build_peer(case: Case, state: dict[str, Tensor], device: torch.device) -> nn.Module:

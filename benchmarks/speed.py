@@ -28,6 +28,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -36,12 +37,16 @@ from benchmarks.openvino_peer import build_product, compile_file, convert
 from benchmarks.peers import CASES, Case, build_ours, build_peer, make_weights
 from benchmarks.report import write_report
 from restore_cli.models import stored_precision
+from restore_cli.models.network import Network
 from restore_cli.models.ops import attention
 from restore_cli.models.processor import keep_freed_memory, use_granted_cores
 from restore_cli.pipeline.array import BATCH
 from restore_cli.pipeline.memory import read_field
 
 RESULTS = Path(__file__).parent / "results"
+
+WEIGHTS = "weights.safetensors"
+"""Name of the file with the weights of a case, beside that of the peer's output."""
 
 UNALIGNED = ", unaligned rows"
 """Added to the name of a dtype if our model runs without the forms of models/aligned.py."""
@@ -179,6 +184,7 @@ def measure_case(
     with tempfile.TemporaryDirectory(prefix="restore-bench-") as folder:
         file = Path(folder) / "reference.pt"
         torch.save(reference.cpu(), file)
+        save_file({key: value.contiguous() for key, value in make_weights(case).items()}, file.with_name(WEIGHTS))
         workers = {who: ContestantProcess(case, who, device, side, file, model) for who in ("peer", *names, *rivals)}
         for _ in range(rounds):
             for worker in workers.values():
@@ -221,12 +227,12 @@ def list_contestants(device: torch.device, limits: dict[torch.dtype, float]) -> 
     return [*names, names[-1] + UNALIGNED, names[-1] + PLAIN] if device.type == "cuda" else names
 
 
-def build_contestant(case: Case, state: dict[str, Tensor], device: torch.device, name: str) -> Call:
+def build_contestant(case: Case, weights: Path, device: torch.device, name: str) -> Call:
     """Return our model under a name from `list_contestants`."""
     if not name.endswith((UNALIGNED, PLAIN)):
-        return build_ours(case, state, device, to_dtype(name))
+        return load_ours(case, weights, device, to_dtype(name))
     with patch.object(stored_precision, "can_align_rows", return_value=False):
-        net = build_ours(case, state, device, to_dtype(name))
+        net = load_ours(case, weights, device, to_dtype(name))
     if name.endswith(UNALIGNED):
         return net
 
@@ -237,20 +243,27 @@ def build_contestant(case: Case, state: dict[str, Tensor], device: torch.device,
     return call
 
 
+def load_ours(case: Case, weights: Path, device: torch.device, precision: torch.dtype) -> Network:
+    """Return our model with the weights of a file, as the command loads it."""
+    return build_ours(
+        case, load_file(weights), device, precision, lambda: load_ours(case, weights, device, torch.float32)
+    )
+
+
 def serve(case: Case, who: str, device: torch.device, side: int, reference: Path, converted: Path) -> None:
     """Run in a ContestantProcess: print the facts of the first call, then the seconds of a call per line of input."""
     if who != "peer" and not who.startswith(OPENVINO):  # as the command does; the others keep their defaults
         keep_freed_memory()
         use_granted_cores()
-    state, x = make_weights(case), make_image(side).to(device)
+    weights, x = reference.with_name(WEIGHTS), make_image(side).to(device)
     together = x.expand(count_tiles(device), -1, -1, -1).contiguous()
     before, start = read_peak_memory(device), time.perf_counter()
     if who == "peer":
-        call = split_batch(Peer(build_peer(case, state, device), device))
+        call = split_batch(Peer(build_peer(case, load_file(weights), device), device))
     elif who.startswith(OPENVINO):
         call = compile_file(converted, to_dtype(who), torch.get_num_threads())
     else:
-        call = build_contestant(case, state, device, who)
+        call = build_contestant(case, weights, device, who)
     out = call(together)
     facts = {
         "tiles": count_tiles(device),

@@ -93,9 +93,10 @@ def main() -> None:
     sys.stdout.write(f"| model | {' | '.join(columns)} |\n|---|{'--:|' * len(columns)}\n")
     for case in CASES:
         net = build_ours(case, make_weights(case), CPU, torch.float16)
+        inference.keep_biases(net.module)  # as on a GPU
         for module in net.module.modules():
             if isinstance(module, inference.FastWindowAttention):
-                module.add_masks()  # as on a GPU
+                module.add_masks()
         kernel, plain, wide = (
             count_traffic(net, True, True),
             count_traffic(net, False, True),

@@ -28,6 +28,7 @@ from restore_cli.jobs import paths
 from restore_cli.jobs.discovery import Search
 from restore_cli.jobs.naming import Naming, assign_outputs
 from restore_cli.jobs.paths import Input, InputSpec
+from restore_cli.models.inference import keep_biases
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
 from restore_cli.special_files import refuse_special_file
 from restore_cli.system import ignores_case
@@ -208,6 +209,7 @@ def test_networks_run_on_mps_and_use_no_float64_there(
     net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), torch.device("cpu"), dtype)
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, **given: torch.empty_like(q))
     side = 2 * net.contract.tile_multiple
+    keep_biases(net.module)
     with fake_gpu() as recorded:
         move_to_gpu(net.module, mps)
         net.device = mps

@@ -6,7 +6,8 @@ buffers from the final weights. tests/models/test_inference.py compares each for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 
 import torch
 from einops import rearrange
@@ -22,15 +23,16 @@ from restore_cli.models.ops.channel_attention import (
     sum_squares,
 )
 from restore_cli.models.ops.chunks import (
+    add_in_chunks,
     add_in_row_strips,
+    add_in_window_strips,
     branch_rows,
     in_row_strips,
-    residual_in_chunks,
     residual_in_overlapping_strips,
-    residual_in_window_strips,
     row_strips,
+    runs_in_strips,
 )
-from restore_cli.models.ops.convolution import convolve, gated_depthwise
+from restore_cli.models.ops.convolution import convolve, gated_depthwise, gelu_depthwise
 from restore_cli.models.ops.layer_norm import layer_norm
 from restore_cli.models.ops.linear import (
     can_use_onednn,
@@ -43,7 +45,7 @@ from restore_cli.models.ops.linear import (
 from restore_cli.models.ops.shift import DIRECTIONS, mix_pixels, shift_channels
 from restore_cli.models.precision import set_precision
 
-__all__ = ["INFERENCE_FORMS", "apply_forms", "optimize"]
+__all__ = ["INFERENCE_FORMS", "apply_forms", "keep_biases", "optimize"]
 
 CHANNEL_MULTIPLE = 16
 """Hidden channels are padded to multiples of this: depthwise convolutions of 255 take twice as long as of 256.
@@ -68,6 +70,13 @@ def apply_forms(network: nn.Module, forms: Mapping[type[nn.Module], type[nn.Modu
             module.__class__ = form
             if callable(prepare := getattr(module, "prepare", None)):
                 prepare()
+
+
+def keep_biases(network: nn.Module) -> None:
+    """Let attention look up its biases once, in place."""
+    for module in network.modules():
+        if isinstance(module, FastWindowAttention | FastOverlappingCrossAttention):
+            module.keep_bias()
 
 
 class FastConvolution(nn.Conv2d):
@@ -106,30 +115,56 @@ class FastMlp(layers.Mlp):
         return self.fc2(linear(x, self.fc1.weight, self.fc1.bias, "gelu"))
 
 
-class FastWindowAttention(layers.WindowAttention):
-    """The relative position bias is looked up once. Rows of windows can be computed by themselves."""
+@cache
+def make_table(make: Callable[..., Tensor], *sides: int) -> Tensor:
+    """Return a table of indices or masks, which all layers with the same windows share."""
+    with torch.device("cpu"):
+        return make(*sides)
 
-    bias: Tensor
+
+def look_up_bias(table: Tensor, index: Tensor) -> Tensor:
+    """Return the bias of each pair of pixels: (rows, heads) and (n, m) row indices -> (1, heads, n, m)."""
+    return table.T.contiguous().index_select(1, index.flatten()).view(1, table.shape[1], *index.shape)
+
+
+class FastWindowAttention(layers.WindowAttention):
+    """Rows of windows can be computed by themselves. All layers share their masks and position indices."""
+
+    index: Tensor
     masks: Tensor | None
+    bias: Tensor | None
 
     def prepare(self) -> None:
-        """Look up the bias of all pairs of pixels. The sums with the masks would be four times as large."""
-        self.register_buffer("bias", self.position_bias().contiguous(), persistent=False)
-        masks = layers.shift_mask(self.window, self.shift).to(self.bias.device) if self.shift else None
+        """Take the tables. Biases are looked up at each call, because those of HAT are as large as its weights."""
+        device = self.relative_position_bias_table.device
+        index = make_table(layers.relative_position_index, self.window).to(device)
+        masks = make_table(layers.shift_mask, self.window, self.shift).to(device) if self.shift else None
+        self.register_buffer("index", index, persistent=False)
         self.register_buffer("masks", masks, persistent=False)
+        self.register_buffer("bias", None, persistent=False)
+
+    def keep_bias(self) -> None:
+        """Look up the bias of all pairs of pixels once, for a GPU, which starts fewer operators at each call then."""
+        self.bias = self.position_bias()
+        del self.index
 
     def add_masks(self) -> None:
-        """Add the masks to the bias once. That takes more memory, but a GPU starts fewer operators at each call."""
-        if self.masks is not None:
+        """Add the masks to the bias once. That takes more memory, but saves an operator at each call."""
+        if self.bias is not None and self.masks is not None:
             self.bias, self.masks = self.bias + self.masks, None
 
+    def position_bias(self) -> Tensor:
+        """Return the relative position bias, (1, heads, n, n)."""
+        return look_up_bias(self.relative_position_bias_table, self.index)
+
     def forward(self, x: Tensor, wraps: bool | None = None) -> Tensor:
-        """(b, h, w, c) -> (b, h, w, c), for a whole map or for a strip from `residual_in_window_strips`."""
+        """(b, h, w, c) -> (b, h, w, c), for a whole map or for a strip from `add_in_window_strips`."""
         return self.proj(self.attend(layers.split_heads(self.qkv(x), self.heads), wraps).flatten(3))
 
     def attend(self, qkv: list[Tensor], wraps: bool | None = None) -> Tensor:
         """Three (b, h, w, heads, d) -> (b, h, w, heads, d)."""
-        sides, shift, bias = (self.window, self.window), (self.shift, self.shift), self.bias
+        sides, shift = (self.window, self.window), (self.shift, self.shift)
+        bias = self.position_bias() if self.bias is None else self.bias
         kinds = slice(None) if wraps is None else slice(2 * wraps, 2 * wraps + 2)
         if self.masks is not None:
             bias = bias + self.masks[kinds]
@@ -146,13 +181,29 @@ class FastSwinIR(swinir.SwinIR):
         return in_row_strips(super().reconstruct, x, self.config.scale)
 
 
+class FastBlockSequence(layers.BlockSequence):
+    """On a CPU, blocks overwrite their input. The first one gets a copy, because a shortcut needs the original."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        return super().forward(x.clone(memory_format=torch.contiguous_format) if runs_in_strips(x) else x)
+
+
+class FastHybridBlocks(hat.HybridBlocks):
+    """On a CPU, blocks overwrite their input. The first one gets a copy, because a shortcut needs the original."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        return super().forward(x.clone(memory_format=torch.contiguous_format) if runs_in_strips(x) else x)
+
+
 class FastTransformerLayer(swinir.TransformerLayer):
     """The attention runs on some rows of windows at a time, and the MLP on some pixels."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
-        x = residual_in_window_strips(x, self.attend, x, self.attn.window, self.attn.shift)
-        return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
+        x = add_in_window_strips(x, self.attend, x, self.attn.window, self.attn.shift)
+        return add_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
 
     def attend(self, x: Tensor, wraps: bool | None) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c), for a whole map or for a strip."""
@@ -174,24 +225,36 @@ class FastHybridBlock(hat.HybridBlock):
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
         normed = self.norm1(x)
-        x = residual_in_window_strips(x, self.attn, normed, self.attn.window, self.attn.shift)
+        x = add_in_window_strips(x, self.attn, normed, self.attn.window, self.attn.shift)
         x = torch.add(x, self.conv_block(normed), alpha=self.conv_scale)
-        return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
+        return add_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
 
 
 class FastOverlappingCrossAttention(hat.OverlappingCrossAttention):
-    """The position bias is looked up once. Attention runs on some rows of windows at a time, the MLP on some pixels."""
+    """Attention runs on some rows of windows at a time, the MLP on some pixels."""
 
-    bias: Tensor
+    index: Tensor
+    bias: Tensor | None
 
     def prepare(self) -> None:
-        """Look up the bias of all pairs of pixels."""
-        self.register_buffer("bias", self.position_bias().contiguous(), persistent=False)
+        """Take the position indices, which all layers share."""
+        index = make_table(hat.overlapping_position_index, self.window, self.wide)
+        self.register_buffer("index", index.to(self.relative_position_bias_table.device), persistent=False)
+        self.register_buffer("bias", None, persistent=False)
+
+    def keep_bias(self) -> None:
+        """Look up the bias of all pairs of pixels once, for a GPU."""
+        self.bias = self.position_bias()
+        del self.index
+
+    def position_bias(self) -> Tensor:
+        """Return the relative position bias, (1, heads, window², wide²)."""
+        return look_up_bias(self.relative_position_bias_table, self.index)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, h, w, c) -> (b, h, w, c)."""
         x = residual_in_overlapping_strips(x, self.attend_rows, self.window, self.margin)
-        return residual_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
+        return add_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
 
     def attend_rows(self, x: Tensor, rows: slice) -> Tensor:
         """Attend in `rows` of (b, h, w, c), with the others around them."""
@@ -200,7 +263,8 @@ class FastOverlappingCrossAttention(hat.OverlappingCrossAttention):
     def attend(self, qkv: list[Tensor], rows: slice = slice(None)) -> Tensor:
         """Three (b, h, w, heads, d) -> (b, rows, w, heads, d)."""
         sides, scale = (self.window, self.window), qkv[0].shape[-1] ** -0.5
-        return fast_overlapping_window_attention(qkv, sides, self.margin, self.bias, scale, rows)
+        bias = self.position_bias() if self.bias is None else self.bias
+        return fast_overlapping_window_attention(qkv, sides, self.margin, bias, scale, rows)
 
 
 class FastLevel(restormer.Level):
@@ -221,7 +285,7 @@ class FastChannelNorm(restormer.ChannelNorm):
 
 
 class FastTransformerBlock(restormer.TransformerBlock):
-    """On a CPU, both parts run on some rows at a time."""
+    """On a CPU, both parts run on some rows at a time, and the result overwrites the input."""
 
     attn: FastTransposedAttention
 
@@ -229,7 +293,7 @@ class FastTransformerBlock(restormer.TransformerBlock):
         """(b, c, h, w) -> (b, c, h, w)."""
         if not can_use_onednn(x, product_dtype(x)):
             return super().forward(x)
-        x = self.attn.residual_in_strips(x, self.norm1)
+        self.attn.add_in_strips(x, self.norm1)
         return add_in_row_strips(x, lambda part: self.ffn(self.norm2(part)))
 
 
@@ -242,20 +306,19 @@ class FastTransposedAttention(restormer.TransposedAttention):
         weights = self.weigh(channel_cosines(qk.flatten(1, 2), self.heads))
         return channels_first(torch.stack([linear(*pair, None) for pair in zip(v, weights, strict=True)]))
 
-    def residual_in_strips(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """Return x + self(norm(x)), (b, c, h, w). The tensor of the result holds the values until they are weighed."""
-        out, rows = channels_last(torch.empty_like(x)), branch_rows(x.shape[3])
+    def add_in_strips(self, x: Tensor, norm: nn.Module) -> None:
+        """Add self(norm(x)) to (b, c, h, w) in place. Only the values exist for the whole map."""
+        values, rows = channels_last(torch.empty_like(x)), branch_rows(x.shape[3])
         products, squares = torch.zeros(()), torch.zeros(())
         for strip, around, inside in row_strips(x.shape[2], rows, 1):
-            qk, out[:, strip] = (part[:, inside] for part in self.project(norm(x[:, :, around])))
+            qk, values[:, strip] = (part[:, inside] for part in self.project(norm(x[:, :, around])))
             qk = qk.flatten(1, 2)
             products = products + multiply_channels(qk, self.heads).float()  # bfloat16 has too few bits for the sum
             squares = squares + sum_squares(qk)
         weights = self.weigh(divide_by_norms(products, squares, self.heads))
-        for picture, added, weight in zip(channels_last(x), out, weights, strict=True):
-            for part, target in zip(torch.split(picture, rows), torch.split(added, rows), strict=True):
-                torch.add(part, linear(target, weight, None), out=target)
-        return channels_first(out)
+        for picture, value, weight in zip(channels_last(x), values, weights, strict=True):
+            for part, piece in zip(torch.split(picture, rows), torch.split(value, rows), strict=True):
+                part += linear(piece, weight, None)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return queries beside keys, and values: (b, c, h, w) -> (b, h, w, 2·c), (b, h, w, c)."""
@@ -292,8 +355,8 @@ class FastGatedFeedForward(restormer.GatedFeedForward):
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h, w)."""
         if can_use_onednn(x, product_dtype(x)):
-            gate, value = (pointwise(x, weight) for weight in self.into)
-            return pointwise(gated_depthwise(gate, value, self.depthwise), self.out)
+            gate = gelu_depthwise(pointwise(x, self.into[0]), self.depthwise[0])
+            return pointwise(gated_depthwise(pointwise(x, self.into[1]), self.depthwise[1], gate), self.out)
         into, depthwise = self.into.flatten(0, 1), self.depthwise.flatten(0, 1)
         gate, value = convolve(pointwise(x, into), depthwise, None, len(depthwise)).chunk(2, 1)
         return pointwise(F.gelu(gate) * value, self.out)
@@ -330,6 +393,7 @@ class FastStripedAttention(emt.StripedAttention):
         """(b, c, h, w) -> (b, c, h, w)."""
         shares = pointwise(x, self.weight, self.bias).chunk(len(self.windows), 1)
         mixed = [self.attend(share, window) for share, window in zip(shares, self.windows, strict=True)]
+        del shares
         projection = self.proj.get_parameter("0.weight"), self.proj.get_parameter("0.bias")
         return x + pointwise(torch.cat(mixed, 1), *projection)
 
@@ -369,12 +433,19 @@ class FastPixelMixer(emt.PixelMixer):
 
 
 class FastShiftMlp(emt.ShiftMlp):
-    """Shifts are copies of a map in channels_last, and the SiLU is computed in the pass of the product before it."""
+    """Shifts are copies of a map in channels_last, and the SiLU is computed in the pass of the product before it.
+
+    On a CPU it runs on some rows at a time, and the result overwrites the input.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h, w)."""
+        return add_in_row_strips(x, self.branch, 2) if runs_in_strips(x) else x + self.branch(x)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """Return what is added to (b, c, h, w). Each pixel sees two px to each side."""
         hidden = linear(shift_channels(channels_last(x)), self.fc1.weight[..., 0, 0], self.fc1.bias, "swish")
-        return x + channels_first(linear(shift_channels(hidden), self.fc2.weight[..., 0, 0], self.fc2.bias))
+        return channels_first(linear(shift_channels(hidden), self.fc2.weight[..., 0, 0], self.fc2.bias))
 
 
 INFERENCE_FORMS: dict[type[nn.Module], type[nn.Module]] = {
@@ -382,10 +453,12 @@ INFERENCE_FORMS: dict[type[nn.Module], type[nn.Module]] = {
     nn.LayerNorm: FastLayerNorm,
     nn.Linear: FastLinear,
     layers.Mlp: FastMlp,
+    layers.BlockSequence: FastBlockSequence,
     layers.WindowAttention: FastWindowAttention,
     swinir.SwinIR: FastSwinIR,
     swinir.TransformerLayer: FastTransformerLayer,
     hat.HAT: FastHAT,
+    hat.HybridBlocks: FastHybridBlocks,
     hat.HybridBlock: FastHybridBlock,
     hat.OverlappingCrossAttention: FastOverlappingCrossAttention,
     restormer.Level: FastLevel,

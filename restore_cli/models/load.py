@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from restore_cli.errors import UsageError, WeightsError, stating_lack_of_memory
 from restore_cli.models.detect import detect
-from restore_cli.models.inference import optimize
-from restore_cli.models.network import ARCHITECTURES, Network
+from restore_cli.models.inference import keep_biases, optimize
+from restore_cli.models.network import ARCHITECTURES, Network, Reload
 from restore_cli.models.pickles import check_pickles
 from restore_cli.models.processor import release_freed_memory
 from restore_cli.models.spandrel_model import build_spandrel_network
@@ -47,6 +47,9 @@ COUNTER_DTYPES = (torch.bool, torch.uint8, torch.int32, torch.int64)
 
 MAX_CONFIG_SUM = 4096
 """Largest sum of the integers in a configuration: ten times that of the largest published one."""
+
+FILE_IDENTITY = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+"""What of a file stays the same as long as nobody replaces it or writes to it."""
 
 INPUT_CHANNELS = (1, 3, 6)
 """Input channels that a network may have: gray, colour, or two colour views."""
@@ -122,7 +125,8 @@ def load_entry(entry: Entry, path: Path, device: torch.device, precision: torch.
     """Load the weights of `path` into the model of a catalogue entry. Raises WeightsError if they do not fit."""
     state = drop_keys(find_state_dict(read_tensors(path)[0], path, entry.key), entry.drop)
     if entry.architecture != "spandrel":
-        return build_network(entry.architecture, entry.config, state, path, device, precision)
+        reload = reloading(path, lambda: load_entry(entry, path, device, torch.float32))
+        return build_network(entry.architecture, entry.config, state, path, device, precision, reload)
     network = load_spandrel(state, path, device, precision)
     contract = network.contract
     found = {"architecture": network.architecture, "scale": contract.scale, "channels": contract.channels}
@@ -142,13 +146,27 @@ def load_file(path: Path, device: torch.device, precision: torch.dtype) -> Netwo
     refused: WeightsError | None = None
     try:
         if (found := detect(state, metadata, path)) is not None:
-            return build_network(*found, state, path, device, precision)
+            reload = reloading(path, lambda: load_file(path, device, torch.float32))
+            return build_network(*found, state, path, device, precision, reload)
     except WeightsError as error:
         refused = error
     try:  # another architecture, or a variant of a family that restore does not have
         return load_spandrel(tensors, path, device, precision)
     except WeightsError as error:
         raise refused or error from None
+
+
+def reloading(path: Path, load: Reload) -> Reload:
+    """Return a function that loads a checkpoint again, or raises WeightsError if its file has changed since now."""
+    before = path.stat()
+
+    def reload() -> Network:
+        now = path.stat() if path.is_file() else None
+        if now is None or any(getattr(now, name) != getattr(before, name) for name in FILE_IDENTITY):
+            raise WeightsError(f"{path}: a tile overflowed in bfloat16, and the file has changed since it was read")
+        return load()
+
+    return reload
 
 
 def load_spandrel(state: Mapping[str, Tensor], path: Path, device: torch.device, precision: torch.dtype) -> Network:
@@ -180,6 +198,7 @@ def build_network(
     path: Path,
     device: torch.device,
     precision: torch.dtype,
+    reload: Reload | None = None,
 ) -> Network:
     """Build the module on `meta`, check each key, shape and dtype, assign the tensors, prepare it for inference."""
     try:
@@ -192,11 +211,22 @@ def build_network(
         module.load_state_dict(convert_to_float32(state, path), strict=True, assign=True)
         module.requires_grad_(False).eval()
         optimize(module)
-        found = Network(module.to(device), device, precision)
+        if device.type != "cpu":
+            keep_biases(module)
+        found = Network(module.to(device), device, precision, reload=reload)
+        copy_shared_weights(found, state.values())
     release_freed_memory()  # of weights in their former shape and precision
     if (channels := found.contract.channels) not in INPUT_CHANNELS:
         raise WeightsError(f"{path}: the network has {channels} input channels, expected 1, 3 or 6 (two views)")
     return found
+
+
+def copy_shared_weights(network: Network, tensors: Iterable[Tensor]) -> None:
+    """Copy the weights that still are tensors of the file, which would keep all of it in memory."""
+    shared = {tensor.data_ptr() for tensor in tensors}
+    for weight in (*network.module.parameters(), *network.module.buffers()):
+        if weight.data_ptr() in shared:
+            weight.data = weight.data.clone()
 
 
 def convert_to_float32(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

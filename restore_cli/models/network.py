@@ -26,12 +26,12 @@ from restore_cli.models.emt import EMT
 from restore_cli.models.hat import HAT
 from restore_cli.models.restormer import Restormer
 from restore_cli.models.spandrel_model import SpandrelNetwork
-from restore_cli.models.stored_precision import store_in_precision
+from restore_cli.models.stored_precision import copy_network, store_in_precision
 from restore_cli.models.swinir import SwinIR
 from restore_cli.pinned import PINNED
 from restore_cli.weights.architectures import CascadeConfig, EMTConfig, HATConfig, RestormerConfig, SwinIRConfig
 
-__all__ = ["ARCHITECTURES", "Checkpoint", "Network"]
+__all__ = ["ARCHITECTURES", "Checkpoint", "Network", "Reload"]
 
 ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module], Callable[[Any], Contract]]] = {
     "swinir": (SwinIRConfig, SwinIR, make_swinir_contract),
@@ -60,6 +60,10 @@ REPEATED_BLOCKS = (
 """Modules that a network repeats. PyTorch's compiler compiles one of each kind."""
 
 
+Reload = Callable[[], "Network"]
+"""Loads the same checkpoint again, in float32."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The file that a network was loaded from."""
@@ -72,17 +76,31 @@ class Checkpoint:
 
 
 class Network:
-    """A module on its device. Half precisions run under autocast, with weights stored in them (decision 005)."""
+    """A module on its device. Half precisions run under autocast, with weights stored in them (decision 005).
+
+    On a CPU, bfloat16 changes the module itself if `reload` is given, because tiles hardly ever overflow in it.
+    """
 
     blocks = REPEATED_BLOCKS
 
     def __init__(
-        self, module: nn.Module, device: torch.device, precision: torch.dtype, repeats: Network | None = None
+        self,
+        module: nn.Module,
+        device: torch.device,
+        precision: torch.dtype,
+        repeats: Network | None = None,
+        reload: Reload | None = None,
     ) -> None:
-        self.float32_module, self.device = module, device
+        self.module, self.device, self.reload = module, device, reload
+        self.loaded: nn.Module | None = module
+        """the module with float32 weights; None until it is loaded again"""
         known = not isinstance(module, SpandrelNetwork)  # others may compute with their weights
-        stored = precision != torch.float32 and known
-        self.module = store_in_precision(module, precision, device) if stored else module
+        if precision != torch.float32 and known:
+            if precision == torch.bfloat16 and device.type == "cpu" and reload is not None:
+                self.loaded = None
+            else:
+                self.module = copy_network(module)
+            store_in_precision(self.module, precision, device)
         self.requested = self.precision = precision
         self.compiled_size: tuple[int, int] | None = None
         """(h, w) of the tiles whose blocks run compiled; None if no block does"""
@@ -107,6 +125,13 @@ class Network:
         if isinstance(self.module, SpandrelNetwork):
             return self.module.architecture
         return next(name for name, (_, kind, _) in ARCHITECTURES.items() if isinstance(self.module, kind))
+
+    @property
+    def float32_module(self) -> nn.Module:
+        """The module with float32 weights. Raises WeightsError if it was freed and its file cannot be read again."""
+        if self.loaded is None and self.reload is not None:
+            self.loaded = self.reload().module
+        return self.module if self.loaded is None else self.loaded
 
     @property
     def fp32_fallback(self) -> Network | None:

@@ -48,21 +48,21 @@ class Restormer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) in [0, 1] -> (b, channels_out, h, w)."""
+        if self.skip_conv is None:
+            return x + self.output(self.refinement(self.body(self.patch_embed(x))))
         shallow = self.patch_embed(x)
-        deep = self.refinement(self.body(shallow))
-        if self.skip_conv is not None:
-            return self.output(deep + self.skip_conv(shallow))
-        return x + self.output(deep)
+        shortcut = self.skip_conv(shallow)
+        return self.output(self.refinement(self.body(shallow)) + shortcut)
 
     def body(self, x: Tensor) -> Tensor:
         """(b, dim, h, w) -> (b, 2·dim, h, w): four levels down and up again, with a shortcut at each."""
-        one = self.encoder_level1(x)
-        two = self.encoder_level2(self.down1_2(one))
-        three = self.encoder_level3(self.down2_3(two))
-        deep = self.latent(self.down3_4(three))
-        deep = self.decoder_level3(self.reduce_chan_level3(torch.cat([self.up4_3(deep), three], 1)))
-        deep = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(deep), two], 1)))
-        return self.decoder_level1(torch.cat([self.up2_1(deep), one], 1))
+        skips = [self.encoder_level1(x)]
+        skips.append(self.encoder_level2(self.down1_2(skips[-1])))
+        skips.append(self.encoder_level3(self.down2_3(skips[-1])))
+        x = self.latent(self.down3_4(skips[-1]))
+        x = self.decoder_level3(self.reduce_chan_level3(torch.cat([self.up4_3(x), skips.pop()], 1)))
+        x = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(x), skips.pop()], 1)))
+        return self.decoder_level1(torch.cat([self.up2_1(x), skips.pop()], 1))
 
 
 class PatchEmbedding(nn.Module):

@@ -1,4 +1,4 @@
-"""Copies of networks that store weights in the dtype in which autocast uses them, so that no call converts them."""
+"""Networks that store weights in the dtype in which autocast uses them, so that no call converts them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from restore_cli.models import inference, restormer
 from restore_cli.models.aligned import BlockTail, align_rows, can_align_rows
 from restore_cli.models.precision import InFloat32
 
-__all__ = ["store_in_precision"]
+__all__ = ["copy_network", "store_in_precision"]
 
 Names = dict[type[nn.Module], tuple[str, ...]]
 
@@ -37,18 +37,22 @@ SCORES: Names = {inference.FastWindowAttention: ("bias",), inference.FastOverlap
 """What is added to scores: float16 on a GPU. On a CPU attention scales it in float32 before it rounds it."""
 
 
-def store_in_precision(network: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """Return a copy of an optimized network for autocast to `dtype`. It shares the weights that stay float32.
+def copy_network(network: nn.Module) -> nn.Module:
+    """Return a network with the same weights, not copies of them."""
+    return deepcopy(network, {id(weight): weight for weight in (*network.parameters(), *network.buffers())})
+
+
+def store_in_precision(network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    """Change an optimized network in place for autocast to `dtype`. Weights that stay float32 are not copied.
 
     On a GPU, rows of features are aligned where the kernels for that are correct.
     """
     tables = [PRODUCTS]
     if dtype == torch.float16:
         tables += [NORMS] if device.type == "cpu" else [NORMS, SCORES]
-    copy = deepcopy(network, {id(weight): weight for weight in (*network.parameters(), *network.buffers())})
-    if can_align_rows(copy, dtype, device):
-        align_rows(copy)
-    for module in half_modules(copy):
+    if can_align_rows(network, dtype, device):
+        align_rows(network)
+    for module in half_modules(network):
         if isinstance(module, inference.FastWindowAttention) and device.type != "cpu":
             module.add_masks()
         names = {name for table in tables for kind, row in table.items() if isinstance(module, kind) for name in row}
@@ -56,7 +60,6 @@ def store_in_precision(network: nn.Module, dtype: torch.dtype, device: torch.dev
             if isinstance(weight := getattr(module, name), Tensor):
                 half = weight.to(dtype)
                 setattr(module, name, nn.Parameter(half, False) if isinstance(weight, nn.Parameter) else half)
-    return copy
 
 
 def half_modules(network: nn.Module) -> Iterator[nn.Module]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.peers import CASES
 from restore_cli.models import aligned, stored_precision
 from restore_cli.models.aligned import ALIGNED_FORMS, align_rows, can_align_rows
-from restore_cli.models.inference import optimize
+from restore_cli.models.inference import keep_biases, optimize
 from restore_cli.models.load import build_module
 from restore_cli.models.network import Network
 from restore_cli.models.ops import attention, block_tail
@@ -113,6 +113,7 @@ def run_published(name: str, monkeypatch: pytest.MonkeyPatch) -> CallRecorder:
     monkeypatch.setattr(block_tail, "triton_block_tail", record_tail)
     case = next(case for case in CASES if case.name == name)
     module = build_optimized(case.architecture, asdict(case.config))
+    keep_biases(module)
     with fake_gpu() as recorder:
         move_to_gpu(module)
         network = Network(module, CUDA, torch.float16)

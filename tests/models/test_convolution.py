@@ -13,7 +13,7 @@ from golden_files import GOLDEN, read_golden
 from torch import Tensor
 from torch.fx import GraphModule
 
-from restore_cli.models.inference import FastConvolution
+from restore_cli.models.inference import FastConvolution, keep_biases
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
 from restore_cli.models.ops import attention, convolution
 
@@ -35,6 +35,7 @@ def test_no_convolution_in_float32_may_use_tf32(name: str, dtype: torch.dtype, m
     architecture, ours, weights, _, _ = read_golden(name)
     net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), torch.device("cpu"), dtype)
     side = 2 * net.contract.tile_multiple
+    keep_biases(net.module)
     with fake_gpu() as recorded:
         move_to_gpu(net.module)
         with torch.inference_mode(), autocast_on_gpu(dtype):

@@ -22,7 +22,7 @@ from restore_cli.models.ops.attention import (
     window_attention,
 )
 from restore_cli.models.ops.chunked_attention import split_windows
-from restore_cli.models.ops.chunks import residual_in_chunks
+from restore_cli.models.ops.chunks import add_in_chunks
 from restore_cli.models.ops.linear import Activation, linear
 from restore_cli.models.ops.shift import shift_channels
 from restore_cli.models.ops.windows import split_axis
@@ -132,7 +132,7 @@ def test_a_residual_branch_in_chunks_equals_the_whole(strip: int, monkeypatch: p
     whole = x + mlp(x)
     monkeypatch.setattr(chunks, "CHUNK_PIXELS", strip)
     with torch.inference_mode():
-        torch.testing.assert_close(residual_in_chunks(x, mlp), whole)
+        torch.testing.assert_close(add_in_chunks(x, mlp), whole)
 
 
 HEADS = ["swinir_classical_x3", "swinir_classical_x4", "swinir_real_large_x4", "swinir_lightweight_x3", "hat_x4"]
@@ -159,8 +159,8 @@ def test_window_attention_in_strips_equals_the_whole(name: str, rows: int, monke
     net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, torch.float32)
     multiple = net.contract.tile_multiple
     x = torch.rand(2, net.contract.channels, 7 * multiple, 4 * multiple)
-    whole, pixels = net(x), rows * multiple * 2 * 4 * multiple
-    monkeypatch.setattr(chunks, "WINDOW_STRIP_PIXELS", ceil(pixels / torch.get_num_threads()))
+    whole, values = net(x), rows * multiple * 2 * 4 * multiple * int(ours["dim"])
+    monkeypatch.setattr(chunks, "WINDOW_STRIP_VALUES", ceil(values / torch.get_num_threads()))
     assert relative(net(x), whole) < 1e-6
 
 

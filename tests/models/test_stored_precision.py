@@ -8,10 +8,13 @@ import pytest
 import torch
 from fake_gpu import CUDA, CallRecorder, autocast_on_gpu, fake_gpu, move_to_gpu
 from golden_files import GOLDEN, read_golden
+from images import make_checkpoint
 from torch import Tensor, nn
 
+from restore_cli.errors import WeightsError
 from restore_cli.models import stored_precision
-from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
+from restore_cli.models.inference import keep_biases
+from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys, load_file
 from restore_cli.models.network import Network
 from restore_cli.models.ops import attention, block_tail
 
@@ -29,6 +32,7 @@ def build(name: str, precision: torch.dtype) -> Network:
 def run_on_gpu(network: Network, dtype: torch.dtype) -> tuple[CallRecorder, Network]:
     """Run a float32 network in another precision on a simulated GPU."""
     side = 2 * network.contract.tile_multiple
+    keep_biases(network.module)
     with fake_gpu() as recorded:
         move_to_gpu(network.module)
         half = Network(network.module, CUDA, dtype)
@@ -93,7 +97,7 @@ def test_stored_weights_give_the_same_image_to_the_bit(name: str, dtype: torch.d
     network = build(name, dtype)
     x = make_tile(network)
     found = network(x)
-    network.module = network.float32_module
+    network.module = build(name, torch.float32).module
     assert torch.equal(found, network(x))
 
 
@@ -106,3 +110,42 @@ def test_weights_of_float32_modules_are_shared() -> None:
     assert fallback is not None
     assert fallback.module is network.float32_module
     assert {weight.dtype for weight in fallback.module.parameters()} == {torch.float32}
+
+
+def test_bfloat16_on_a_cpu_frees_the_float32_weights(tmp_path: Path) -> None:
+    """Only a tile that overflows needs them. They are read again then, if the file is the same."""
+    path = make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
+    network, wide = (load_file(path, CPU, dtype) for dtype in (torch.bfloat16, torch.float32))
+    assert network.loaded is None
+    x = make_tile(network)
+    fallback = network.fp32_fallback
+    assert fallback is not None
+    assert torch.equal(fallback(x), wide(x))
+
+
+def test_a_checkpoint_that_has_changed_is_not_read_again(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
+    changed, deleted = (load_file(path, CPU, torch.bfloat16) for _ in range(2))
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(WeightsError, match="the file has changed since it was read"):
+        _ = changed.fp32_fallback
+    path.unlink()
+    with pytest.raises(WeightsError, match="the file has changed since it was read"):
+        _ = deleted.fp32_fallback
+
+
+def test_a_network_does_not_keep_the_tensors_of_a_file() -> None:
+    """One of them would keep the whole file in memory."""
+    for dtype in (torch.float32, torch.bfloat16):
+        architecture, ours, weights, _, _ = read_golden("hat_x4")
+        state = {key: value.float() for key, value in drop_keys(weights, COMPUTED_KEYS).items()}
+        network = build_network(architecture, ours, state, Path("hat_x4"), CPU, dtype)
+        given = {tensor.data_ptr() for tensor in state.values()}
+        assert not given & {weight.data_ptr() for weight in network.module.state_dict().values()}
+
+
+def test_layers_of_a_network_share_their_tables() -> None:
+    network = build("hat_x4", torch.float32)
+    masks = [buffer for name, buffer in network.module.named_buffers(remove_duplicate=False) if name.endswith(".masks")]
+    assert len(masks) > 1
+    assert len({mask.data_ptr() for mask in masks}) == 1

@@ -10,20 +10,21 @@ from torch import Tensor
 from restore_cli.models.ops.windows import split_axis
 
 __all__ = [
+    "add_in_chunks",
     "add_in_row_strips",
+    "add_in_window_strips",
     "branch_rows",
     "in_row_strips",
-    "residual_in_chunks",
     "residual_in_overlapping_strips",
-    "residual_in_window_strips",
     "row_strips",
+    "runs_in_strips",
 ]
 
 CHUNK_PIXELS = 4096
 """Px per thread and chunk of a residual branch."""
 
-WINDOW_STRIP_PIXELS = 16384
-"""Px per thread in a strip of window attention, of all pictures of a batch. Smaller strips take longer."""
+WINDOW_STRIP_VALUES = 1_000_000
+"""Values per thread in a strip of window attention, of all pictures of a batch. Smaller strips take longer."""
 
 BRANCH_PIXELS = 8192
 """Px of each picture in a strip of rows of a residual branch.
@@ -31,41 +32,39 @@ BRANCH_PIXELS = 8192
 Sums over strips must not depend on the number of threads.
 """
 
-HEAD_ROWS, HALO = 64, 4
-"""Rows that a head enlarges at a time, and the context rows that it reads above and below, input px."""
+HEAD_ROWS, HALO = 32, 3
+"""Rows that a head enlarges at a time on a CPU, and the context rows that it reads above and below, input px."""
 
 
-def residual_in_chunks(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+def add_in_chunks(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
     """Return x + branch(x), (b, h, w, c), for a branch that treats each pixel independently.
 
-    On a CPU the branch runs on chunks of pixels one after another, so that intermediate results stay in the cache.
+    On a CPU the branch runs on chunks of pixels one after another, so that intermediate results stay in the cache, and
+    the result overwrites x.
     """
     if not runs_in_strips(x):
         return x + branch(x)
-    flat = x.flatten(0, 2)
-    out = torch.empty_like(flat)
-    step = CHUNK_PIXELS * torch.get_num_threads()
-    for part, target in zip(torch.split(flat, step), torch.split(out, step), strict=True):
-        torch.add(part, branch(part), out=target)
-    return out.view(x.shape)
+    for part in torch.split(x.view(-1, x.shape[3]), CHUNK_PIXELS * torch.get_num_threads()):
+        part += branch(part)
+    return x
 
 
-def residual_in_window_strips(
+def add_in_window_strips(
     x: Tensor, branch: Callable[[Tensor, bool | None], Tensor], source: Tensor, window: int, shift: int
 ) -> Tensor:
     """Return x + branch(source, None), (b, h, w, c), for a branch that treats each row of windows independently.
 
-    `source` is the map that the branch reads. On a CPU it gets some rows of windows at a time, so that less is in
-    memory. Its second argument is whether these rows wrap around the end of the map, or None for a whole map.
+    `source` is the map that the branch reads, x itself or another one. On a CPU the branch gets some rows of windows at
+    a time, so that less is in memory, and the result overwrites x. The second argument of the branch is whether these
+    rows wrap around the end of the map, or None for a whole map.
     """
     if not runs_in_strips(x):
         return x + branch(source, None)
-    out = torch.empty_like(x)
     for rows in split_axis(x.shape[1], window, shift, 1, window_strip_rows(x)):
         added = rows.split(branch(rows.read(source), rows.wraps))
-        for part, piece, target in zip(rows.views(x), added, rows.views(out), strict=True):
-            torch.add(part, piece, out=target)
-    return out
+        for part, piece in zip(rows.views(x), added, strict=True):
+            part += piece
+    return x
 
 
 def residual_in_overlapping_strips(
@@ -90,7 +89,7 @@ def runs_in_strips(x: Tensor) -> bool:
 
 def window_strip_rows(x: Tensor) -> int:
     """Return the most rows of (b, h, w, c) in a strip of window attention, maybe less than a window has."""
-    return WINDOW_STRIP_PIXELS * torch.get_num_threads() // (x.shape[0] * x.shape[2])
+    return WINDOW_STRIP_VALUES * torch.get_num_threads() // (x.shape[0] * x.shape[2] * x.shape[3])
 
 
 def in_row_strips(head: Callable[[Tensor], Tensor], x: Tensor, scale: int) -> Tensor:
@@ -98,22 +97,22 @@ def in_row_strips(head: Callable[[Tensor], Tensor], x: Tensor, scale: int) -> Te
 
     Enlarged maps are by far the largest of a network. In strips of rows, only a part of them is in memory at a time.
     """
-    height = x.shape[2]
-    if height <= HEAD_ROWS + 4 * HALO:
+    height, rows = x.shape[2], HEAD_ROWS if x.device.type == "cpu" else 2 * HEAD_ROWS
+    if height <= rows + 4 * HALO:
         return head(x)
     parts = []
-    for _, around, inside in row_strips(height, HEAD_ROWS, HALO):
+    for _, around, inside in row_strips(height, rows, HALO):
         out = head(x[:, :, around])
         parts.append(out[:, :, inside.start * scale : inside.stop * scale].clone())
     return torch.cat(parts, 2)
 
 
-def add_in_row_strips(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-    """Add branch(x) to the map (b, c, h, w) in place, for a branch that sees at most one px to each side."""
+def add_in_row_strips(x: Tensor, branch: Callable[[Tensor], Tensor], halo: int = 1) -> Tensor:
+    """Add branch(x) to the map (b, c, h, w) in place, for a branch that sees at most `halo` px to each side."""
     rows, added = slice(0), None
-    for after, around, inside in row_strips(x.shape[2], branch_rows(x.shape[3]), 1):
+    for after, around, inside in row_strips(x.shape[2], max(halo, branch_rows(x.shape[3])), halo):
         following = branch(x[:, :, around])[:, :, inside]
-        if added is not None:  # only now, because the branch has read the row before its strip
+        if added is not None:  # only now, because the branch has read the rows before its strip
             x[:, :, rows] += added
         rows, added = after, following
     if added is not None:
