@@ -23,7 +23,7 @@ __all__ = [
 CHUNK_PIXELS = 4096
 """Px per thread and chunk of a residual branch."""
 
-WINDOW_STRIP_VALUES = 1_000_000
+WINDOW_STRIP_VALUES = 3_000_000
 """Values per thread in a strip of window attention, of all pictures of a batch. Smaller strips take longer."""
 
 BRANCH_PIXELS = 8192
