@@ -192,6 +192,28 @@ def test_restormer_in_row_strips_equals_the_whole(name: str, rows: int, monkeypa
     assert relative(net(x), whole) < 1e-5
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 16])
+def test_emt_in_row_strips_equals_the_whole(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its MLPs see two px to each side, so that a strip has two rows at least."""
+    architecture, ours, weights, _, _ = read_golden("emt_x2")
+    net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path("emt_x2"), CPU, torch.float32)
+    x = torch.rand(2, 3, 45, 64)
+    whole = net(x)
+    monkeypatch.setattr(chunks, "BRANCH_PIXELS", 64 * rows)
+    assert relative(net(x), whole) < 1e-6
+
+
+def test_a_network_does_not_change_its_input() -> None:
+    """Its blocks overwrite theirs."""
+    for name in [*WINDOWED, *RESTORERS, "emt_x2"]:
+        architecture, ours, weights, _, _ = read_golden(name)
+        net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path(name), CPU, torch.float32)
+        x = torch.rand(1, net.contract.channels, 2 * net.contract.tile_multiple, 2 * net.contract.tile_multiple)
+        given = x.clone()
+        net(x)
+        assert torch.equal(x, given)
+
+
 @pytest.mark.parametrize("name", RESTORERS)
 def test_restormer_in_bfloat16_adds_up_many_strips(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """bfloat16 has eight bits, so a sum of more than 256 equal numbers would stop to grow."""
