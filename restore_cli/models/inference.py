@@ -47,6 +47,8 @@ from restore_cli.models.precision import set_precision
 
 __all__ = ["INFERENCE_FORMS", "apply_forms", "keep_biases", "optimize"]
 
+Forms = Mapping[type[nn.Module], type[nn.Module]]
+
 CHANNEL_MULTIPLE = 16
 """Hidden channels are padded to multiples of this: depthwise convolutions of 255 take twice as long as of 256.
 
@@ -63,13 +65,18 @@ def optimize(network: nn.Module) -> None:
     apply_forms(network, INFERENCE_FORMS)
 
 
-def apply_forms(network: nn.Module, forms: Mapping[type[nn.Module], type[nn.Module]]) -> None:
-    """Change modules to the forms that the table has for their types, and prepare these, in place."""
-    for module in list(network.modules()):
-        if form := forms.get(type(module)):
-            module.__class__ = form
-            if callable(prepare := getattr(module, "prepare", None)):
-                prepare()
+def apply_forms(module: nn.Module, forms: Forms, finish: Callable[[nn.Module], None] = lambda module: None) -> None:
+    """Change modules to the forms that the table has for their types, and prepare these, in place.
+
+    `finish` gets each module after that, and before its children.
+    """
+    if form := forms.get(type(module)):
+        module.__class__ = form
+        if callable(prepare := getattr(module, "prepare", None)):
+            prepare()
+    finish(module)
+    for child in module.children():
+        apply_forms(child, forms, finish)
 
 
 def keep_biases(network: nn.Module) -> None:
@@ -308,7 +315,7 @@ class FastTransposedAttention(restormer.TransposedAttention):
 
     def add_in_strips(self, x: Tensor, norm: nn.Module) -> None:
         """Add self(norm(x)) to (b, c, h, w) in place. Only the values exist for the whole map."""
-        values, rows = channels_last(torch.empty_like(x)), branch_rows(x.shape[3])
+        values, rows = channels_last(torch.empty_like(x)), branch_rows(x)
         products, squares = torch.zeros(()), torch.zeros(())
         for strip, around, inside in row_strips(x.shape[2], rows, 1):
             qk, values[:, strip] = (part[:, inside] for part in self.project(norm(x[:, :, around])))

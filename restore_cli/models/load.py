@@ -20,6 +20,7 @@ from restore_cli.models.network import ARCHITECTURES, Network, Reload
 from restore_cli.models.pickles import check_pickles
 from restore_cli.models.processor import release_freed_memory
 from restore_cli.models.spandrel_model import build_spandrel_network
+from restore_cli.models.stored_precision import optimize_in_bfloat16
 from restore_cli.weights.entry import Entry
 
 __all__ = ["DEVICES", "PRECISIONS", "build_module", "load_entry", "load_file", "pick_device", "pick_precision"]
@@ -47,9 +48,6 @@ COUNTER_DTYPES = (torch.bool, torch.uint8, torch.int32, torch.int64)
 
 MAX_CONFIG_SUM = 4096
 """Largest sum of the integers in a configuration: ten times that of the largest published one."""
-
-FILE_IDENTITY = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
-"""What of a file stays the same as long as nobody replaces it or writes to it."""
 
 INPUT_CHANNELS = (1, 3, 6)
 """Input channels that a network may have: gray, colour, or two colour views."""
@@ -123,9 +121,9 @@ def as_tuples(value: object) -> object:
 
 def load_entry(entry: Entry, path: Path, device: torch.device, precision: torch.dtype) -> Network:
     """Load the weights of `path` into the model of a catalogue entry. Raises WeightsError if they do not fit."""
+    reload = make_reload(path, lambda: load_entry(entry, path, device, torch.float32))
     state = drop_keys(find_state_dict(read_tensors(path)[0], path, entry.key), entry.drop)
     if entry.architecture != "spandrel":
-        reload = reloading(path, lambda: load_entry(entry, path, device, torch.float32))
         return build_network(entry.architecture, entry.config, state, path, device, precision, reload)
     network = load_spandrel(state, path, device, precision)
     contract = network.contract
@@ -140,13 +138,13 @@ def load_file(path: Path, device: torch.device, precision: torch.dtype) -> Netwo
 
     The configuration comes from its metadata, or its keys and shapes. Raises WeightsError.
     """
+    reload = make_reload(path, lambda: load_file(path, device, torch.float32))
     content, metadata = read_tensors(path)
     tensors = find_state_dict(content, path, None)
     state = drop_keys(tensors, COMPUTED_KEYS)
     refused: WeightsError | None = None
     try:
         if (found := detect(state, metadata, path)) is not None:
-            reload = reloading(path, lambda: load_file(path, device, torch.float32))
             return build_network(*found, state, path, device, precision, reload)
     except WeightsError as error:
         refused = error
@@ -156,17 +154,25 @@ def load_file(path: Path, device: torch.device, precision: torch.dtype) -> Netwo
         raise refused or error from None
 
 
-def reloading(path: Path, load: Reload) -> Reload:
+def make_reload(path: Path, load: Reload) -> Reload:
     """Return a function that loads a checkpoint again, or raises WeightsError if its file has changed since now."""
-    before = path.stat()
+    before = identify_file(path)
 
     def reload() -> Network:
-        now = path.stat() if path.is_file() else None
-        if now is None or any(getattr(now, name) != getattr(before, name) for name in FILE_IDENTITY):
+        if identify_file(path) != before:
             raise WeightsError(f"{path}: a tile overflowed in bfloat16, and the file has changed since it was read")
         return load()
 
     return reload
+
+
+def identify_file(path: Path) -> tuple[int, int, int, int] | None:
+    """Return numbers of which at least one changes when the file is replaced or written to; None without a file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def load_spandrel(state: Mapping[str, Tensor], path: Path, device: torch.device, precision: torch.dtype) -> Network:
@@ -200,7 +206,11 @@ def build_network(
     precision: torch.dtype,
     reload: Reload | None = None,
 ) -> Network:
-    """Build the module on `meta`, check each key, shape and dtype, assign the tensors, prepare it for inference."""
+    """Build the module on `meta`, check each key, shape and dtype, assign the tensors, prepare it for inference.
+
+    `reload` loads the checkpoint in float32. With it, bfloat16 on a CPU keeps no float32 weights, because tiles hardly
+    ever overflow in bfloat16.
+    """
     try:
         with torch.device("meta"):
             module = build_module(architecture, config)
@@ -210,7 +220,9 @@ def build_network(
     with stating_lack_of_memory(str(device), f"the weights of {path}"):
         module.load_state_dict(convert_to_float32(state, path), strict=True, assign=True)
         module.requires_grad_(False).eval()
-        optimize(module)
+        if device.type != "cpu" or precision != torch.bfloat16:
+            reload = None
+        optimize(module) if reload is None else optimize_in_bfloat16(module)
         if device.type != "cpu":
             keep_biases(module)
         found = Network(module.to(device), device, precision, reload=reload)

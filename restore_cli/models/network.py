@@ -78,7 +78,7 @@ class Checkpoint:
 class Network:
     """A module on its device. Half precisions run under autocast, with weights stored in them (decision 005).
 
-    On a CPU, bfloat16 changes the module itself if `reload` is given, because tiles hardly ever overflow in it.
+    If `reload` is given, the module has no float32 weights: they are loaded again if a tile overflows.
     """
 
     blocks = REPEATED_BLOCKS
@@ -92,14 +92,11 @@ class Network:
         reload: Reload | None = None,
     ) -> None:
         self.module, self.device, self.reload = module, device, reload
-        self.loaded: nn.Module | None = module
+        self.loaded: nn.Module | None = module if reload is None else None
         """the module with float32 weights; None until it is loaded again"""
         known = not isinstance(module, SpandrelNetwork)  # others may compute with their weights
-        if precision != torch.float32 and known:
-            if precision == torch.bfloat16 and device.type == "cpu" and reload is not None:
-                self.loaded = None
-            else:
-                self.module = copy_network(module)
+        if precision != torch.float32 and known and reload is None:
+            self.module = copy_network(module)
             store_in_precision(self.module, precision, device)
         self.requested = self.precision = precision
         self.compiled_size: tuple[int, int] | None = None

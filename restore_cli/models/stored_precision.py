@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from restore_cli.models import inference, restormer
 from restore_cli.models.aligned import BlockTail, align_rows, can_align_rows
-from restore_cli.models.precision import InFloat32
+from restore_cli.models.precision import InFloat32, set_precision
 
-__all__ = ["copy_network", "store_in_precision"]
+__all__ = ["copy_network", "optimize_in_bfloat16", "store_in_precision"]
 
 Names = dict[type[nn.Module], tuple[str, ...]]
 
@@ -42,6 +42,21 @@ def copy_network(network: nn.Module) -> nn.Module:
     return deepcopy(network, {id(weight): weight for weight in (*network.parameters(), *network.buffers())})
 
 
+def optimize_in_bfloat16(network: nn.Module) -> None:
+    """Do what `inference.optimize` does, for a CPU and with bfloat16 weights, in place.
+
+    The float32 weights of each module are freed before the next one is prepared, so most of them never exist.
+    """
+    set_precision(network)
+    halves = set(half_modules(network))
+
+    def finish(module: nn.Module) -> None:
+        if module in halves:
+            store_weights(module, [PRODUCTS], torch.bfloat16)
+
+    inference.apply_forms(network, inference.INFERENCE_FORMS, finish)
+
+
 def store_in_precision(network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
     """Change an optimized network in place for autocast to `dtype`. Weights that stay float32 are not copied.
 
@@ -55,11 +70,16 @@ def store_in_precision(network: nn.Module, dtype: torch.dtype, device: torch.dev
     for module in half_modules(network):
         if isinstance(module, inference.FastWindowAttention) and device.type != "cpu":
             module.add_masks()
-        names = {name for table in tables for kind, row in table.items() if isinstance(module, kind) for name in row}
-        for name in names:
-            if isinstance(weight := getattr(module, name), Tensor):
-                half = weight.to(dtype)
-                setattr(module, name, nn.Parameter(half, False) if isinstance(weight, nn.Parameter) else half)
+        store_weights(module, tables, dtype)
+
+
+def store_weights(module: nn.Module, tables: Iterable[Names], dtype: torch.dtype) -> None:
+    """Convert the weights of one module that the tables name, in place."""
+    names = {name for table in tables for kind, row in table.items() if isinstance(module, kind) for name in row}
+    for name in names:
+        if isinstance(weight := getattr(module, name), Tensor):
+            half = weight.to(dtype)
+            setattr(module, name, nn.Parameter(half, False) if isinstance(weight, nn.Parameter) else half)
 
 
 def half_modules(network: nn.Module) -> Iterator[nn.Module]:

@@ -188,7 +188,7 @@ def test_restormer_in_row_strips_equals_the_whole(name: str, rows: int, monkeypa
     net = build_network(architecture, ours, weights, Path(name), CPU, torch.float32)
     x = torch.rand(2, net.contract.channels, 48, 40)
     whole = net(x)
-    monkeypatch.setattr(chunks, "BRANCH_PIXELS", 40 * rows)
+    monkeypatch.setattr(chunks, "BRANCH_BYTES", 4 * 40 * rows)
     assert relative(net(x), whole) < 1e-5
 
 
@@ -199,7 +199,7 @@ def test_emt_in_row_strips_equals_the_whole(rows: int, monkeypatch: pytest.Monke
     net = build_network(architecture, ours, drop_keys(weights, COMPUTED_KEYS), Path("emt_x2"), CPU, torch.float32)
     x = torch.rand(2, 3, 45, 64)
     whole = net(x)
-    monkeypatch.setattr(chunks, "BRANCH_PIXELS", 64 * rows)
+    monkeypatch.setattr(chunks, "BRANCH_BYTES", 4 * 64 * rows)
     assert relative(net(x), whole) < 1e-6
 
 
@@ -224,7 +224,7 @@ def test_restormer_in_bfloat16_adds_up_many_strips(name: str, monkeypatch: pytes
     torch.manual_seed(0)
     x = torch.rand(1, exact.contract.channels, 8, 8).repeat(1, 1, 128, 1)
     expected, whole = exact(x), rounded(x)
-    monkeypatch.setattr(chunks, "BRANCH_PIXELS", 8)
+    monkeypatch.setattr(chunks, "BRANCH_BYTES", 2 * 8)
     assert relative(rounded(x), expected) < 2 * relative(whole, expected)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from restore_cli.models.ops.linear import product_dtype
 from restore_cli.models.ops.windows import split_axis
 
 __all__ = [
@@ -26,8 +27,8 @@ CHUNK_PIXELS = 4096
 WINDOW_STRIP_VALUES = 3_000_000
 """Values per thread in a strip of window attention, of all pictures of a batch. Smaller strips take longer."""
 
-BRANCH_PIXELS = 8192
-"""Px of each picture in a strip of rows of a residual branch.
+BRANCH_BYTES = 16384
+"""Bytes of each channel in a strip of rows of a residual branch: 8192 px of bfloat16, or 4096 of float32.
 
 Sums over strips must not depend on the number of threads.
 """
@@ -110,7 +111,7 @@ def in_row_strips(head: Callable[[Tensor], Tensor], x: Tensor, scale: int) -> Te
 def add_in_row_strips(x: Tensor, branch: Callable[[Tensor], Tensor], halo: int = 1) -> Tensor:
     """Add branch(x) to the map (b, c, h, w) in place, for a branch that sees at most `halo` px to each side."""
     rows, added = slice(0), None
-    for after, around, inside in row_strips(x.shape[2], max(halo, branch_rows(x.shape[3])), halo):
+    for after, around, inside in row_strips(x.shape[2], max(halo, branch_rows(x)), halo):
         following = branch(x[:, :, around])[:, :, inside]
         if added is not None:  # only now, because the branch has read the rows before its strip
             x[:, :, rows] += added
@@ -120,9 +121,9 @@ def add_in_row_strips(x: Tensor, branch: Callable[[Tensor], Tensor], halo: int =
     return x
 
 
-def branch_rows(width: int) -> int:
-    """Return the rows of a strip of a residual branch."""
-    return max(1, BRANCH_PIXELS // width)
+def branch_rows(x: Tensor) -> int:
+    """Return the rows of (b, c, h, w) in a strip of a residual branch."""
+    return max(1, BRANCH_BYTES // (product_dtype(x).itemsize * x.shape[3]))
 
 
 def row_strips(height: int, rows: int, halo: int) -> Iterator[tuple[slice, slice, slice]]:
