@@ -25,8 +25,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import CASES, Case, build_ours, make_weights
-from restore_cli.models import aligned, inference
+from restore_cli.models import aligned
 from restore_cli.models.aligned import align_rows
+from restore_cli.models.forms import restormer
+from restore_cli.models.forms.layers import FastWindowAttention
+from restore_cli.models.inference import keep_biases
 from restore_cli.models.network import Network
 from restore_cli.models.ops import attention, chunks, linear
 from restore_cli.models.ops.triton_blocks import TailWeights
@@ -93,9 +96,9 @@ def main() -> None:
     sys.stdout.write(f"| model | {' | '.join(columns)} |\n|---|{'--:|' * len(columns)}\n")
     for case in CASES:
         net = build_ours(case, make_weights(case), CPU, torch.float16)
-        inference.keep_biases(net.module)  # as on a GPU
+        keep_biases(net.module)  # as on a GPU
         for module in net.module.modules():
-            if isinstance(module, inference.FastWindowAttention):
+            if isinstance(module, FastWindowAttention):
                 module.add_masks()
         kernel, plain, wide = (
             count_traffic(net, True, True),
@@ -159,7 +162,7 @@ def count_flop(case: Case) -> int:
 def disable_onednn() -> Iterator[None]:
     """Let products run as operators that can be counted."""
     with ExitStack() as stack:
-        for module in (linear, inference):
+        for module in (linear, restormer):
             stack.enter_context(patch.object(module, "can_use_onednn", return_value=False))
         yield
 

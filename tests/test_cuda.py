@@ -25,7 +25,7 @@ from restore_cli.jobs.types import Job, ModelOptions
 from restore_cli.models import compile as compile_module
 from restore_cli.models import stored_precision
 from restore_cli.models.aligned import AlignedLayerNorm
-from restore_cli.models.inference import FastConvolution
+from restore_cli.models.forms.layers import FastConvolution
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys, load_file, pick_device, pick_precision
 from restore_cli.models.ops import attention, block_tail
 from restore_cli.models.ops.attention import kernel_is_correct

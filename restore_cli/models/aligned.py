@@ -11,7 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restore_cli.models import hat, inference, layers, swinir
+from restore_cli.models import hat, layers, swinir
+from restore_cli.models.forms.hat import FastHybridBlock, FastOverlappingCrossAttention
+from restore_cli.models.forms.layers import FastLayerNorm
+from restore_cli.models.forms.swinir import FastTransformerLayer
+from restore_cli.models.inference import apply_forms
 from restore_cli.models.ops.block_tail import can_use_block_kernels, fast_block_tail, fast_padded_layer_norm
 from restore_cli.models.ops.linear import channels_first, channels_last
 from restore_cli.models.ops.triton_blocks import TailWeights
@@ -72,7 +76,7 @@ def take_tail(block: Block, attention: Attention) -> BlockTail:
     return tail
 
 
-class AlignedLayerNorm(inference.FastLayerNorm):
+class AlignedLayerNorm(FastLayerNorm):
     """Normalises the published channels of padded rows."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,7 +91,7 @@ def attend_aligned(layer: Attention, x: Tensor) -> Tensor:
     return layer.attend(layers.split_heads(qkv, layer.heads)).flatten(3)
 
 
-class AlignedTransformerLayer(inference.FastTransformerLayer):
+class AlignedTransformerLayer(FastTransformerLayer):
     """A block of SwinIR in four steps: layer norm, product, attention, and the rest."""
 
     tail: BlockTail
@@ -101,7 +105,7 @@ class AlignedTransformerLayer(inference.FastTransformerLayer):
         return self.tail(x, attend_aligned(self.attn, self.norm1(x)))
 
 
-class AlignedHybridBlock(inference.FastHybridBlock):
+class AlignedHybridBlock(FastHybridBlock):
     """A block of HAT. The channel attention weighs the convolution branch where the branch is added."""
 
     tail: BlockTail
@@ -118,7 +122,7 @@ class AlignedHybridBlock(inference.FastHybridBlock):
         return self.tail(x, attend_aligned(self.attn, normed), channels_last(branch), gate)
 
 
-class AlignedOverlappingCrossAttention(inference.FastOverlappingCrossAttention):
+class AlignedOverlappingCrossAttention(FastOverlappingCrossAttention):
     """An overlapping cross-attention of HAT in four steps."""
 
     tail: BlockTail
@@ -133,10 +137,10 @@ class AlignedOverlappingCrossAttention(inference.FastOverlappingCrossAttention):
 
 
 ALIGNED_FORMS: dict[type[nn.Module], type[nn.Module]] = {
-    inference.FastLayerNorm: AlignedLayerNorm,
-    inference.FastTransformerLayer: AlignedTransformerLayer,
-    inference.FastHybridBlock: AlignedHybridBlock,
-    inference.FastOverlappingCrossAttention: AlignedOverlappingCrossAttention,
+    FastLayerNorm: AlignedLayerNorm,
+    FastTransformerLayer: AlignedTransformerLayer,
+    FastHybridBlock: AlignedHybridBlock,
+    FastOverlappingCrossAttention: AlignedOverlappingCrossAttention,
 }
 """Each inference form with the form for aligned rows."""
 
@@ -154,7 +158,7 @@ def align_rows(network: nn.Module) -> None:
 
     The network gets new weights. It keeps none that another network shares with it, except those without padding.
     """
-    inference.apply_forms(network, ALIGNED_FORMS)
+    apply_forms(network, ALIGNED_FORMS)
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.LayerNorm):
             first = name.split(".")[0]

@@ -8,8 +8,12 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from restore_cli.models import inference, restormer
+from restore_cli.models import restormer
 from restore_cli.models.aligned import BlockTail, align_rows, can_align_rows
+from restore_cli.models.forms.emt import FastPixelMixer, FastStripedAttention
+from restore_cli.models.forms.layers import FastWindowAttention, PositionBias
+from restore_cli.models.forms.restormer import FastGatedFeedForward
+from restore_cli.models.inference import INFERENCE_FORMS, apply_forms
 from restore_cli.models.precision import InFloat32, set_precision
 
 __all__ = ["copy_network", "optimize_in_bfloat16", "store_in_precision"]
@@ -19,9 +23,9 @@ Names = dict[type[nn.Module], tuple[str, ...]]
 PRODUCTS: Names = {
     nn.Conv2d: ("weight", "bias"),
     nn.Linear: ("weight", "bias"),
-    inference.FastGatedFeedForward: ("into", "depthwise", "out"),
-    inference.FastPixelMixer: ("weight", "bias"),
-    inference.FastStripedAttention: ("weight", "bias"),
+    FastGatedFeedForward: ("into", "depthwise", "out"),
+    FastPixelMixer: ("weight", "bias"),
+    FastStripedAttention: ("weight", "bias"),
     BlockTail: ("projection", "projection_bias", "into", "into_bias", "back", "back_bias"),
 }
 """Weights of products and convolutions, which autocast computes in half precision. Keys include their subclasses."""
@@ -33,7 +37,7 @@ NORMS: Names = {
 }
 """Weights of layer norms, which are float16 where features are."""
 
-SCORES: Names = {inference.FastWindowAttention: ("bias",), inference.FastOverlappingCrossAttention: ("bias",)}
+SCORES: Names = {PositionBias: ("bias",)}
 """What is added to scores: float16 on a GPU. On a CPU attention scales it in float32 before it rounds it."""
 
 
@@ -54,7 +58,7 @@ def optimize_in_bfloat16(network: nn.Module) -> None:
         if module in halves:
             store_weights(module, [PRODUCTS], torch.bfloat16)
 
-    inference.apply_forms(network, inference.INFERENCE_FORMS, finish)
+    apply_forms(network, INFERENCE_FORMS, finish)
 
 
 def store_in_precision(network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
@@ -68,7 +72,7 @@ def store_in_precision(network: nn.Module, dtype: torch.dtype, device: torch.dev
     if can_align_rows(network, dtype, device):
         align_rows(network)
     for module in half_modules(network):
-        if isinstance(module, inference.FastWindowAttention) and device.type != "cpu":
+        if isinstance(module, FastWindowAttention) and device.type != "cpu":
             module.add_masks()
         store_weights(module, tables, dtype)
 

@@ -13,7 +13,8 @@ from golden_files import GOLDEN, read_golden
 from torch import Tensor
 from torch.fx import GraphModule
 
-from restore_cli.models.inference import FastConvolution, keep_biases
+from restore_cli.models.forms.layers import FastConvolution
+from restore_cli.models.inference import keep_biases
 from restore_cli.models.load import COMPUTED_KEYS, build_network, drop_keys
 from restore_cli.models.ops import attention, convolution
 

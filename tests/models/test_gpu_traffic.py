@@ -11,7 +11,8 @@ from fake_gpu import CUDA, CallRecorder, autocast_on_gpu, fake_gpu, move_to_gpu
 from torch.nn import functional as F
 
 from benchmarks.peers import CASES
-from restore_cli.models import inference, restormer
+from restore_cli.models import restormer
+from restore_cli.models.forms import restormer as forms
 from restore_cli.models.inference import optimize
 from restore_cli.models.load import build_module
 from restore_cli.models.network import Network
@@ -67,9 +68,9 @@ def test_padded_channels_do_not_change_the_result(monkeypatch: pytest.MonkeyPatc
     published = restormer.GatedFeedForward(48, 127)
     form, x = deepcopy(published), torch.randn(2, 48, 9, 7)
     optimize(form)
-    for module in (inference, linear):
+    for module in (forms, linear):
         monkeypatch.setattr(module, "can_use_onednn", lambda *given: False)
     with torch.inference_mode():
         found, expected = form(x), published(x)
-    assert isinstance(form, inference.FastGatedFeedForward)
+    assert isinstance(form, forms.FastGatedFeedForward)
     assert float((found - expected).norm() / expected.norm()) < 1e-6

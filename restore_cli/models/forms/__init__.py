@@ -1,0 +1,1 @@
+"""Inference forms of the published modules, in files of the same names."""
