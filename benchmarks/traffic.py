@@ -96,7 +96,8 @@ def main() -> None:
     sys.stdout.write(f"| model | {' | '.join(columns)} |\n|---|{'--:|' * len(columns)}\n")
     for case in CASES:
         net = build_ours(case, make_weights(case), CPU, torch.float16)
-        keep_biases(net.module)  # as on a GPU
+        for module in (net.module, net.float32_module):
+            keep_biases(module)  # as on a GPU
         for module in net.module.modules():
             if isinstance(module, FastWindowAttention):
                 module.add_masks()

@@ -90,7 +90,7 @@ def restore(
     eight passes over flipped and rotated tiles. `on_tile` is called with the number of finished tiles and their total.
 
     Raises ValueError for another kind of image, UsageError if the channels do not fit the model, OutOfMemory at the
-    smallest tile.
+    smallest tile, and RestoreError if a tile overflows in bfloat16 after the checkpoint has changed.
     """
     from restore_cli.pipeline.in_memory import restore_in_memory
 

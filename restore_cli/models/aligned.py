@@ -128,7 +128,7 @@ class AlignedOverlappingCrossAttention(FastOverlappingCrossAttention):
     tail: BlockTail
 
     def prepare(self) -> None:
-        """Move the weights after the attention into one module. The bias is there already."""
+        """Move the weights after the attention into one module."""
         self.tail = take_tail(self, self)
 
     def forward(self, x: Tensor) -> Tensor:

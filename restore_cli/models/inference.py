@@ -1,7 +1,7 @@
 """Inference forms of published modules: the same function of the same weights, computed faster and in less memory.
 
-A form is a subclass of the published module, in models/forms. It overrides what it computes in another way, and
-`prepare` derives buffers from the final weights. tests/models/test_inference.py compares each form with its module.
+The forms are in models/forms. Each is a subclass of its published module. It overrides what it computes in another way,
+and `prepare` derives buffers from the final weights. tests/models/test_inference.py compares the two.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from restore_cli.models.forms.restormer import (
     FastChannelNorm,
     FastGatedFeedForward,
     FastLevel,
+    FastRestormer,
     FastTransformerBlock,
     FastTransposedAttention,
 )
@@ -35,19 +36,20 @@ from restore_cli.models.precision import set_precision
 __all__ = ["INFERENCE_FORMS", "apply_forms", "keep_biases", "optimize"]
 
 Forms = Mapping[type[nn.Module], type[nn.Module]]
+Finish = Callable[[nn.Module], None]
 
 
-def optimize(network: nn.Module) -> None:
-    """Give the modules of a network with final weights their precision and their inference forms, in place."""
-    set_precision(network)
-    apply_forms(network, INFERENCE_FORMS)
+def optimize(network: nn.Module, finish: Finish = lambda module: None) -> None:
+    """Give the modules of a network with final weights their precision and their inference forms, in place.
 
-
-def apply_forms(module: nn.Module, forms: Forms, finish: Callable[[nn.Module], None] = lambda module: None) -> None:
-    """Change modules to the forms that the table has for their types, and prepare these, in place.
-
-    `finish` gets each module after that, and before its children.
+    `finish` gets each module once it is prepared, before its children.
     """
+    set_precision(network)
+    apply_forms(network, INFERENCE_FORMS, finish)
+
+
+def apply_forms(module: nn.Module, forms: Forms, finish: Finish = lambda module: None) -> None:
+    """Change modules to the forms that the table has for their types, and prepare these, in place."""
     if form := forms.get(type(module)):
         module.__class__ = form
         if callable(prepare := getattr(module, "prepare", None)):
@@ -58,7 +60,7 @@ def apply_forms(module: nn.Module, forms: Forms, finish: Callable[[nn.Module], N
 
 
 def keep_biases(network: nn.Module) -> None:
-    """Let attention look up its biases once, in place."""
+    """Let attention look up its biases once, in place. A GPU starts fewer operators at each call then."""
     for module in network.modules():
         if isinstance(module, PositionBias):
             module.keep_bias()
@@ -77,6 +79,7 @@ INFERENCE_FORMS: dict[type[nn.Module], type[nn.Module]] = {
     hat.HybridBlocks: FastHybridBlocks,
     hat.HybridBlock: FastHybridBlock,
     hat.OverlappingCrossAttention: FastOverlappingCrossAttention,
+    restormer.Restormer: FastRestormer,
     restormer.Level: FastLevel,
     restormer.TransformerBlock: FastTransformerBlock,
     restormer.ChannelNorm: FastChannelNorm,

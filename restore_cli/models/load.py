@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from fnmatch import fnmatch
 from math import isfinite
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from restore_cli.errors import UsageError, WeightsError, stating_lack_of_memory
+from restore_cli.errors import OutOfMemory, RestoreError, UsageError, WeightsError, stating_lack_of_memory
 from restore_cli.models.detect import detect
-from restore_cli.models.inference import keep_biases, optimize
+from restore_cli.models.inference import optimize
 from restore_cli.models.network import ARCHITECTURES, Network, Reload
 from restore_cli.models.pickles import check_pickles
 from restore_cli.models.processor import release_freed_memory
@@ -121,7 +121,7 @@ def as_tuples(value: object) -> object:
 
 def load_entry(entry: Entry, path: Path, device: torch.device, precision: torch.dtype) -> Network:
     """Load the weights of `path` into the model of a catalogue entry. Raises WeightsError if they do not fit."""
-    reload = make_reload(path, lambda: load_entry(entry, path, device, torch.float32))
+    reload = make_reload(path, lambda path: load_entry(entry, path, device, torch.float32))
     state = drop_keys(find_state_dict(read_tensors(path)[0], path, entry.key), entry.drop)
     if entry.architecture != "spandrel":
         return build_network(entry.architecture, entry.config, state, path, device, precision, reload)
@@ -138,7 +138,7 @@ def load_file(path: Path, device: torch.device, precision: torch.dtype) -> Netwo
 
     The configuration comes from its metadata, or its keys and shapes. Raises WeightsError.
     """
-    reload = make_reload(path, lambda: load_file(path, device, torch.float32))
+    reload = make_reload(path, lambda path: load_file(path, device, torch.float32))
     content, metadata = read_tensors(path)
     tensors = find_state_dict(content, path, None)
     state = drop_keys(tensors, COMPUTED_KEYS)
@@ -154,14 +154,25 @@ def load_file(path: Path, device: torch.device, precision: torch.dtype) -> Netwo
         raise refused or error from None
 
 
-def make_reload(path: Path, load: Reload) -> Reload:
-    """Return a function that loads a checkpoint again, or raises WeightsError if its file has changed since now."""
+def make_reload(path: Path, load: Callable[[Path], Network]) -> Reload:
+    """Return a function that loads a checkpoint again for a tile that overflows in bfloat16.
+
+    It raises RestoreError if the file has changed since now, because only the image of that tile needs it. It raises
+    MemoryError if there is no room, because a smaller tile may leave some.
+    """
+    path = path.absolute()
     before = identify_file(path)
 
     def reload() -> Network:
-        if identify_file(path) != before:
-            raise WeightsError(f"{path}: a tile overflowed in bfloat16, and the file has changed since it was read")
-        return load()
+        try:
+            if identify_file(path) != before:
+                raise WeightsError(f"{path} has changed since it was read")
+            return load(path)
+        except WeightsError as error:
+            message = f"a tile overflows in bfloat16, and the weights cannot be loaded in float32: {error.message}"
+            raise RestoreError(message, "--precision fp32") from None
+        except OutOfMemory as error:
+            raise MemoryError(error.message) from None
 
     return reload
 
@@ -220,23 +231,24 @@ def build_network(
     with stating_lack_of_memory(str(device), f"the weights of {path}"):
         module.load_state_dict(convert_to_float32(state, path), strict=True, assign=True)
         module.requires_grad_(False).eval()
-        if device.type != "cpu" or precision != torch.bfloat16:
-            reload = None
-        optimize(module) if reload is None else optimize_in_bfloat16(module)
-        if device.type != "cpu":
-            keep_biases(module)
-        found = Network(module.to(device), device, precision, reload=reload)
-        copy_shared_weights(found, state.values())
+        if reload is not None and device.type == "cpu" and precision == torch.bfloat16:
+            optimize_in_bfloat16(module)
+            found = Network(module, device, precision, reload=reload)
+        else:
+            optimize(module)
+            found = Network(module.to(device), device, precision)
+        for loaded in filter(None, (found.module, found.loaded)):
+            copy_shared_weights(loaded, state.values())
     release_freed_memory()  # of weights in their former shape and precision
     if (channels := found.contract.channels) not in INPUT_CHANNELS:
         raise WeightsError(f"{path}: the network has {channels} input channels, expected 1, 3 or 6 (two views)")
     return found
 
 
-def copy_shared_weights(network: Network, tensors: Iterable[Tensor]) -> None:
+def copy_shared_weights(module: nn.Module, tensors: Iterable[Tensor]) -> None:
     """Copy the weights that still are tensors of the file, which would keep all of it in memory."""
     shared = {tensor.data_ptr() for tensor in tensors}
-    for weight in (*network.module.parameters(), *network.module.buffers()):
+    for weight in (*module.parameters(), *module.buffers()):
         if weight.data_ptr() in shared:
             weight.data = weight.data.clone()
 

@@ -24,6 +24,7 @@ from restore_cli.models.contracts import (
 )
 from restore_cli.models.emt import EMT
 from restore_cli.models.hat import HAT
+from restore_cli.models.inference import keep_biases
 from restore_cli.models.restormer import Restormer
 from restore_cli.models.spandrel_model import SpandrelNetwork
 from restore_cli.models.stored_precision import copy_network, store_in_precision
@@ -78,7 +79,8 @@ class Checkpoint:
 class Network:
     """A module on its device. Half precisions run under autocast, with weights stored in them (decision 005).
 
-    If `reload` is given, the module has no float32 weights: they are loaded again if a tile overflows.
+    If `reload` is given, the weights of products are in `precision` already. `reload` loads them in float32 if a tile
+    overflows.
     """
 
     blocks = REPEATED_BLOCKS
@@ -91,6 +93,8 @@ class Network:
         repeats: Network | None = None,
         reload: Reload | None = None,
     ) -> None:
+        if device.type != "cpu":
+            keep_biases(module)
         self.module, self.device, self.reload = module, device, reload
         self.loaded: nn.Module | None = module if reload is None else None
         """the module with float32 weights; None until it is loaded again"""
@@ -125,10 +129,11 @@ class Network:
 
     @property
     def float32_module(self) -> nn.Module:
-        """The module with float32 weights. Raises WeightsError if it was freed and its file cannot be read again."""
+        """The module with float32 weights. Raises RestoreError if these were freed and cannot be loaded again."""
         if self.loaded is None and self.reload is not None:
             self.loaded = self.reload().module
-        return self.module if self.loaded is None else self.loaded
+        assert self.loaded is not None
+        return self.loaded
 
     @property
     def fp32_fallback(self) -> Network | None:

@@ -51,8 +51,7 @@ class Restormer(nn.Module):
         if self.skip_conv is None:
             return x + self.output(self.refinement(self.body(self.patch_embed(x))))
         shallow = self.patch_embed(x)
-        shortcut = self.skip_conv(shallow)
-        return self.output(self.refinement(self.body(shallow)) + shortcut)
+        return self.output(self.refinement(self.body(shallow)) + self.skip_conv(shallow))
 
     def body(self, x: Tensor) -> Tensor:
         """(b, dim, h, w) -> (b, 2·dim, h, w): four levels down and up again, with a shortcut at each."""

@@ -13,8 +13,8 @@ from restore_cli.models.aligned import BlockTail, align_rows, can_align_rows
 from restore_cli.models.forms.emt import FastPixelMixer, FastStripedAttention
 from restore_cli.models.forms.layers import FastWindowAttention, PositionBias
 from restore_cli.models.forms.restormer import FastGatedFeedForward
-from restore_cli.models.inference import INFERENCE_FORMS, apply_forms
-from restore_cli.models.precision import InFloat32, set_precision
+from restore_cli.models.inference import optimize
+from restore_cli.models.precision import InFloat32
 
 __all__ = ["copy_network", "optimize_in_bfloat16", "store_in_precision"]
 
@@ -42,23 +42,25 @@ SCORES: Names = {PositionBias: ("bias",)}
 
 
 def copy_network(network: nn.Module) -> nn.Module:
-    """Return a network with the same weights, not copies of them."""
+    """Return a copy of a network that shares its weights."""
     return deepcopy(network, {id(weight): weight for weight in (*network.parameters(), *network.buffers())})
 
 
 def optimize_in_bfloat16(network: nn.Module) -> None:
-    """Do what `inference.optimize` does, for a CPU and with bfloat16 weights, in place.
+    """Do what `inference.optimize` does, for a CPU and with weights of products in bfloat16, in place.
 
-    The float32 weights of each module are freed before the next one is prepared, so most of them never exist.
+    The weights of each module are converted before the next one is prepared, so those that a form derives are in memory
+    in float32 for one module at a time.
     """
-    set_precision(network)
-    halves = set(half_modules(network))
+    wide: set[nn.Module] = set()
 
     def finish(module: nn.Module) -> None:
-        if module in halves:
+        if isinstance(module, InFloat32):
+            wide.update(module.modules())
+        if module not in wide:
             store_weights(module, [PRODUCTS], torch.bfloat16)
 
-    apply_forms(network, INFERENCE_FORMS, finish)
+    optimize(network, finish)
 
 
 def store_in_precision(network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:

@@ -358,7 +358,8 @@ class RangeLimitedModel:
     @property
     def fp32_fallback(self) -> Model | None:
         """The fallback of the model, with the same limits."""
-        return RangeLimitedModel(self.model.fp32_fallback) if self.model.fp32_fallback is not None else None
+        fallback = self.model.fp32_fallback
+        return None if fallback is None else RangeLimitedModel(fallback)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Restore (b, c, h, w) to (b, c, h·scale, w·scale)."""

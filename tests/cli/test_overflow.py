@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from systems import IMPORT_PATH
 from torch import Tensor
+
+from restore_cli.jobs.events import Event, ModelLoaded
+from restore_cli.jobs.paths import InputSpec
+from restore_cli.jobs.run import run_job
+from restore_cli.jobs.types import Job, ModelOptions
+from restore_cli.weights.catalogue import Request, read_catalogue
 
 BLOCK = "layers.0.residual_group.blocks.0"
 PRECISIONS = {"fp16": "float16", "bf16": "bfloat16"}
@@ -157,6 +164,23 @@ def test_overflow_in_float32_fails_each_picture_in_one_line(
     assert plain.code == 1
     assert "photos/a.png: the output of the model is not finite, even in float32" in plain.err
     assert not [path for path in Path("out").rglob("*") if path.suffix in (".png", ".part")]
+
+
+def test_a_checkpoint_that_changes_during_a_run_fails_only_images_that_need_it_again(
+    photos: Path, weights: Callable[[Change], Path], tmp_path: Path
+) -> None:
+    """bfloat16 keeps no float32 weights, so the checkpoint is read again for a tile that overflows."""
+    file = Path(shutil.copy(weights(only_float32_holds), tmp_path / "own.safetensors"))
+
+    def change(event: Event) -> None:
+        if isinstance(event, ModelLoaded):
+            file.touch()
+
+    options = ModelOptions(Request("sr", scale=2), read_catalogue(), weights=file, device="cpu", precision="bf16")
+    results = list(run_job(Job(options, InputSpec((str(photos),)), "out"), change))
+    assert [result.status for result in results] == ["failed"] * 3
+    for result in results:
+        assert f"a tile overflows in bfloat16, and the weights cannot be loaded in float32: {file}" in str(result.error)
 
 
 def test_the_command_goes_on_after_an_overflow(tmp_path: Path, weights: Callable[[Change], Path]) -> None:

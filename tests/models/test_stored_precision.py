@@ -11,10 +11,9 @@ from golden_files import GOLDEN, read_golden
 from images import make_checkpoint
 from torch import Tensor, nn
 
-from restore_cli.errors import WeightsError
-from restore_cli.models import stored_precision
+from restore_cli.errors import RestoreError, is_out_of_memory
+from restore_cli.models import load, stored_precision
 from restore_cli.models.allocations import PeakMeter
-from restore_cli.models.inference import keep_biases
 from restore_cli.models.load import COMPUTED_KEYS, build_module, build_network, drop_keys, load_file
 from restore_cli.models.network import Network, Reload
 from restore_cli.models.ops import attention, block_tail
@@ -34,7 +33,6 @@ def build(name: str, precision: torch.dtype, reload: Reload | None = None) -> Ne
 def run_on_gpu(network: Network, dtype: torch.dtype) -> tuple[CallRecorder, Network]:
     """Run a float32 network in another precision on a simulated GPU."""
     side = 2 * network.contract.tile_multiple
-    keep_biases(network.module)
     with fake_gpu() as recorded:
         move_to_gpu(network.module)
         half = Network(network.module, CUDA, dtype)
@@ -151,21 +149,40 @@ def test_a_checkpoint_that_has_changed_is_not_read_again(tmp_path: Path) -> None
     path = make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
     changed, deleted = (load_file(path, CPU, torch.bfloat16) for _ in range(2))
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(WeightsError, match="the file has changed since it was read"):
+    with pytest.raises(RestoreError, match=f"{path} has changed since it was read"):
         _ = changed.fp32_fallback
     path.unlink()
-    with pytest.raises(WeightsError, match="the file has changed since it was read"):
+    with pytest.raises(RestoreError, match=f"{path} has changed since it was read"):
         _ = deleted.fp32_fallback
+
+
+def test_lack_of_room_for_float32_weights_leads_to_a_smaller_tile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = load_file(make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2"), CPU, torch.bfloat16)
+    monkeypatch.setattr(load, "convert_to_float32", lambda *given: torch.empty(2**60))
+    with pytest.raises(MemoryError) as raised:
+        _ = network.fp32_fallback
+    assert is_out_of_memory(raised.value)
+
+
+def test_a_checkpoint_is_found_again_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_checkpoint(tmp_path / "x2.safetensors", "swinir_lightweight_x2")
+    monkeypatch.chdir(tmp_path)
+    network = load_file(Path("x2.safetensors"), CPU, torch.bfloat16)
+    monkeypatch.chdir("/")
+    assert network.fp32_fallback is not None
 
 
 def test_a_network_does_not_keep_the_tensors_of_a_file() -> None:
     """One of them would keep the whole file in memory."""
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
         architecture, ours, weights, _, _ = read_golden("hat_x4")
         state = {key: value.float() for key, value in drop_keys(weights, COMPUTED_KEYS).items()}
         network = build_network(architecture, ours, state, Path("hat_x4"), CPU, dtype)
         given = {tensor.data_ptr() for tensor in state.values()}
-        assert not given & {weight.data_ptr() for weight in network.module.state_dict().values()}
+        for module in (network.module, network.float32_module):
+            assert not given & {weight.data_ptr() for weight in module.state_dict().values()}
 
 
 def test_layers_of_a_network_share_their_tables() -> None:

@@ -45,6 +45,7 @@ class FastStripedAttention(emt.StripedAttention):
         weight = self.attn.get_parameter("0.weight") * scale[:, None, None, None]
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", self.attn.get_parameter("0.bias") * scale + offset, persistent=False)
+        del self.attn
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h, w)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from restore_cli.models import hat, layers
@@ -37,7 +36,8 @@ class FastHybridBlock(hat.HybridBlock):
         """(b, h, w, c) -> (b, h, w, c)."""
         normed = self.norm1(x)
         x = add_in_window_strips(x, self.attn, normed, self.attn.window, self.attn.shift)
-        x = torch.add(x, self.conv_block(normed), alpha=self.conv_scale)
+        x.add_(self.conv_block(normed), alpha=self.conv_scale)
+        del normed
         return add_in_chunks(x, lambda part: self.mlp(self.norm2(part)))
 
 

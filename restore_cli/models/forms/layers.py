@@ -78,10 +78,10 @@ def make_table(make: Callable[..., Tensor], *sides: int) -> Tensor:
 
 
 class PositionBias(nn.Module):
-    """Looks up a relative position bias, at each call or once. All layers share their position indices.
+    """Looks up a relative position bias. On a CPU, layers share their position indices.
 
-    At each call, because the biases of all layers of HAT are as large as its weights. Once for a GPU, which starts
-    fewer operators at each call then.
+    That happens at each call, because the biases of all layers of HAT are as large as its weights, or once with
+    `keep_bias`.
     """
 
     relative_position_bias_table: nn.Parameter
@@ -89,15 +89,16 @@ class PositionBias(nn.Module):
     bias: Tensor | None
 
     def take_index(self, make: Callable[..., Tensor], *sides: int) -> None:
-        """Take the rows of the table that `make` returns for windows of these sides."""
+        """Store the row of the table for each pair of pixels, which `make` returns for windows of these sides."""
         index = make_table(make, *sides).to(self.relative_position_bias_table.device)
         self.register_buffer("index", index, persistent=False)
         self.register_buffer("bias", None, persistent=False)
 
     def keep_bias(self) -> None:
         """Look up the bias once."""
-        self.bias = self.position_bias()
-        del self.index
+        if self.bias is None:
+            self.bias = self.position_bias()
+            del self.index
 
     def position_bias(self) -> Tensor:
         """Return the bias of each pair of pixels, (1, heads, n, m)."""
@@ -113,7 +114,7 @@ class FastWindowAttention(PositionBias, layers.WindowAttention):
     masks: Tensor | None
 
     def prepare(self) -> None:
-        """Take the tables. All layers share their masks."""
+        """Take the tables. On a CPU, layers share their masks."""
         self.take_index(layers.relative_position_index, self.window)
         masks = make_table(layers.shift_mask, self.window, self.shift).to(self.index.device) if self.shift else None
         self.register_buffer("masks", masks, persistent=False)

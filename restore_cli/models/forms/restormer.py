@@ -30,6 +30,7 @@ __all__ = [
     "FastChannelNorm",
     "FastGatedFeedForward",
     "FastLevel",
+    "FastRestormer",
     "FastTransformerBlock",
     "FastTransposedAttention",
 ]
@@ -39,6 +40,14 @@ CHANNEL_MULTIPLE = 16
 
 On a GPU, fast products of half precision need rows of a multiple of 16 bytes.
 """
+
+
+class FastRestormer(restormer.Restormer):
+    """On a CPU, blocks overwrite their input. A dual-pixel network reads that again, so they get a copy."""
+
+    def body(self, x: Tensor) -> Tensor:
+        """(b, dim, h, w) -> (b, 2·dim, h, w)."""
+        return super().body(x if self.skip_conv is None else x.clone())
 
 
 class FastLevel(restormer.Level):
@@ -81,8 +90,8 @@ class FastTransposedAttention(restormer.TransposedAttention):
         return channels_first(torch.stack([linear(*pair, None) for pair in zip(v, weights, strict=True)]))
 
     def add_in_strips(self, x: Tensor, norm: nn.Module) -> None:
-        """Add self(norm(x)) to (b, c, h, w) in place. Only the values exist for the whole map."""
-        values, rows = channels_last(torch.empty_like(x)), branch_rows(x)
+        """Add self(norm(x)) to (b, c, h, w) in place. Only the values are kept for the whole map."""
+        values, rows = channels_last(torch.empty_like(x, dtype=product_dtype(x))), branch_rows(x)
         products, squares = torch.zeros(()), torch.zeros(())
         for strip, around, inside in row_strips(x.shape[2], rows, 1):
             qk, values[:, strip] = (part[:, inside] for part in self.project(norm(x[:, :, around])))

@@ -25,7 +25,10 @@ CHUNK_PIXELS = 4096
 """Px per thread and chunk of a residual branch."""
 
 WINDOW_STRIP_VALUES = 3_000_000
-"""Values per thread in a strip of window attention, of all pictures of a batch. Smaller strips take longer."""
+"""Numbers of the feature map in a strip of window attention, per thread and of all pictures of a batch.
+
+Smaller strips take longer.
+"""
 
 BRANCH_BYTES = 16384
 """Bytes of each channel in a strip of rows of a residual branch: 8192 px of bfloat16, or 4096 of float32.
@@ -127,7 +130,7 @@ def branch_rows(x: Tensor) -> int:
 
 
 def row_strips(height: int, rows: int, halo: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Yield the rows of each strip, these with up to `halo` rows above and below, and where the former are in these."""
+    """Yield three slices for each strip: its rows, these with up to `halo` more on each side, and its rows in those."""
     for top in range(0, height, rows):
         bottom, first = min(top + rows, height), max(0, top - halo)
         yield slice(top, bottom), slice(first, min(bottom + halo, height)), slice(top - first, bottom - first)
