@@ -231,12 +231,10 @@ def build_network(
     with stating_lack_of_memory(str(device), f"the weights of {path}"):
         module.load_state_dict(convert_to_float32(state, path), strict=True, assign=True)
         module.requires_grad_(False).eval()
-        if reload is not None and device.type == "cpu" and precision == torch.bfloat16:
-            optimize_in_bfloat16(module)
-            found = Network(module, device, precision, reload=reload)
-        else:
-            optimize(module)
-            found = Network(module.to(device), device, precision)
+        frees_float32 = reload is not None and device.type == "cpu" and precision == torch.bfloat16
+        prepare = optimize_in_bfloat16 if frees_float32 else optimize
+        prepare(module)
+        found = Network(module.to(device), device, precision, reload=reload if frees_float32 else None)
         for loaded in filter(None, (found.module, found.loaded)):
             copy_shared_weights(loaded, state.values())
     release_freed_memory()  # of weights in their former shape and precision
