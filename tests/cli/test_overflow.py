@@ -62,8 +62,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Change], Path
 
 
 @pytest.fixture
-def photos() -> Path:
-    """Save three images, one with transparency."""
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Save three images, one with transparency, in the current folder, which is a temporary one."""
+    monkeypatch.chdir(tmp_path)
     for name in "ab":
         save_image(Path(f"photos/{name}.png"), make_image(40, 56, seed=ord(name)))
     save_image(Path("photos/c.png"), make_image(40, 56, 4))
