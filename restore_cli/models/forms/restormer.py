@@ -43,7 +43,7 @@ On a GPU, fast products of half precision need rows of a multiple of 16 bytes.
 
 
 class FastRestormer(restormer.Restormer):
-    """On a CPU, blocks overwrite their input. A dual-pixel network reads that again, so they get a copy."""
+    """On a CPU, blocks overwrite their input. A dual-pixel network needs it again, so it gives them a copy."""
 
     def body(self, x: Tensor) -> Tensor:
         """(b, dim, h, w) -> (b, 2·dim, h, w)."""
