@@ -27,8 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.peers import CASES, Case, build_ours, make_weights
 from restore_cli.models import aligned
 from restore_cli.models.aligned import align_rows
-from restore_cli.models.forms import restormer
-from restore_cli.models.forms.layers import FastWindowAttention
+from restore_cli.models.forms import emt, layers, restormer
 from restore_cli.models.inference import keep_biases
 from restore_cli.models.network import Network
 from restore_cli.models.ops import attention, chunks, linear
@@ -99,7 +98,7 @@ def main() -> None:
         for module in (net.module, net.float32_module):
             keep_biases(module)  # as on a GPU
         for module in net.module.modules():
-            if isinstance(module, FastWindowAttention):
+            if isinstance(module, layers.FastWindowAttention):
                 module.add_masks()
         kernel, plain, wide = (
             count_traffic(net, True, True),
@@ -145,7 +144,8 @@ def simulate_gpu(kernel: bool, halves: bool) -> Iterator[None]:
         stack.enter_context(patch.object(attention, "can_use_kernel", return_value=kernel))
         stack.enter_context(patch.object(attention, "triton_attention", fused))
         stack.enter_context(patch.object(attention, "onednn_is_exact", return_value=False))
-        stack.enter_context(patch.object(chunks, "runs_in_strips", return_value=False))
+        for user in (chunks, emt, layers):
+            stack.enter_context(patch.object(user, "runs_in_strips", return_value=False))
         if not halves:
             stack.enter_context(patch.object(InResidualDtype, "forward", lambda self, x: self.module(x)))
         yield

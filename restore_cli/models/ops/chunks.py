@@ -101,7 +101,7 @@ def in_row_strips(head: Callable[[Tensor], Tensor], x: Tensor, scale: int) -> Te
 
     Enlarged maps are by far the largest of a network. In strips of rows, only a part of them is in memory at a time.
     """
-    height, rows = x.shape[2], HEAD_ROWS if x.device.type == "cpu" else 2 * HEAD_ROWS
+    height, rows = x.shape[2], HEAD_ROWS if runs_in_strips(x) else 2 * HEAD_ROWS
     if height <= rows + 4 * HALO:
         return head(x)
     parts = []
